@@ -1,0 +1,164 @@
+"""Every error that embedq raises on purpose, under one root.
+
+EmbedqError
+├── UsageError                 the command line or a call asks for something that makes no sense
+├── SettingsError              a setting has a value that can't be used
+├── SourceError                a corpus can't be read at all
+│   └── RowError               one row of it can't be read
+├── ModelError
+│   ├── UnknownModel
+│   ├── NoModel
+│   ├── ModelMismatch
+│   ├── UnsupportedContent     text for a model of bytes, or the reverse
+│   └── BadVectors             the model returned what can't be stored
+│       └── WrongVectorCount
+├── StoreError
+│   ├── DatabaseMissing
+│   ├── DatabaseUnusable       no database, corrupt, a directory, of a newer schema
+│   ├── DatabaseReadOnly
+│   ├── DatabaseLocked
+│   ├── DiskFull
+│   ├── CollectionMissing
+│   └── EntryMissing
+└── QueueError
+    ├── RedisUnreachable
+    ├── NoRedisServer
+    ├── ChunkUndecodable
+    └── RunMissing
+
+The docstring of a class is what it means; the message of an instance says what was wrong, where, and what
+to do. `exit_code` is what the command line ends with: 1 could not be done, 2 was asked wrongly.
+"""
+
+from typing import ClassVar
+
+
+class EmbedqError(Exception):
+    """Something that embedq can explain went wrong."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(EmbedqError, ValueError):
+    """The command or the call asks for something that makes no sense."""
+
+    exit_code = 2
+
+
+class SettingsError(EmbedqError, ValueError):
+    """A setting has a value that can't be used."""
+
+    exit_code = 2
+
+
+class SourceError(EmbedqError):
+    """The corpus can't be read."""
+
+    exit_code = 2
+
+
+class RowError(SourceError):
+    """One row of the corpus can't be read; the others can.
+
+    `where` names the row: a file and a line, a file, or the number of a row.
+    """
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"{where}: {problem}")
+        self.where = where
+        self.problem = problem
+
+
+class ModelError(EmbedqError):
+    """The embedding model can't do what is asked."""
+
+
+class UnknownModel(ModelError, KeyError):  # noqa: N818 - reads as a sentence where it is caught
+    """No model has this name or alias."""
+
+    exit_code = 2
+
+    # KeyError would print the repr of the message.
+    __str__ = Exception.__str__
+
+
+class NoModel(ModelError, ValueError):  # noqa: N818
+    """No model was named and there is no default."""
+
+    exit_code = 2
+
+
+class ModelMismatch(ModelError, ValueError):  # noqa: N818
+    """The collection was embedded with another model."""
+
+    exit_code = 2
+
+
+class UnsupportedContent(ModelError, ValueError):  # noqa: N818
+    """The model does not take content of this kind."""
+
+
+class BadVectors(ModelError, ValueError):  # noqa: N818
+    """The model returned vectors that can't be stored."""
+
+
+class WrongVectorCount(BadVectors):
+    """The model returned more or fewer vectors than it was given items, so none can be attributed."""
+
+
+class StoreError(EmbedqError):
+    """The database can't do what is asked."""
+
+
+class DatabaseMissing(StoreError):  # noqa: N818
+    """There is no database file."""
+
+
+class DatabaseUnusable(StoreError):  # noqa: N818
+    """The file can't be used as an embeddings database."""
+
+
+class DatabaseReadOnly(StoreError):  # noqa: N818
+    """The database can't be written to."""
+
+
+class DatabaseLocked(StoreError):  # noqa: N818
+    """Another program holds the database's write lock for too long."""
+
+
+class DiskFull(StoreError):  # noqa: N818
+    """There is no space left for the database."""
+
+
+class CollectionMissing(StoreError):  # noqa: N818
+    """The collection does not exist."""
+
+    exit_code = 2
+
+
+class EntryMissing(StoreError):  # noqa: N818
+    """The collection has no entry with this id."""
+
+    exit_code = 2
+
+
+class QueueError(EmbedqError):
+    """The queue can't do what is asked."""
+
+
+class RedisUnreachable(QueueError):  # noqa: N818
+    """Redis does not answer."""
+
+
+class NoRedisServer(QueueError):  # noqa: N818
+    """No Redis is configured and none can be started."""
+
+
+class ChunkUndecodable(QueueError):  # noqa: N818
+    """The bytes of a chunk can't be read as one."""
+
+
+class RunMissing(QueueError):  # noqa: N818
+    """There is no run with this id."""
+
+    exit_code = 2

@@ -1,0 +1,30 @@
+"""Text for a terminal: names, ids and contents are data, whatever characters they hold."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+# C0 and C1 controls, DEL, and the marks that reorder or hide what follows them.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def shown(text: str) -> str:
+    """`text` on one line, with what a terminal would obey written as an escape."""
+    return _UNSAFE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+
+
+def excerpt(text: str, width: int) -> str:
+    """The first `width` characters of `text`, white space folded, with an ellipsis where it goes on."""
+    folded = shown(" ".join(text[: width * 4].split()))
+    return folded if len(folded) <= width and len(text) <= width * 4 else folded[: width - 1] + "…"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """' Did you mean x or y?' for names close to `name`, else ''."""
+    close = get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
+
+
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """'1 item', '1,024 items'."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"

@@ -1,0 +1,19 @@
+"""Collections that know where models come from: the store's, given the plugins' registry."""
+
+import embedq_store
+from embedq_plugins import EmbeddingModel, get_embedding_model
+
+
+class AsyncCollection(embedq_store.AsyncCollection):  # noqa: D101 - the docstring is inherited
+    __doc__ = embedq_store.AsyncCollection.__doc__
+
+    @classmethod
+    def resolve_model(cls, name: str) -> EmbeddingModel:
+        """The model that a plugin registered under this id or alias. Raises UnknownModel."""
+        return get_embedding_model(name)
+
+
+class Collection(embedq_store.Collection):  # noqa: D101 - the docstring is inherited
+    __doc__ = embedq_store.Collection.__doc__
+
+    asynchronous = AsyncCollection

@@ -1,0 +1,26 @@
+"""The wire: chunks, the queue in Redis that holds them, runs and their progress, and the private Redis.
+
+No Redis type leaves this room but to the worker's supervisor, which runs arq.
+"""
+
+from embedq_jobs.codec import Chunk, chunk_bytes, decode_chunk, encode_chunk
+from embedq_jobs.connection import open_queue
+from embedq_jobs.names import job_id, new_run_id, parse_job_id
+from embedq_jobs.queue import Queue, QueueLoad
+from embedq_jobs.runs import Run, Runs, RunSummary
+
+__all__ = [
+    "Chunk",
+    "Queue",
+    "QueueLoad",
+    "Run",
+    "RunSummary",
+    "Runs",
+    "chunk_bytes",
+    "decode_chunk",
+    "encode_chunk",
+    "job_id",
+    "new_run_id",
+    "open_queue",
+    "parse_job_id",
+]

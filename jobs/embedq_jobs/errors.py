@@ -1,0 +1,40 @@
+"""Redis's errors in our words."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import redis.exceptions
+
+from embedq_core.errors import QueueError, RedisUnreachable
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Raise errors of the Redis at `where` (as `shown_url` gives it) as ours, saying what to do."""
+    try:
+        yield
+    except redis.exceptions.AuthenticationError as error:
+        raise QueueError(f"Redis at {where} refuses the user name or password: check EMBEDQ_REDIS_URL") from error
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
+        raise RedisUnreachable(
+            f"Redis at {where} can't be reached ({_reason(error)}): start it, or check EMBEDQ_REDIS_URL"
+        ) from error
+    except redis.exceptions.OutOfMemoryError as error:
+        raise QueueError(f"Redis at {where} is out of memory: raise its maxmemory, or let workers catch up") from error
+    except redis.exceptions.RedisError as error:
+        raise QueueError(f"Redis at {where} answered: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    # redis-py repeats host and port, which stand in the message already.
+    return text.rstrip(".").split(": ")[-1].lower() if text else type(error).__name__
+
+
+def shown_url(url: str) -> str:
+    """`url` without user name, password and query: fit for messages and logs."""
+    parts = urlsplit(url)
+    place = parts.path if parts.scheme == "unix" else (parts.hostname or "localhost")
+    port = f":{parts.port}" if parts.scheme != "unix" and parts.port else ""
+    return f"{place}{port}"

@@ -1,0 +1,89 @@
+"""Names in Redis: every key that embedq or arq uses for it, and the ids of runs and jobs."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from arq.constants import in_progress_key_prefix, job_key_prefix
+
+# No vowels, no look-alikes: a run id is read aloud and typed.
+_ALPHABET: Final = "23456789bcdfghjkmnpqrstvwxz"
+
+
+def new_run_id(now: datetime | None = None) -> str:
+    """A run id that sorts by time: 20261231-235959-x7kq, in UTC."""
+    moment = now or datetime.now(UTC)
+    return f"{moment:%Y%m%d-%H%M%S}-{''.join(secrets.choice(_ALPHABET) for _ in range(5))}"
+
+
+def job_id(run: str, number: int) -> str:
+    """The id of the job that carries chunk `number` of `run`: submitting a chunk again can't double it."""
+    return f"{run}:{number}"
+
+
+def parse_job_id(job: str) -> tuple[str, int]:
+    """The run and the chunk number of a job; chunk -1 for an id that is not one of ours."""
+    run, _, number = job.rpartition(":")
+    return (run, int(number)) if run and number.isascii() and number.isdigit() else (job, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Keys under one prefix (`EMBEDQ_QUEUE`)."""
+
+    prefix: str
+
+    def queue(self, model_id: str) -> str:
+        """Sorted set of the waiting and running jobs of a model: arq's queue."""
+        return f"{self.prefix}:{model_id}"
+
+    def load(self, model_id: str) -> str:
+        """Hash: job id → 'bytes,items' of each job in the queue of a model, and their totals."""
+        return f"{self.prefix}:load:{model_id}"
+
+    @property
+    def models(self) -> str:
+        """Set of the models that have, or had, a queue."""
+        return f"{self.prefix}:models"
+
+    @property
+    def collections(self) -> str:
+        """Hash: collection → full id of its model."""
+        return f"{self.prefix}:collections"
+
+    @property
+    def runs(self) -> str:
+        """Sorted set: run id → when it started."""
+        return f"{self.prefix}:runs"
+
+    def run(self, run: str) -> str:
+        """Hash: what is known of a run."""
+        return f"{self.prefix}:run:{run}"
+
+    def chunks(self, run: str) -> str:
+        """Hash: number of a chunk that is done → its counts."""
+        return f"{self.prefix}:run:{run}:chunks"
+
+    def done(self, bucket: int) -> str:
+        """Counter of the items that were done in a span of `RATE_SECONDS`."""
+        return f"{self.prefix}:done:{bucket}"
+
+    @property
+    def workers(self) -> str:
+        """Hash: worker → what it says of itself."""
+        return f"{self.prefix}:workers"
+
+    def health(self, worker: str) -> str:
+        """Key that arq keeps alive while a worker polls: one for each worker, since any exit deletes it."""
+        return f"{self.prefix}:health:{worker}"
+
+
+def payload_key(job: str) -> str:
+    """Arq's key of a job's payload."""
+    return f"{job_key_prefix}{job}"
+
+
+def lease_key(job: str) -> str:
+    """Arq's key that says that a worker has a job in hand."""
+    return f"{in_progress_key_prefix}{job}"

@@ -1,0 +1,156 @@
+"""The queue: chunks on their way to workers, one arq queue for each model."""
+
+import time
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from arq.connections import ArqRedis
+from arq.jobs import serialize_job
+
+from embedq_jobs.codec import EMBED_CHUNK, Chunk, dump_job, encode_chunk
+from embedq_jobs.errors import translated
+from embedq_jobs.names import Names, job_id, lease_key, payload_key
+from embedq_jobs.runs import RATE_SECONDS, Runs
+
+# arq drops a job whose payload has expired: ten years is for ever.
+EXPIRES_MS: Final = 10 * 365 * 24 * 3600 * 1000
+
+_HEAD_JOBS: Final = 4096
+
+# Payload, queue entry and ledger in one step: a producer that dies leaves all three or none, and a chunk that
+# waits, runs or is done is never queued a second time. (arq's own enqueue_job answers None alike for a
+# duplicate and for a connection lost before EXEC, takes three round trips, and knows no ledger.)
+_ENQUEUE: Final = """
+local payload, queue, load, chunks, models, run = unpack(KEYS)
+local job, bytes, expires, score, size, items, number, model, now = unpack(ARGV)
+if redis.call('EXISTS', payload) == 1 or redis.call('HEXISTS', chunks, number) == 1 then return 0 end
+redis.call('PSETEX', payload, expires, bytes)
+redis.call('ZADD', queue, score, job)
+redis.call('HSET', load, job, size .. ',' .. items)
+redis.call('HINCRBY', load, 'bytes', size)
+redis.call('HINCRBY', load, 'items', items)
+redis.call('SADD', models, model)
+redis.call('HINCRBY', run, 'chunks', 1)
+redis.call('HINCRBY', run, 'items', items)
+redis.call('HINCRBY', run, 'bytes', size)
+redis.call('HSET', run, 'beat', now)
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLoad:
+    """What waits or runs in the queue of a model. `oldest` is the time since which the first job is due."""
+
+    model_id: str
+    jobs: int
+    in_progress: int
+    deferred: int
+    bytes: int
+    items: int
+    oldest: float | None
+
+    @property
+    def queued(self) -> int:
+        """Jobs that are due and that no worker has in hand."""
+        return max(self.jobs - self.in_progress - self.deferred, 0)
+
+
+class Queue:
+    """Chunks and runs in one Redis, under one prefix."""
+
+    def __init__(self, redis: ArqRedis, prefix: str, where: str) -> None:
+        self.redis = redis
+        self.names = Names(prefix)
+        self.where = where
+        self.runs = Runs(redis, self.names, where)
+        self._enqueue = redis.register_script(_ENQUEUE)
+
+    async def put(self, chunk: Chunk) -> bool:
+        """Queue a chunk. False if it is queued or done already: then nothing changes.
+
+        When this returns, Redis has the chunk. Raises RedisUnreachable.
+        """
+        names, job = self.names, job_id(chunk.run, chunk.number)
+        payload = encode_chunk(chunk)
+        now_ms = int(time.time() * 1000)
+        envelope = serialize_job(EMBED_CHUNK, (payload,), {}, None, now_ms, serializer=dump_job)
+        keys = [
+            payload_key(job),
+            names.queue(chunk.model_id),
+            names.load(chunk.model_id),
+            names.chunks(chunk.run),
+            names.models,
+            names.run(chunk.run),
+        ]
+        arguments: list[bytes | str | float] = [
+            job,
+            envelope,
+            EXPIRES_MS,
+            now_ms,
+            len(envelope),
+            len(chunk.items),
+            chunk.number,
+            chunk.model_id,
+            time.time(),
+        ]
+        with translated(self.where):
+            return bool(await self._enqueue(keys=keys, args=arguments))
+
+    async def bytes_queued(self, model_id: str) -> int:
+        """Bytes of the chunks of a model that are queued or in hand."""
+        with translated(self.where):
+            value = await cast("Awaitable[Any]", self.redis.hget(self.names.load(model_id), "bytes"))
+        return int(value or 0)
+
+    async def model_ids(self) -> list[str]:
+        """The models that have a queue."""
+        with translated(self.where):
+            members = await cast("Awaitable[Iterable[bytes]]", self.redis.smembers(self.names.models))
+        return sorted(member.decode() for member in members)
+
+    async def loads(self) -> list[QueueLoad]:
+        """The load of every model's queue."""
+        return [await self._load(model_id) for model_id in await self.model_ids()]
+
+    async def _load(self, model_id: str) -> QueueLoad:
+        queue, now_ms = self.names.queue(model_id), time.time() * 1000
+        with translated(self.where):
+            async with self.redis.pipeline(transaction=True) as pipe:
+                pipe.zcard(queue)
+                pipe.zcount(queue, now_ms, "+inf")
+                # Jobs in hand keep their place, so they are among the first.
+                pipe.zrange(queue, 0, _HEAD_JOBS - 1, withscores=True)
+                pipe.hmget(self.names.load(model_id), ["bytes", "items"])
+                jobs, deferred, head, (size, items) = await pipe.execute()
+            leases = [lease_key(job.decode()) for job, _ in head]
+            in_progress = int(await self.redis.exists(*leases)) if leases else 0
+        oldest = head[0][1] / 1000 if head and head[0][1] <= now_ms else None
+        return QueueLoad(model_id, jobs, in_progress, deferred, int(size or 0), int(items or 0), oldest)
+
+    async def items_per_second(self, over_seconds: int = 60) -> float:
+        """Items done a second, over about the last `over_seconds`, the running bucket left out."""
+        buckets = max(over_seconds // RATE_SECONDS, 1)
+        now = int(time.time()) // RATE_SECONDS
+        with translated(self.where):
+            values = await self.redis.mget([self.names.done(now - back) for back in range(1, buckets + 1)])
+        return sum(int(value or 0) for value in values) / (buckets * RATE_SECONDS)
+
+    # --- which model a collection has, for producers that can't see the database
+
+    async def collection_model(self, collection: str) -> str | None:
+        """The model that a collection is known to have, or None."""
+        with translated(self.where):
+            value = await cast("Awaitable[bytes | None]", self.redis.hget(self.names.collections, collection))
+        return value.decode() if value is not None else None
+
+    async def set_collection_model(self, collection: str, model_id: str) -> None:
+        """Remember the model of a collection."""
+        with translated(self.where):
+            await cast("Awaitable[int]", self.redis.hset(self.names.collections, collection, model_id))
+
+    async def forget_collection(self, collection: str) -> None:
+        """Forget the model of a collection that was deleted."""
+        with translated(self.where):
+            await cast("Awaitable[int]", self.redis.hdel(self.names.collections, collection))

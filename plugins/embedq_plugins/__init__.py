@@ -1,0 +1,30 @@
+"""Embedding models and how plugins add them: the hook, the base class, the registry, a built-in model."""
+
+from embedq_plugins.hashing import HashingModel
+from embedq_plugins.hookspecs import hookimpl, hookspec
+from embedq_plugins.loading import PluginProblem
+from embedq_plugins.model import EmbeddingModel
+from embedq_plugins.registry import (
+    EmbeddingModelWithAliases,
+    Registry,
+    default_registry,
+    get_embedding_model,
+    get_embedding_models,
+    get_embedding_models_with_aliases,
+    plugin_problems,
+)
+
+__all__ = [
+    "EmbeddingModel",
+    "EmbeddingModelWithAliases",
+    "HashingModel",
+    "PluginProblem",
+    "Registry",
+    "default_registry",
+    "get_embedding_model",
+    "get_embedding_models",
+    "get_embedding_models_with_aliases",
+    "hookimpl",
+    "hookspec",
+    "plugin_problems",
+]

@@ -1,0 +1,182 @@
+"""Models by name: what the plugins registered, looked up by model id or alias."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from threading import RLock
+
+from embedq_core.errors import ModelError, UnknownModel
+from embedq_core.text import plural, suggestion
+from embedq_plugins.discovery import Candidate, discovered
+from embedq_plugins.loading import PluginProblem, Registration, load
+from embedq_plugins.model import EmbeddingModel
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingModelWithAliases:
+    """A model, the aliases by which it can be chosen too, and the name of the plugin that registered it."""
+
+    model: EmbeddingModel
+    aliases: tuple[str, ...]
+    plugin: str
+
+
+class Registry:
+    """The models of a set of plugins. Nothing is loaded before the first question; threads may share it.
+
+    `plugins` are modules or objects with a `register_embedding_models` hook, by name; without it they are
+    the built-in models, the installed plugins and those in EMBEDQ_PLUGINS.
+    """
+
+    def __init__(self, plugins: Mapping[str, object] | None = None) -> None:
+        self._plugins = plugins
+        # Reentrant, so that a plugin that asks for a model while it registers gets an error, not a deadlock.
+        self._lock = RLock()
+        self._loading = False
+        self._named: _Named | None = None
+
+    def get_embedding_model(self, name: str) -> EmbeddingModel:
+        """The model whose id or alias is `name`, or is spelled so but for case and no other is.
+
+        Raises UnknownModel where there is none.
+        """
+        named = self._loaded()
+        if name in named.models:
+            return named.models[name]
+        alike = [known for known in named.models if known.casefold() == name.casefold()]
+        if alike and len({id(named.models[known]) for known in alike}) == 1:
+            return named.models[alike[0]]
+        raise UnknownModel(
+            f"there is no model {name!r}.{_did_you_mean(name, alike, list(named.models))} "
+            f"`embedq models` lists all models{_blame(named.problems)}"
+        )
+
+    def get_embedding_models(self) -> list[EmbeddingModel]:
+        """All models, in the order in which they were registered."""
+        return [entry.model for entry in self.get_embedding_models_with_aliases()]
+
+    def get_embedding_models_with_aliases(self) -> list[EmbeddingModelWithAliases]:
+        """All models with their aliases and plugins, in the order in which they were registered."""
+        return list(self._loaded().entries)
+
+    def plugin_problems(self) -> list[PluginProblem]:
+        """What is wrong with plugins: those that can't be loaded, models and aliases that were left out."""
+        return list(self._loaded().problems)
+
+    def reset(self) -> None:
+        """Forget everything; the next question loads again, from the environment as it is then."""
+        with self._lock:
+            self._named = None
+
+    def _loaded(self) -> "_Named":
+        # Read once, without the lock: it is set when it is complete.
+        named = self._named
+        if named is not None:
+            return named
+        with self._lock:
+            if self._named is None:
+                with self._load_once():
+                    registrations, problems = load(self._candidates())
+                    self._named = _resolve(registrations, problems)
+            return self._named
+
+    @contextmanager
+    def _load_once(self) -> Iterator[None]:
+        if self._loading:
+            raise ModelError("models can't be looked up while plugins register theirs")
+        self._loading = True
+        try:
+            yield
+        finally:
+            self._loading = False
+
+    def _candidates(self) -> Iterator[Candidate]:
+        if self._plugins is None:
+            return discovered()
+        return (Candidate(name, partial(_given, plugin)) for name, plugin in self._plugins.items())
+
+
+def _given(plugin: object) -> object:
+    return plugin
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    entries: tuple[EmbeddingModelWithAliases, ...]
+    models: Mapping[str, EmbeddingModel]
+    problems: tuple[PluginProblem, ...]
+
+
+def _resolve(registrations: list[Registration], problems: list[PluginProblem]) -> _Named:
+    """Who gets which name: the first who asks, and ids before aliases.
+
+    Collections are stored under model ids, so an alias must never lead to another model than the id does.
+    """
+    problems = list(problems)
+    owners: dict[str, Registration] = {}
+    for registration in registrations:
+        _claim(owners, registration, registration.model.model_id, problems)
+    kept = [entry for entry in registrations if owners[entry.model.model_id] is entry]
+    entries = [
+        EmbeddingModelWithAliases(
+            entry.model,
+            tuple(
+                alias
+                for alias in entry.aliases
+                if alias != entry.model.model_id and _claim(owners, entry, alias, problems)
+            ),
+            entry.plugin,
+        )
+        for entry in kept
+    ]
+    return _Named(tuple(entries), {name: owner.model for name, owner in owners.items()}, tuple(problems))
+
+
+def _claim(owners: dict[str, Registration], claimant: Registration, name: str, problems: list[PluginProblem]) -> bool:
+    owner = owners.setdefault(name, claimant)
+    if owner is claimant:
+        return True
+    what = "model" if name == claimant.model.model_id else f"alias of model {claimant.model.model_id!r}"
+    problems.append(
+        PluginProblem(
+            claimant.plugin,
+            f"{what} {name!r} of plugin {claimant.plugin!r} is left out: the name is taken by "
+            f"model {owner.model.model_id!r} of plugin {owner.plugin!r}",
+        )
+    )
+    return False
+
+
+def _did_you_mean(name: str, alike: list[str], known: list[str]) -> str:
+    if alike:
+        return f" Did you mean {' or '.join(map(repr, alike))}?"
+    return suggestion(name, known)
+
+
+def _blame(problems: tuple[PluginProblem, ...]) -> str:
+    return f", and {plural(len(problems), 'problem')} with plugins" if problems else ""
+
+
+default_registry = Registry()
+"""The models of this installation."""
+
+
+def get_embedding_model(name: str) -> EmbeddingModel:
+    """The model whose id or alias is `name`. Raises UnknownModel where there is none."""
+    return default_registry.get_embedding_model(name)
+
+
+def get_embedding_models() -> list[EmbeddingModel]:
+    """All models of this installation."""
+    return default_registry.get_embedding_models()
+
+
+def get_embedding_models_with_aliases() -> list[EmbeddingModelWithAliases]:
+    """All models of this installation with their aliases and plugins."""
+    return default_registry.get_embedding_models_with_aliases()
+
+
+def plugin_problems() -> list[PluginProblem]:
+    """What is wrong with this installation's plugins: (plugin name, one-line message)."""
+    return default_registry.plugin_problems()

@@ -1,0 +1,31 @@
+"""The store: SQLite schema, collections, group-commit writer, deduplication, search.
+
+No SQLite type, connection or SQL leaves this room.
+"""
+
+from embedq_store.collection import AsyncCollection
+from embedq_store.deadletters import DeadLetter, DeadLetterSummary
+from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
+from embedq_store.search import Entry
+from embedq_store.store import CollectionInfo, Store
+from embedq_store.sync import Collection
+from embedq_store.writer import ChunkMark, Row, Target, Write
+
+__all__ = [
+    "AsyncCollection",
+    "ChunkMark",
+    "Collection",
+    "CollectionInfo",
+    "DeadLetter",
+    "DeadLetterSummary",
+    "Entry",
+    "Incoming",
+    "Known",
+    "Plan",
+    "Row",
+    "Store",
+    "Stored",
+    "Target",
+    "Write",
+    "decide",
+]

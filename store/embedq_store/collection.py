@@ -1,0 +1,271 @@
+"""A named group of embeddings in a database, for Python programs: the asynchronous face."""
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from embedq_core.errors import CollectionMissing, EntryMissing, ModelMismatch, NoModel, UnknownModel, UsageError
+from embedq_core.items import Item, metadata_text, unstorable
+from embedq_core.model import Model, embed_all
+from embedq_core.vectors import Vector, encode
+from embedq_store.connection import MEMORY
+from embedq_store.outcomes import Incoming, decide
+from embedq_store.search import Entry
+from embedq_store.store import Store
+from embedq_store.writer import Row, Target, Write
+
+Metadata: TypeAlias = Mapping[str, Any] | None
+Value: TypeAlias = str | bytes
+
+DEFAULT_BATCH_SIZE = 100
+
+
+class AsyncCollection:
+    """A collection of embeddings: entries with an id each, made by one model.
+
+    `database` is a path, a `sqlite3.Connection` or `sqlite_utils.Database` on a file, or None for a database
+    in memory. The collection is made if it isn't there, which needs `model` or `model_id`; with `create=False`
+    it must be there, and `DoesNotExist` is raised if it isn't.
+
+    Await it, or use it as an asynchronous context manager, before anything else:
+
+        async with AsyncCollection("phrases", "embeddings.db", model_id="hashing") as phrases:
+            await phrases.embed("hound", "my happy hound")
+    """
+
+    class DoesNotExist(CollectionMissing, EntryMissing):
+        """The collection, or the id in it, does not exist."""
+
+    id: int
+    """Primary key of the collection's row."""
+    name: str
+    model_id: str
+    """Full id of the model that the collection is embedded with."""
+
+    def __init__(
+        self,
+        name: str,
+        database: object = None,
+        *,
+        model: Model | None = None,
+        model_id: str | None = None,
+        create: bool = True,
+    ) -> None:
+        self.name = name
+        self._path = database_path(database)
+        self._model = model
+        self._asked_model_id = model_id
+        self._create = create
+        self._store: Store | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} in {self._path}>"
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.open().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> Self:
+        """Open the database and find or make the collection. Opening twice is opening once.
+
+        Raises DoesNotExist, NoModel (a ValueError), ModelMismatch (a ValueError), UnknownModel, StoreError.
+        """
+        if self._store is not None:
+            return self
+        store = await Store.open(self._path)
+        try:
+            await self._find_or_create(store)
+        except BaseException:
+            await store.close()
+            raise
+        self._store = store
+        return self
+
+    async def _find_or_create(self, store: Store) -> None:
+        found = await store.find_collection(self.name)
+        if found is None:
+            if not self._create:
+                raise self.DoesNotExist(f"there is no collection {self.name!r} in {self._path}")
+            found = await store.create_collection(self.name, self._model_for_new().model_id)
+        self._check_model(found.model_id)
+        self.id, self.model_id = found.id, found.model_id
+
+    def _model_for_new(self) -> Model:
+        if self._model is None:
+            if self._asked_model_id is None:
+                raise NoModel(f"model= or model_id= must be given: the collection {self.name!r} is new")
+            self._model = type(self).resolve_model(self._asked_model_id)
+        return self._model
+
+    def _check_model(self, stored: str) -> None:
+        asked = self._model.model_id if self._model is not None else self._asked_model_id
+        if asked is None or asked == stored:
+            return
+        if self._model is None:
+            self._model = type(self).resolve_model(asked)  # it may be an alias
+        if self._model.model_id != stored:
+            raise ModelMismatch(
+                f"the collection {self.name!r} was embedded with {stored}, not with {self._model.model_id}"
+            )
+
+    async def close(self) -> None:
+        """Close the database. Everything that was awaited is committed."""
+        if self._store is not None:
+            store, self._store = self._store, None
+            await store.close()
+
+    @classmethod
+    def resolve_model(cls, name: str) -> Model:
+        """The model called `name`. The face of the package says where models come from: this room knows none."""
+        raise UnknownModel(f"no model {name!r}: this class knows no plugins, use embedq.{cls.__name__}")
+
+    def _open_store(self) -> Store:
+        if self._store is None:
+            raise UsageError(f"{self!r} is not open: await it first, or use 'async with'")
+        return self._store
+
+    def model(self) -> Model:
+        """The live model of this collection. Raises UnknownModel where no plugin has it."""
+        if self._model is None:
+            self._model = type(self).resolve_model(self.model_id)
+        return self._model
+
+    async def count(self) -> int:
+        """The number of entries."""
+        return await self._open_store().count(self.id)
+
+    async def embed(self, id: str, value: Value, metadata: Metadata = None, store: bool = False) -> None:  # noqa: A002
+        """Embed `value` and keep the vector under `id`; with `store`, keep the value beside it.
+
+        Where `id` holds this value already, nothing happens, except that metadata or content that is missing
+        or different is brought up to date. Where another id holds it, the vector is copied. The model is
+        called in neither case. Raises ValueError for a value that the model can't take.
+        """
+        await self.embed_multi_with_metadata([(id, value, metadata)], store=store)
+
+    async def embed_multi(
+        self, entries: Iterable[tuple[str, Value]], store: bool = False, batch_size: int = DEFAULT_BATCH_SIZE
+    ) -> None:
+        """Embed many `(id, value)` pairs: see `embed_multi_with_metadata`."""
+        await self.embed_multi_with_metadata(((id_, value, None) for id_, value in entries), store, batch_size)
+
+    async def embed_multi_with_metadata(
+        self,
+        entries: Iterable[tuple[str, Value, Metadata]],
+        store: bool = False,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> None:
+        """Embed many `(id, value, metadata)` triples, `batch_size` at a time, each batch one transaction.
+
+        Equal values are embedded once, and values that the collection knows not at all. Of two entries with
+        one id the last wins. Raises ValueError for a value that the model can't take, BadVectors for vectors
+        that can't be stored; the batches before are kept.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        for batch in slices(entries, batch_size):
+            await self._embed_batch([_item(*entry) for entry in batch], store=store, batch_size=batch_size)
+
+    async def _embed_batch(self, items: list[Item], *, store: bool, batch_size: int) -> None:
+        database, model = self._open_store(), self.model()
+        incoming = Incoming.of(items)
+        plan = decide(incoming, await database.known(self.name, incoming), store=store)
+        rows = [Row(*incoming[index], vector) for index, vector in plan.reused]
+        if plan.inputs:
+            contents = [items[owners[0]].content for owners in plan.inputs.values()]
+            step = min(batch_size, model.batch_size or batch_size)
+            matrix = (await asyncio.to_thread(embed_all, model, contents, step)).matrix
+            for vector, owners in zip(matrix, plan.inputs.values(), strict=True):
+                blob = encode(vector)
+                rows.extend(Row(*incoming[index], blob) for index in owners)
+        updates = [incoming[index] for index in plan.updates]
+        if rows or updates:
+            await database.write(Write(Target(self.name, self.model_id), rows, updates, store=store))
+
+    async def similar(self, value: Value, number: int = 10, prefix: str | None = None) -> list[Entry]:
+        """The `number` entries most similar to `value`, which the model embeds; ids under `prefix` only."""
+        rows = await asyncio.to_thread(embed_all, self.model(), [value])
+        return await self.similar_by_vector(rows.matrix[0], number, prefix=prefix)
+
+    async def similar_by_id(self, id: str, number: int = 10, prefix: str | None = None) -> list[Entry]:  # noqa: A002
+        """The `number` entries most similar to the entry `id`, itself left out. Raises DoesNotExist."""
+        try:
+            vector = await self._open_store().vector(self.id, id)
+        except EntryMissing as error:
+            raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id!r}") from error
+        return await self.similar_by_vector(vector, number, skip_id=id, prefix=prefix)
+
+    async def similar_by_vector(
+        self, vector: Vector, number: int = 10, skip_id: str | None = None, prefix: str | None = None
+    ) -> list[Entry]:
+        """The `number` entries nearest to `vector` by cosine similarity, best first, `skip_id` left out.
+
+        Raises ValueError for a vector of another dimension than the collection's.
+        """
+        return await self._open_store().similar(self.id, vector, number, skip_id=skip_id, prefix=prefix)
+
+    async def delete(self) -> None:
+        """Delete the collection and all its entries."""
+        await self._open_store().delete_collection(self.id)
+
+    @classmethod
+    async def exists(cls, database: object, name: str) -> bool:
+        """Whether `database` (as in the constructor) holds a collection called `name`."""
+        path = database_path(database)
+        if path != MEMORY and not await asyncio.to_thread(Path(path).exists):
+            return False
+        async with await Store.open(path, read_only=path != MEMORY) as store:
+            return await store.find_collection(name) is not None
+
+
+def database_path(database: object) -> str:
+    """The path of the database that `database` names: a path, a connection to a file, or None for memory.
+
+    Raises UsageError for a connection to a database in memory: no other connection can reach it.
+    """
+    if database is None:
+        return MEMORY
+    if isinstance(database, str | os.PathLike):
+        return str(database)
+    connection = getattr(database, "conn", database)  # sqlite_utils.Database has it as .conn
+    if isinstance(connection, sqlite3.Connection):
+        with contextlib.closing(connection.execute("PRAGMA database_list")) as rows:
+            path = next(str(row[2]) for row in rows if row[1] == "main")
+        if not path:
+            raise UsageError(
+                "a database in memory can't be shared with embedq: pass the path of a file, or nothing at all "
+                "for a database in memory of the collection's own"
+            )
+        return path
+    raise UsageError(f"the database must be a path or a connection, not {type(database).__name__}")
+
+
+def slices(entries: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """`entries` in lists of `size`, the last one shorter."""
+    iterator = iter(entries)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _item(id_: str, value: Value, metadata: Metadata) -> Item:
+    if not isinstance(id_, str):
+        raise UsageError(f"an id must be a str, not {type(id_).__name__}: {id_!r}")
+    if not isinstance(value, str | bytes):
+        raise UsageError(f"{id_!r}: a value must be str or bytes, not {type(value).__name__}")
+    problem = unstorable(id_) or (unstorable(value) if isinstance(value, str) else None)
+    if problem is not None:
+        raise UsageError(f"{id_!r}: the value {problem}")
+    return Item(id_, value, metadata_text(metadata))

@@ -1,0 +1,155 @@
+"""The tables: what `llm` keeps, byte for byte, and embedq's own beside them, all named `embedq_*`."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+import aiosqlite
+
+from embedq_core.errors import DatabaseUnusable
+
+SCHEMA_VERSION: Final = 1
+
+# As llm 0.36 leaves them in a new file (`sqlite_master.sql`), white space included, so that a file can't be
+# told from one of its own. Order matters: it is the order in which they are created.
+LLM_TABLES: Final = (
+    """CREATE TABLE "_sqlite_migrations" (
+   "id" INTEGER PRIMARY KEY,
+   "migration_set" TEXT,
+   "name" TEXT,
+   "applied_at" TEXT
+)""",
+    """CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"
+    ON "_sqlite_migrations" ("migration_set", "name")""",
+    """CREATE TABLE "collections" (
+   "id" INTEGER PRIMARY KEY,
+   "name" TEXT,
+   "model" TEXT
+)""",
+    """CREATE UNIQUE INDEX "idx_collections_name"
+    ON "collections" ("name")""",
+    """CREATE TABLE "embeddings" (
+   "collection_id" INTEGER REFERENCES "collections"("id"),
+   "id" TEXT,
+   "embedding" BLOB,
+   "content" TEXT,
+   "content_blob" BLOB,
+   "content_hash" BLOB,
+   "metadata" TEXT,
+   "updated" INTEGER,
+   PRIMARY KEY ("collection_id", "id")
+)""",
+    """CREATE INDEX "idx_embeddings_content_hash"
+    ON "embeddings" ("content_hash")""",
+)
+
+# The migrations that llm 0.36 would apply to reach that schema: it finds its work done.
+LLM_MIGRATION_SET: Final = "llm.embeddings"
+LLM_MIGRATIONS: Final = (
+    "m001_create_tables",
+    "m002_foreign_key",
+    "m003_add_updated",
+    "m004_store_content_hash",
+    "m005_add_content_blob",
+)
+
+LLM_COLUMNS: Final = frozenset(
+    {
+        "collection_id",
+        "id",
+        "embedding",
+        "content",
+        "content_blob",
+        "content_hash",
+        "metadata",
+        "updated",
+    }
+)
+
+# embedq_changes counts, for each collection, the changes that a reader can't see by looking for new rowids:
+# vectors updated in place and rows deleted. The triggers fire for other tools too. There is none on insert:
+# it would slow bulk inserts, and INSERT OR REPLACE always takes a rowid beyond the last.
+EMBEDQ_TABLES: Final = (
+    "CREATE TABLE IF NOT EXISTS embedq_schema (version INTEGER NOT NULL)",
+    f"INSERT INTO embedq_schema SELECT {SCHEMA_VERSION} WHERE NOT EXISTS (SELECT 1 FROM embedq_schema)",  # noqa: S608
+    """CREATE TABLE IF NOT EXISTS embedq_changes (
+        collection_id INTEGER PRIMARY KEY,
+        changes INTEGER NOT NULL
+    )""",
+    """CREATE TRIGGER IF NOT EXISTS embedq_embedding_updated AFTER UPDATE OF embedding, collection_id ON embeddings
+    BEGIN
+        INSERT INTO embedq_changes VALUES (new.collection_id, 1)
+            ON CONFLICT (collection_id) DO UPDATE SET changes = changes + 1;
+        INSERT INTO embedq_changes SELECT old.collection_id, 1 WHERE old.collection_id <> new.collection_id
+            ON CONFLICT (collection_id) DO UPDATE SET changes = changes + 1;
+    END""",
+    """CREATE TRIGGER IF NOT EXISTS embedq_embedding_deleted AFTER DELETE ON embeddings
+    BEGIN
+        INSERT INTO embedq_changes VALUES (old.collection_id, 1)
+            ON CONFLICT (collection_id) DO UPDATE SET changes = changes + 1;
+    END""",
+    """CREATE TABLE IF NOT EXISTS embedq_dead (
+        key INTEGER PRIMARY KEY,
+        run TEXT NOT NULL,
+        chunk INTEGER NOT NULL,
+        collection TEXT NOT NULL,
+        id TEXT NOT NULL,
+        content TEXT,
+        content_blob BLOB,
+        metadata TEXT,
+        model TEXT NOT NULL,
+        error TEXT NOT NULL,
+        message TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        died REAL NOT NULL,
+        UNIQUE (run, chunk, collection, id)
+    )""",
+    # What a chunk has come to, written with its rows: a chunk that runs twice is counted once.
+    """CREATE TABLE IF NOT EXISTS embedq_chunks (
+        run TEXT NOT NULL,
+        chunk INTEGER NOT NULL,
+        counts TEXT NOT NULL,
+        finished REAL,
+        PRIMARY KEY (run, chunk)
+    ) WITHOUT ROWID""",
+)
+
+
+async def check_schema(db: aiosqlite.Connection, path: str) -> bool:
+    """Whether embedq's tables and llm's are all there. Raises DatabaseUnusable for a file of another kind."""
+    rows = await db.execute_fetchall("SELECT name FROM sqlite_master WHERE type IN ('table', 'trigger')")
+    names = {str(row[0]) for row in rows}
+    if "embeddings" in names:
+        columns = await db.execute_fetchall("SELECT name FROM pragma_table_info('embeddings')")
+        missing = LLM_COLUMNS - {str(row[0]) for row in columns}
+        if missing:
+            raise DatabaseUnusable(
+                f"{path}: its table 'embeddings' lacks {', '.join(sorted(missing))}: it was made by an older "
+                "llm, or by another program. Open it once with llm 0.36 or later, which brings it up to date."
+            )
+    if "embedq_schema" in names:
+        rows = await db.execute_fetchall("SELECT max(version) FROM embedq_schema")
+        version = int(next(iter(rows))[0] or 0)
+        if version > SCHEMA_VERSION:
+            raise DatabaseUnusable(
+                f"{path}: was written by a newer embedq (schema {version}, this one knows {SCHEMA_VERSION}): "
+                "upgrade embedq"
+            )
+    needed = {"collections", "embeddings", "embedq_schema", "embedq_changes", "embedq_dead", "embedq_chunks"}
+    return needed | {"embedq_embedding_updated", "embedq_embedding_deleted"} <= names
+
+
+async def create_schema(db: aiosqlite.Connection) -> None:
+    """Create what is missing. Call it inside a transaction."""
+    rows = await db.execute_fetchall("SELECT name FROM sqlite_master")
+    names = {str(row[0]) for row in rows}
+    if not names & {"collections", "embeddings"}:
+        for statement in LLM_TABLES:
+            if "_sqlite_migrations" not in statement or "_sqlite_migrations" not in names:
+                await db.execute(statement)
+        now = str(datetime.now(UTC))
+        await db.executemany(
+            "INSERT OR IGNORE INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, ?, ?)",
+            [(LLM_MIGRATION_SET, name, now) for name in LLM_MIGRATIONS],
+        )
+    for statement in EMBEDQ_TABLES:
+        await db.execute(statement)

@@ -1,0 +1,275 @@
+"""A database of embeddings: the one door to everything in this room."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiosqlite
+import msgspec
+
+from embedq_core.counts import Counts
+from embedq_core.errors import CollectionMissing, DatabaseReadOnly, EntryMissing
+from embedq_core.text import shown, suggestion
+from embedq_core.vectors import Vector, decode
+from embedq_store import deadletters
+from embedq_store.connection import MEMORY, check_file, connect, prepare, translated
+from embedq_store.deadletters import DeadLetter, DeadLetterSummary
+from embedq_store.lookup import look_up
+from embedq_store.outcomes import Incoming, Known
+from embedq_store.schema import check_schema
+from embedq_store.search import CollectionIndex, Entry, Query
+from embedq_store.writer import Target, Write, Writer, dimension_of, ensure_collection
+
+DEFAULT_BUSY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """A collection: its key, its name, the full id of its model."""
+
+    id: int
+    name: str
+    model_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionFigures:
+    """What there is in a collection. Sizes are in bytes, times in seconds since the epoch."""
+
+    entries: int
+    dimension: int | None
+    with_content: int
+    with_metadata: int
+    vector_bytes: int
+    content_bytes: int
+    oldest: int | None
+    newest: int | None
+
+
+class Store:
+    """An open database. Made by `Store.open`; use it as an asynchronous context manager, or close it."""
+
+    def __init__(self, path: str, reader: aiosqlite.Connection, writer: aiosqlite.Connection | None) -> None:
+        self.path = path
+        self._reader = reader
+        self._writer_connection = writer
+        self._writer = None if writer is None else Writer(writer, path)
+        self._indexes: dict[int, CollectionIndex] = {}
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | Path = MEMORY,
+        *,
+        read_only: bool = False,
+        must_exist: bool = False,
+        busy_seconds: float = DEFAULT_BUSY_SECONDS,
+    ) -> "Store":
+        """Open the database at `path`, or one in memory; made if it isn't there, unless `must_exist`.
+
+        A read-only store leaves the file as it is. Raises DatabaseMissing, DatabaseUnusable, DatabaseReadOnly,
+        DatabaseLocked (after `busy_seconds`), each naming the file.
+        """
+        path = str(path)
+        await asyncio.to_thread(check_file, path, must_exist=must_exist or read_only)
+        if read_only:
+            reader = await connect(path, read_only=True, busy_seconds=busy_seconds)
+            try:
+                with translated(path):
+                    await check_schema(reader, path)
+            except BaseException:
+                await reader.close()
+                raise
+            return cls(path, reader, None)
+        writer = await connect(path, read_only=False, busy_seconds=busy_seconds)
+        try:
+            await prepare(writer, path)
+            # Two connections to a database in memory would be two databases.
+            reader = writer if path == MEMORY else await connect(path, read_only=True, busy_seconds=busy_seconds)
+        except BaseException:
+            await writer.close()
+            raise
+        return cls(path, reader, writer)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Commit what is waiting and close the file."""
+        if self._writer is not None:
+            await self._writer.close()
+        await self._reader.close()
+        if self._writer_connection is not None:
+            await self._writer_connection.close()
+
+    # --- collections
+
+    async def collection(self, name: str) -> CollectionInfo:
+        """The collection called `name`. Raises CollectionMissing, with close names."""
+        found = await self.find_collection(name)
+        if found is None:
+            known = [info.name for info in await self.collections()]
+            raise CollectionMissing(
+                f"there is no collection {name!r} in {self.path}.{suggestion(name, known)}"
+                if known
+                else f"there is no collection {name!r} in {self.path}: it holds none"
+            )
+        return found
+
+    async def find_collection(self, name: str) -> CollectionInfo | None:
+        """The collection called `name`, or None."""
+        if not await self._has_table("collections"):
+            return None
+        rows = await self._read("SELECT id, name, model FROM collections WHERE name = ?", name)
+        return next((CollectionInfo(*row) for row in rows), None)
+
+    async def collections(self) -> list[CollectionInfo]:
+        """All collections, by name."""
+        if not await self._has_table("collections"):
+            return []
+        rows = await self._read("SELECT id, name, model FROM collections ORDER BY name")
+        return [CollectionInfo(*row) for row in rows]
+
+    async def create_collection(self, name: str, model_id: str) -> CollectionInfo:
+        """The collection called `name`, made for `model_id` if it isn't there, whatever its model if it is."""
+
+        async def ensure(db: aiosqlite.Connection) -> tuple[int, str]:
+            return await ensure_collection(db, Target(name, model_id))
+
+        collection_id, model = await self._writing().transact(ensure)
+        return CollectionInfo(collection_id, name, model)
+
+    async def delete_collection(self, collection_id: int) -> None:
+        """Delete a collection and all its entries, in one transaction."""
+
+        async def delete(db: aiosqlite.Connection) -> None:
+            await db.execute("DELETE FROM embeddings WHERE collection_id = ?", (collection_id,))
+            await db.execute("DELETE FROM collections WHERE id = ?", (collection_id,))
+
+        await self._writing().transact(delete)
+        self._indexes.pop(collection_id, None)
+
+    async def count(self, collection_id: int) -> int:
+        """The number of entries of a collection."""
+        rows = await self._read("SELECT count(*) FROM embeddings WHERE collection_id = ?", collection_id)
+        return int(rows[0][0])
+
+    async def describe(self, collection_id: int) -> CollectionFigures:
+        """The figures of a collection: reads all of its rows."""
+        rows = await self._read(
+            "SELECT count(*), sum(content IS NOT NULL OR content_blob IS NOT NULL), sum(metadata IS NOT NULL),"
+            " sum(length(embedding)), sum(coalesce(length(CAST(content AS BLOB)), length(content_blob), 0)),"
+            " min(updated), max(updated) FROM embeddings WHERE collection_id = ?",
+            collection_id,
+        )
+        with translated(self.path):
+            dimension = await dimension_of(self._reader, collection_id)
+        return CollectionFigures(rows[0][0], dimension, *(value or 0 for value in rows[0][1:5]), *rows[0][5:])
+
+    # --- entries
+
+    async def known(self, collection: str, incoming: Sequence[Incoming]) -> Known:
+        """What is committed that bears on `incoming`; nothing where the collection isn't there."""
+        found = await self.find_collection(collection)
+        if found is None:
+            return Known()
+        with translated(self.path):
+            return await look_up(self._reader, found.id, incoming)
+
+    async def dimension(self, collection: str) -> int | None:
+        """The dimension of a collection's vectors; None while it has none."""
+        found = await self.find_collection(collection)
+        if found is None:
+            return None
+        with translated(self.path):
+            return await dimension_of(self._reader, found.id)
+
+    async def write(self, write: Write) -> None:
+        """Commit `write` together with whatever else is waiting: see `Writer.write`."""
+        await self._writing().write(write)
+
+    async def vector(self, collection_id: int, entry_id: str) -> tuple[float, ...]:
+        """The stored vector of an entry. Raises EntryMissing."""
+        rows = await self._read(
+            "SELECT embedding FROM embeddings WHERE collection_id = ? AND id = ?", collection_id, entry_id
+        )
+        if not rows:
+            raise EntryMissing(f"the collection has no entry {shown(entry_id)!r}")
+        return decode(rows[0][0])
+
+    async def similar(
+        self,
+        collection_id: int,
+        vector: Vector,
+        number: int = 10,
+        *,
+        skip_id: str | None = None,
+        prefix: str | None = None,
+    ) -> list[Entry]:
+        """The `number` entries nearest to `vector` (one float a dimension) by cosine similarity, best first.
+
+        Equal scores stand in the order of ids. Raises ValueError for a vector of another dimension.
+        """
+        query = Query.of(vector, number, skip_id, prefix)
+        index = self._indexes.get(collection_id)
+        if index is None:
+            index = self._indexes[collection_id] = CollectionIndex(self._reader, collection_id)
+        with translated(self.path):
+            return await index.search(query)
+
+    # --- chunks and dead letters
+
+    async def chunk_mark(self, run: str, chunk: int) -> tuple[Counts, bool] | None:
+        """What a chunk had come to when it was last written, and whether it was finished then."""
+        rows = await self._read(
+            "SELECT counts, finished IS NOT NULL FROM embedq_chunks WHERE run = ? AND chunk = ?", run, chunk
+        )
+        return (msgspec.json.decode(rows[0][0], type=Counts), bool(rows[0][1])) if rows else None
+
+    async def dead_ids(self, run: str, chunk: int) -> set[str]:
+        """Ids of the items of a chunk that are dead letters."""
+        rows = await self._read("SELECT id FROM embedq_dead WHERE run = ? AND chunk = ?", run, chunk)
+        return {row[0] for row in rows}
+
+    async def dead_letters(
+        self,
+        *,
+        collection: str | None = None,
+        run: str | None = None,
+        error: str | None = None,
+        limit: int | None = None,
+    ) -> list[DeadLetter]:
+        """Dead letters, newest first, of a collection, a run, an error class; at most `limit`."""
+        if not await self._has_table("embedq_dead"):
+            return []
+        with translated(self.path):
+            return await deadletters.select(self._reader, collection=collection, run=run, error=error, limit=limit)
+
+    async def dead_summary(self) -> list[DeadLetterSummary]:
+        """How many dead letters there are of each collection and error class."""
+        if not await self._has_table("embedq_dead"):
+            return []
+        with translated(self.path):
+            return await deadletters.summarise(self._reader)
+
+    # --- private
+
+    async def _read(self, sql: str, *parameters: object) -> list[Any]:
+        with translated(self.path):
+            return list(await self._reader.execute_fetchall(sql, parameters))
+
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            raise DatabaseReadOnly(f"{self.path}: was opened for reading only")
+        return self._writer
+
+    async def _has_table(self, name: str) -> bool:
+        return bool(await self._read("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", name))

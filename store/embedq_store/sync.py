@@ -1,0 +1,155 @@
+"""The synchronous face: the asynchronous collection, run on an event loop of its own thread."""
+
+import asyncio
+import atexit
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterable
+from types import TracebackType
+from typing import Any, ClassVar, Self, TypeVar
+
+from embedq_core.model import Model
+from embedq_core.vectors import Vector
+from embedq_store.collection import DEFAULT_BATCH_SIZE, AsyncCollection, Metadata, Value, slices
+from embedq_store.search import Entry
+
+_T = TypeVar("_T")
+
+
+class _LoopThread:
+    """An event loop in a daemon thread, started when it is first used. One serves all collections."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Run `coroutine` there and return what it returns; works inside a running event loop as well."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._started()).result()
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="embedq-loop", daemon=True).start()
+                atexit.register(self._stop)
+            return self._loop
+
+    def _stop(self) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+_loop_thread = _LoopThread()
+
+
+class Collection:
+    """A collection of embeddings: see `AsyncCollection`, whose every member it has, without the `await`.
+
+    `database` is a path, a `sqlite3.Connection` or `sqlite_utils.Database` on a file, or None for a database
+    in memory. What a call has returned from is committed; the file is closed with the object, or by `close`.
+    """
+
+    DoesNotExist = AsyncCollection.DoesNotExist
+
+    # Set by the face of the package: the asynchronous class that knows where models come from.
+    asynchronous: ClassVar[type[AsyncCollection]] = AsyncCollection
+
+    def __init__(
+        self,
+        name: str,
+        database: object = None,
+        *,
+        model: Model | None = None,
+        model_id: str | None = None,
+        create: bool = True,
+    ) -> None:
+        self._collection = self.asynchronous(name, database, model=model, model_id=model_id, create=create)
+        _loop_thread.run(self._collection.open())
+        self._close: Callable[[], object] = weakref.finalize(self, _close, self._collection)
+
+    def __repr__(self) -> str:
+        return repr(self._collection).replace("AsyncCollection", "Collection")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database. Closing twice is closing once."""
+        self._close()
+
+    @property
+    def id(self) -> int:
+        """Primary key of the collection's row."""
+        return self._collection.id
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        return self._collection.name
+
+    @property
+    def model_id(self) -> str:
+        """Full id of the model that the collection is embedded with."""
+        return self._collection.model_id
+
+    def model(self) -> Model:
+        """The live model of this collection. Raises UnknownModel where no plugin has it."""
+        return self._collection.model()
+
+    def count(self) -> int:
+        """The number of entries."""
+        return _loop_thread.run(self._collection.count())
+
+    def embed(self, id: str, value: Value, metadata: Metadata = None, store: bool = False) -> None:  # noqa: A002
+        """Embed and keep one value: see `AsyncCollection.embed`."""
+        _loop_thread.run(self._collection.embed(id, value, metadata, store))
+
+    def embed_multi(
+        self, entries: Iterable[tuple[str, Value]], store: bool = False, batch_size: int = DEFAULT_BATCH_SIZE
+    ) -> None:
+        """Embed many `(id, value)` pairs: see `AsyncCollection.embed_multi_with_metadata`."""
+        self.embed_multi_with_metadata(((id_, value, None) for id_, value in entries), store, batch_size)
+
+    def embed_multi_with_metadata(
+        self,
+        entries: Iterable[tuple[str, Value, Metadata]],
+        store: bool = False,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> None:
+        """Embed many `(id, value, metadata)` triples: see `AsyncCollection.embed_multi_with_metadata`."""
+        # The caller's iterable is followed in the caller's thread: it may read from a database of its own.
+        for batch in slices(entries, max(batch_size, 1)):
+            _loop_thread.run(self._collection.embed_multi_with_metadata(batch, store, batch_size))
+
+    def similar(self, value: Value, number: int = 10, prefix: str | None = None) -> list[Entry]:
+        """The `number` entries most similar to `value`: see `AsyncCollection.similar`."""
+        return _loop_thread.run(self._collection.similar(value, number, prefix))
+
+    def similar_by_id(self, id: str, number: int = 10, prefix: str | None = None) -> list[Entry]:  # noqa: A002
+        """The `number` entries most similar to the entry `id`. Raises DoesNotExist."""
+        return _loop_thread.run(self._collection.similar_by_id(id, number, prefix))
+
+    def similar_by_vector(
+        self, vector: Vector, number: int = 10, skip_id: str | None = None, prefix: str | None = None
+    ) -> list[Entry]:
+        """The `number` entries nearest to `vector`: see `AsyncCollection.similar_by_vector`."""
+        return _loop_thread.run(self._collection.similar_by_vector(vector, number, skip_id, prefix))
+
+    def delete(self) -> None:
+        """Delete the collection and all its entries."""
+        _loop_thread.run(self._collection.delete())
+
+    @classmethod
+    def exists(cls, database: object, name: str) -> bool:
+        """Whether `database` holds a collection called `name`."""
+        return _loop_thread.run(cls.asynchronous.exists(database, name))
+
+
+def _close(collection: AsyncCollection) -> None:
+    _loop_thread.run(collection.close())

@@ -1,0 +1,305 @@
+"""The group-commit writer: one task gathers what all jobs want written into transactions of thousands.
+
+A transaction costs about as much as a thousand rows, so whatever arrives while one is being committed goes
+into the next one together. A caller's `write` returns when its rows are committed, and not before.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeVar, cast
+
+import aiosqlite
+import msgspec
+
+from embedq_core.counts import Counts
+from embedq_core.errors import BadVectors, EmbedqError, ModelMismatch, StoreError
+from embedq_core.items import Item
+from embedq_store import deadletters
+from embedq_store.connection import translated
+from embedq_store.deadletters import DeadLetter
+from embedq_store.outcomes import Incoming
+
+GROUP_ROWS: Final = 16_384
+
+_T = TypeVar("_T")
+
+_COUNTS = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The collection that rows are for, by name: it is made if it isn't there."""
+
+    collection: str
+    model_id: str
+
+
+class Row(NamedTuple):
+    """An item and its vector, in stored form."""
+
+    item: Item
+    digest: bytes
+    vector: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkMark:
+    """What a chunk of a run has come to so far."""
+
+    run: str
+    chunk: int
+    counts: Counts
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """What is to be written together: all of it or, if an error is raised, nothing."""
+
+    target: Target
+    rows: Sequence[Row] = ()
+    updates: Sequence[Incoming] = ()
+    """Items whose vector is stored: their metadata, and with `store` their content, is brought up to date."""
+    store: bool = True
+    dead: Sequence[DeadLetter] = ()
+    mark: ChunkMark | None = None
+
+    @property
+    def size(self) -> int:
+        """Rows that it touches, about."""
+        return len(self.rows) + len(self.updates) + len(self.dead) + 1
+
+
+@dataclass(slots=True)
+class _Transaction:
+    """What is known of the collections within one transaction."""
+
+    ids: dict[str, tuple[int, str]] = field(default_factory=dict)
+    dimensions: dict[int, int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Something to be written, and whom to tell."""
+
+    apply: Callable[[_Transaction], Awaitable[object]]
+    size: int
+    done: asyncio.Future[object]
+
+    def fail(self, error: BaseException) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Writer:
+    """Owns the only connection of this process that writes to the database at `path`."""
+
+    def __init__(self, db: aiosqlite.Connection, path: str) -> None:
+        self._db = db
+        self._path = path
+        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+
+    async def write(self, write: Write) -> None:
+        """Commit `write`, in one transaction with what others want written now.
+
+        Raises ModelMismatch where the collection was embedded with another model, BadVectors where its vectors
+        have another dimension, StoreError where the database can't be written; then nothing of it is written.
+        """
+
+        async def apply(transaction: _Transaction) -> None:
+            await self._apply(write, transaction)
+
+        await self._enqueue(apply, write.size)
+
+    async def transact(self, operation: Callable[[aiosqlite.Connection], Awaitable[_T]]) -> _T:
+        """Run `operation` in a transaction and commit it. Raises StoreError, and what `operation` raises.
+
+        An EmbedqError that `operation` raises must come before it has changed anything.
+        """
+
+        async def apply(_: _Transaction) -> _T:
+            return await operation(self._db)
+
+        return cast("_T", await self._enqueue(apply, 1))
+
+    async def _enqueue(self, apply: Callable[["_Transaction"], Awaitable[object]], size: int) -> object:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="embedq-writer")
+        waiting = _Waiting(apply, size, asyncio.get_running_loop().create_future())
+        self._waiting.put_nowait(waiting)
+        return await waiting.done
+
+    async def close(self) -> None:
+        """Commit what is waiting, then stop."""
+        if self._task is None:
+            return
+        task, self._task = self._task, None
+        await self._waiting.join()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            group = [await self._waiting.get()]
+            size = group[0].size
+            while size < GROUP_ROWS and not self._waiting.empty():
+                group.append(self._waiting.get_nowait())
+                size += group[-1].size
+            try:
+                await self._commit(group)
+            except Exception as error:  # noqa: BLE001 - whoever waits for the rows must hear of it
+                for waiting in group:
+                    waiting.fail(error)
+            finally:
+                for _ in group:
+                    self._waiting.task_done()
+
+    async def _commit(self, group: Sequence["_Waiting"]) -> None:
+        refused: list[tuple[_Waiting, EmbedqError]] = []
+        accepted: list[tuple[_Waiting, object]] = []
+        with translated(self._path):
+            await self._db.execute("BEGIN IMMEDIATE")
+            try:
+                transaction = _Transaction()
+                for waiting in group:
+                    try:
+                        accepted.append((waiting, await waiting.apply(transaction)))
+                    except EmbedqError as error:
+                        refused.append((waiting, error))
+                await self._db.execute("COMMIT")
+            except BaseException:
+                await self._roll_back()
+                raise
+        for waiting, refusal in refused:
+            waiting.fail(refusal)
+        for waiting, result in accepted:
+            if not waiting.done.done():
+                waiting.done.set_result(result)
+
+    async def _roll_back(self) -> None:
+        # After some errors, a full disk among them, SQLite has rolled back by itself.
+        if self._db.in_transaction:
+            await self._db.execute("ROLLBACK")
+
+    async def _apply(self, write: Write, transaction: _Transaction) -> None:
+        """Check first, so that a write that is refused has changed nothing."""
+        if write.rows or write.updates:
+            collection_id = await self._collection_id(write.target, transaction)
+            await self._check_dimension(write, collection_id, transaction)
+            await self._insert(write, collection_id)
+            await self._update(write, collection_id)
+        if write.dead:
+            await deadletters.insert(self._db, write.dead)
+        if write.mark is not None:
+            await self._db.execute(
+                "INSERT OR REPLACE INTO embedq_chunks (run, chunk, counts, finished) VALUES (?, ?, ?, ?)",
+                (
+                    write.mark.run,
+                    write.mark.chunk,
+                    _COUNTS.encode(write.mark.counts).decode(),
+                    time.time() if write.mark.finished else None,
+                ),
+            )
+
+    async def _collection_id(self, target: Target, transaction: _Transaction) -> int:
+        found = transaction.ids.get(target.collection)
+        if found is None:
+            found = await ensure_collection(self._db, target)
+            transaction.ids[target.collection] = found
+        collection_id, model_id = found
+        check_model(target, model_id)
+        return collection_id
+
+    async def _check_dimension(self, write: Write, collection_id: int, transaction: _Transaction) -> None:
+        if not write.rows:
+            return
+        if collection_id not in transaction.dimensions:
+            transaction.dimensions[collection_id] = await dimension_of(self._db, collection_id)
+        dimension = transaction.dimensions[collection_id]
+        for row in write.rows:
+            size = len(row.vector) // 4
+            dimension = size if dimension is None else dimension
+            if size != dimension:
+                raise BadVectors(
+                    f"the model {write.target.model_id} returned a vector of {size} dimensions; the collection "
+                    f"{write.target.collection!r} holds vectors of {dimension}"
+                )
+        transaction.dimensions[collection_id] = dimension
+
+    async def _insert(self, write: Write, collection_id: int) -> None:
+        if not write.rows:
+            return
+        now = int(time.time())
+        await self._db.executemany(
+            "INSERT OR REPLACE INTO embeddings"
+            " (collection_id, id, embedding, content, content_blob, content_hash, metadata, updated)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    collection_id,
+                    row.item.id,
+                    row.vector,
+                    row.item.content if write.store and isinstance(row.item.content, str) else None,
+                    row.item.content if write.store and isinstance(row.item.content, bytes) else None,
+                    row.digest,
+                    row.item.metadata,
+                    now,
+                )
+                for row in write.rows
+            ],
+        )
+
+    async def _update(self, write: Write, collection_id: int) -> None:
+        if not write.updates:
+            return
+        now = int(time.time())
+        await self._db.executemany(
+            "UPDATE embeddings SET metadata = coalesce(?, metadata), content = coalesce(?, content),"
+            " content_blob = coalesce(?, content_blob), updated = ?"
+            " WHERE collection_id = ? AND id = ? AND content_hash = ?",
+            [
+                (
+                    item.metadata,
+                    item.content if write.store and isinstance(item.content, str) else None,
+                    item.content if write.store and isinstance(item.content, bytes) else None,
+                    now,
+                    collection_id,
+                    item.id,
+                    digest,  # the row may have been replaced since it was looked up
+                )
+                for item, digest in write.updates
+            ],
+        )
+
+
+async def ensure_collection(db: aiosqlite.Connection, target: Target) -> tuple[int, str]:
+    """The id and the model of a collection, made if it isn't there. Call it inside a transaction."""
+    await db.execute(
+        "INSERT INTO collections (name, model) SELECT ?1, ?2"
+        " WHERE NOT EXISTS (SELECT 1 FROM collections WHERE name = ?1)",
+        (target.collection, target.model_id),
+    )
+    rows = await db.execute_fetchall("SELECT id, model FROM collections WHERE name = ?", (target.collection,))
+    for collection_id, model_id in rows:
+        return int(collection_id), str(model_id)
+    raise StoreError(f"the collection {target.collection!r} could not be made")
+
+
+async def dimension_of(db: aiosqlite.Connection, collection_id: int) -> int | None:
+    """The dimension of a collection's vectors; None while it has none."""
+    rows = await db.execute_fetchall(
+        "SELECT length(embedding) / 4 FROM embeddings WHERE collection_id = ? LIMIT 1", (collection_id,)
+    )
+    return next((int(row[0]) for row in rows), None)
+
+
+def check_model(target: Target, model_id: str) -> None:
+    """Raise ModelMismatch where the collection's model, `model_id`, is not the target's."""
+    if target.model_id != model_id:
+        raise ModelMismatch(
+            f"the collection {target.collection!r} was embedded with {model_id}, not with {target.model_id}: "
+            "leave the model out, or name another collection"
+        )

@@ -1,0 +1,98 @@
+"""Grouping contents of many chunks into batches of exactly the model's size. State and decisions, no I/O."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+# A tail shorter than a batch waits this long for company after the last arrival …
+LINGER_SECONDS = 0.025
+# … and never longer than this in all.
+MAX_LINGER_SECONDS = 0.1
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """Contents that one chunk wants embedded. `taken` of them are in batches already."""
+
+    contents: Sequence[str | bytes]
+    taken: int = 0
+
+
+class Slice(NamedTuple):
+    """The part of a request that stands in one batch: contents `start` to `stop`."""
+
+    request: Request
+    start: int
+    stop: int
+
+    @property
+    def contents(self) -> Sequence[str | bytes]:
+        """The contents themselves."""
+        return self.request.contents[self.start : self.stop]
+
+
+class Batcher:
+    """Requests in the order of their arrival, cut into batches across their borders.
+
+    With `batch_size` None, the contents of one request make one batch. Times are seconds of any one clock,
+    passed in by the caller.
+    """
+
+    def __init__(self, batch_size: int | None) -> None:
+        self._batch_size = batch_size
+        self._requests: deque[Request] = deque()
+        self._waiting = 0
+        self._first_arrival = 0.0
+        self._last_arrival = 0.0
+
+    def __len__(self) -> int:
+        """How many contents wait."""
+        return self._waiting
+
+    def add(self, request: Request, now: float) -> None:
+        """Take in a request that arrives at `now`."""
+        if not self._waiting:
+            self._first_arrival = now
+        self._last_arrival = now
+        self._requests.append(request)
+        self._waiting += len(request.contents) - request.taken
+
+    def deadline(self) -> float | None:
+        """When a tail is to be sent off short; None while nothing waits."""
+        if not self._waiting:
+            return None
+        return min(self._last_arrival + LINGER_SECONDS, self._first_arrival + MAX_LINGER_SECONDS)
+
+    def next_batch(self, now: float) -> list[Slice]:
+        """A full batch; or the tail, if it has waited long enough; or nothing, an empty list."""
+        if not self._waiting:
+            return []
+        if self._batch_size is None:
+            return self._take(len(self._requests[0].contents) - self._requests[0].taken, now)
+        if self._waiting < self._batch_size:
+            deadline = self.deadline()
+            if deadline is None or now < deadline:
+                return []
+        return self._take(min(self._batch_size, self._waiting), now)
+
+    def clear(self) -> list[Request]:
+        """Forget what waits, and return it."""
+        requests = list(self._requests)
+        self._requests.clear()
+        self._waiting = 0
+        return requests
+
+    def _take(self, count: int, now: float) -> list[Slice]:
+        self._waiting -= count
+        self._first_arrival = now
+        batch = []
+        while count:
+            request = self._requests[0]
+            stop = min(request.taken + count, len(request.contents))
+            batch.append(Slice(request, request.taken, stop))
+            count -= stop - request.taken
+            request.taken = stop
+            if stop == len(request.contents):
+                self._requests.popleft()
+        return batch

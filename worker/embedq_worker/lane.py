@@ -1,0 +1,275 @@
+"""A lane: one model's queue, served by one arq worker, restarted as often as it takes."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable
+from typing import Any, Final, cast
+
+import redis.exceptions
+from arq.worker import Retry, Worker, func
+
+from embedq_core.counts import Counts
+from embedq_core.errors import ChunkUndecodable, EmbedqError, QueueError
+from embedq_core.settings import Settings
+from embedq_jobs import Queue, decode_chunk, parse_job_id
+from embedq_jobs.codec import BURY_CHUNK, EMBED_CHUNK, dump_job, load_job
+from embedq_jobs.names import lease_key
+from embedq_jobs.queue import EXPIRES_MS
+from embedq_store import ChunkMark, DeadLetter, Store, Target, Write
+from embedq_worker.admission import UNKNOWN, JobSize, admit, parse_size
+from embedq_worker.claims import Claims
+from embedq_worker.leases import LEASE_SECONDS, Leases
+from embedq_worker.pipeline import process
+from embedq_worker.runner import ModelRunner, Stopping, TransientFailure
+
+_log = logging.getLogger("embedq.worker")
+
+POLL_SECONDS: Final = 0.05
+# Many, since jobs may be of one item each; what is really taken in hand is decided by admission.
+MAX_JOBS: Final = 512
+# Jobs in hand keep their place at the head of arq's queue: fewer than all of the fleet's would hide the rest.
+READ_LIMIT: Final = 8192
+FOR_EVER_SECONDS: Final = 10 * 365 * 24 * 3600
+FOR_EVER_TRIES: Final = 2**31
+
+# How long a chunk waits for an earlier one of its run, for the database, and after an error of our own.
+AFTER_SECONDS: Final = 0.2
+STORE_SECONDS: Final = 5.0
+BUG_SECONDS: Final = 30.0
+
+RECONNECT_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class ChunkWorker(Worker):
+    """arq's worker, taught what fits in hand.
+
+    arq walks every job at the head of its queue at each poll, the running ones too, one round trip after the
+    other; here one request tells which are free and what they weigh, and only those that fit are started.
+    """
+
+    def __init__(self, queue: Queue, runner: ModelRunner, settings: Settings, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(
+            queue_name=queue.names.queue(runner.model.model_id),
+            redis_pool=queue.redis,
+            handle_signals=False,
+            max_jobs=MAX_JOBS,
+            job_timeout=FOR_EVER_SECONDS,
+            max_tries=FOR_EVER_TRIES,
+            keep_result=0,
+            poll_delay=POLL_SECONDS,
+            queue_read_limit=READ_LIMIT,
+            job_serializer=dump_job,
+            job_deserializer=load_job,
+            expires_extra_ms=EXPIRES_MS,
+            health_check_interval=LEASE_SECONDS,
+            log_results=False,
+            **options,
+        )
+        # The lease that a job gets when it is picked up; arq would derive it from the job timeout.
+        self.in_progress_timeout_s = LEASE_SECONDS
+        self._names = queue.names
+        self._runner = runner
+        self._max_bytes = settings.inflight_bytes
+        self._sizes: dict[str, JobSize] = {}
+
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """Start those of `job_ids` that are free and fit."""
+        running = {job for job in self._sizes if job in self.tasks}
+        self._sizes = {job: self._sizes[job] for job in running}
+        fresh = [job for job in (name.decode() for name in job_ids) if job not in running][:MAX_JOBS]
+        if not fresh:
+            return
+        async with self.pool.pipeline(transaction=False) as pipe:
+            pipe.mget([lease_key(job) for job in fresh])
+            pipe.hmget(self._names.load(self._runner.model.model_id), fresh)
+            leases, sizes = await pipe.execute()
+        waiting = [
+            (job, parse_size(size)) for job, lease, size in zip(fresh, leases, sizes, strict=True) if lease is None
+        ]
+        taken = admit(
+            waiting,
+            self._sizes.values(),
+            max_bytes=self._max_bytes,
+            items_per_second=self._runner.items_per_second,
+        )
+        self._sizes |= {job: size for job, size in waiting if job in set(taken)}
+        await super().start_jobs([job.encode() for job in taken])
+
+
+class Lane:
+    """Serves the queue of one model until it is told to stop."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        store: Store,
+        runner: ModelRunner,
+        *,
+        settings: Settings,
+        leases: Leases,
+        claims: Claims,
+    ) -> None:
+        self.runner = runner
+        self.jobs_done = 0
+        self._queue = queue
+        self._store = store
+        self._settings = settings
+        self._leases = leases
+        self._claims = claims
+        self._worker: ChunkWorker | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+
+    @property
+    def model_id(self) -> str:
+        """The model that is served."""
+        return self.runner.model.model_id
+
+    @property
+    def jobs_in_hand(self) -> int:
+        """Jobs that are running here."""
+        return 0 if self._worker is None else sum(not task.done() for task in self._worker.tasks.values())
+
+    def start(self, worker_id: str) -> None:
+        """Begin to serve."""
+        self._task = asyncio.create_task(self._supervise(worker_id), name=f"embedq-lane-{self.model_id}")
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Take no more jobs, let calls of the model end, hand the rest back. Nothing is lost."""
+        self._stopping.set()
+        if self._worker is not None:
+            self._worker.allow_pick_jobs = False
+        await self.runner.stop(grace_seconds)
+        if self._worker is not None:
+            await _settle(self._worker, grace_seconds)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _supervise(self, worker_id: str) -> None:
+        """Run arq's worker; when Redis goes away, say so once, and come back when it does."""
+        failures = 0
+        while not self._stopping.is_set():
+            self._worker = worker = self._new_worker(worker_id)
+            began = time.monotonic()
+            try:
+                await worker.main()
+            except (redis.exceptions.RedisError, OSError, QueueError) as error:
+                if time.monotonic() - began > max(RECONNECT_SECONDS):
+                    failures = 0
+                if failures == 0:
+                    _log.warning("Redis at %s: %s; waiting for it to come back", self._queue.where, error)
+                delay = RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)]
+                failures += 1
+                # What it has in hand goes on meanwhile, under the same leases.
+                await _settle(worker, None)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), delay)
+
+    def _new_worker(self, worker_id: str) -> ChunkWorker:
+        return ChunkWorker(
+            self._queue,
+            self.runner,
+            self._settings,
+            functions=[
+                func(self._embed_chunk, name=EMBED_CHUNK),
+                func(self._bury_chunk, name=BURY_CHUNK),
+            ],
+            health_check_key=self._queue.names.health(f"{worker_id}:{self.model_id}"),
+        )
+
+    async def _embed_chunk(self, ctx: dict[Any, Any], payload: object) -> None:
+        """Arq's job. It ends well, or with Retry: anything else would make arq drop the job."""
+        job = str(ctx["job_id"])
+        with self._leases.held(job):
+            try:
+                await self._embed(job, payload)
+            except Stopping:
+                raise Retry from None
+            except TransientFailure as error:
+                _log.warning("%s: giving %s back for %.0f s: %s", self.model_id, job, error.seconds, error)
+                raise Retry(defer=error.seconds) from error
+            except EmbedqError as error:
+                _log.warning("%s: %s; trying again in %.0f s", job, error, STORE_SECONDS)
+                raise Retry(defer=STORE_SECONDS) from error
+            except Retry:
+                raise
+            except Exception as error:
+                _log.exception("%s: failed in embedq itself; trying again in %.0f s", job, BUG_SECONDS)
+                raise Retry(defer=BUG_SECONDS) from error
+
+    async def _embed(self, job: str, payload: object) -> None:
+        try:
+            chunk = decode_chunk(payload)
+        except ChunkUndecodable as error:
+            await self._bury(job, payload if isinstance(payload, bytes) else b"", str(error))
+            return
+        if chunk.after and not await self._queue.runs.done(chunk.run, chunk.after):
+            raise Retry(defer=AFTER_SECONDS)
+        began = time.monotonic()
+        counts = await process(chunk, self.runner, self._store, self._claims)
+        await self._queue.runs.record(chunk.run, chunk.number, chunk.model_id, counts)
+        self.jobs_done += 1
+        _log.info(
+            "%s: %d items for %r in %.2f s: %s",
+            job,
+            len(chunk.items),
+            chunk.collection,
+            time.monotonic() - began,
+            ", ".join(f"{value} {name}" for name, value in counts.nonzero().items()),
+        )
+
+    async def _bury_chunk(self, ctx: dict[Any, Any], raw: bytes, problem: str) -> None:
+        """Arq's job for a payload that is none of ours."""
+        job = str(ctx["job_id"])
+        with self._leases.held(job):
+            try:
+                await self._bury(job, raw, problem)
+            except EmbedqError as error:
+                raise Retry(defer=STORE_SECONDS) from error
+
+    async def _bury(self, job: str, raw: bytes, problem: str) -> None:
+        """Keep what can't be read among the dead letters, byte for byte."""
+        run, number = parse_job_id(job)
+        size = parse_size(
+            await cast(
+                "Awaitable[bytes | None]",
+                self._queue.redis.hget(self._queue.names.load(self.model_id), job),
+            )
+        )
+        counts = Counts(failed=1 if size is UNKNOWN else size.items)
+        letter = DeadLetter(
+            run=run,
+            chunk=number,
+            collection="",
+            id=job,
+            content=raw,
+            metadata=None,
+            model=self.model_id,
+            error=ChunkUndecodable.__name__,
+            message=problem,
+            attempts=1,
+            died=time.time(),
+        )
+        mark = ChunkMark(run, number, counts, finished=True)
+        await self._store.write(Write(Target("", self.model_id), dead=[letter], mark=mark))
+        await self._queue.runs.record(run, number, self.model_id, counts)
+        _log.error("%s: %s: kept among the dead letters", job, problem)
+
+
+async def _settle(worker: Worker, grace_seconds: float | None) -> None:
+    """Wait for the jobs that a worker has in hand; after the grace, cancel them: they go back to the queue."""
+    tasks = [task for task in worker.tasks.values() if not task.done()]
+    if not tasks:
+        return
+    await asyncio.wait(tasks, timeout=grace_seconds)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def quiet_arq(level: int = logging.WARNING) -> None:
+    """Keep arq's own log lines to what matters: at INFO they hold the beginning of every payload."""
+    logging.getLogger("arq").setLevel(level)

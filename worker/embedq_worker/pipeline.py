@@ -1,0 +1,222 @@
+"""What a worker does with a chunk: look up, decide, embed, write. Everything else is around this."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from embedq_core.counts import Counts
+from embedq_core.errors import BadVectors, ModelMismatch, StoreError, UnsupportedContent
+from embedq_core.vectors import STORED_DTYPE
+from embedq_jobs import Chunk
+from embedq_store import ChunkMark, DeadLetter, Incoming, Plan, Row, Store, Target, Write, decide
+from embedq_worker.claims import Claims
+from embedq_worker.runner import Fault, ModelRunner, Piece
+
+# Vectors of a slow model are committed at least this often: a worker that is killed loses no more of them.
+FLUSH_SECONDS: Final = 1.0
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What is ready to be written for a chunk, and what has been."""
+
+    rows: list[Row] = field(default_factory=list)
+    updates: list[Incoming] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+    written: float = field(default_factory=time.monotonic)
+
+
+async def process(chunk: Chunk, runner: ModelRunner, store: Store, claims: Claims) -> Counts:
+    """Bring every item of `chunk` into the store or among the dead letters; return what became of them.
+
+    When it returns, all is committed. Doing it again changes nothing and costs nothing: what was committed is
+    found. Raises TransientFailure, Stopping and StoreError; then the chunk has to be processed again.
+    """
+    return await _Processing(chunk, runner, store, claims).run()
+
+
+class _Processing:
+    """The processing of one chunk."""
+
+    def __init__(self, chunk: Chunk, runner: ModelRunner, store: Store, claims: Claims) -> None:
+        self._chunk = chunk
+        self._runner = runner
+        self._store = store
+        self._claims = claims
+        self._target = Target(chunk.collection, chunk.model_id)
+        self._pending = _Pending()
+        self._before = Counts()
+        self._dimension: int | None = None
+
+    async def run(self) -> Counts:
+        mark = await self._store.chunk_mark(self._chunk.run, self._chunk.number)
+        if mark is not None:
+            self._before, finished = mark
+            if finished:
+                return self._before
+        remaining = await self._fit(Incoming.of(self._chunk.items), begun=mark is not None)
+        self._dimension = await self._store.dimension(self._chunk.collection)
+        try:
+            while remaining:
+                remaining = await self._round(remaining)
+        except StoreError:
+            raise
+        except BaseException:
+            # What has been paid for is kept, whatever ends us.
+            await asyncio.shield(self._flush(finished=False))
+            raise
+        return await self._flush(finished=True)
+
+    async def _fit(self, incoming: list[Incoming], *, begun: bool) -> list[Incoming]:
+        """Those that the collection and the model can take; the others are dead, some from an earlier attempt."""
+        if begun:
+            dead = await self._store.dead_ids(self._chunk.run, self._chunk.number)
+            incoming = [entry for entry in incoming if entry.item.id not in dead]
+        found = await self._store.find_collection(self._chunk.collection)
+        if found is not None and found.model_id != self._chunk.model_id:
+            message = f"the collection {found.name!r} was embedded with {found.model_id}, not {self._chunk.model_id}"
+            for entry in incoming:
+                self._bury(entry, Fault(ModelMismatch.__name__, message, 1))
+            return []
+        good = []
+        for entry in incoming:
+            problem = self._runner.model.unsupported(entry.item.content)
+            if problem is None:
+                good.append(entry)
+            else:
+                self._bury(entry, Fault(UnsupportedContent.__name__, problem, 1))
+        return good
+
+    async def _round(self, incoming: list[Incoming]) -> list[Incoming]:
+        """Do what can be done now; return what waits for a text that another chunk is having embedded."""
+        known = await self._store.known(self._chunk.collection, incoming)
+        plan = decide(incoming, known, store=self._chunk.store)
+        self._keep_known(plan, incoming)
+        mine = {}
+        waiting: list[Incoming] = []
+        theirs: list[asyncio.Event] = []
+        with self._claims.claiming(self._chunk.collection) as claim:
+            for key, owners in plan.inputs.items():
+                other = claim(key)
+                if other is None:
+                    mine[key] = owners
+                else:
+                    theirs.append(other)
+                    waiting.extend(incoming[index] for index in owners)
+            await self._embed([*mine.values()], incoming)
+            if waiting or mine:
+                # Claims end with this block: by then the rows must be where others look.
+                await self._flush(finished=False)
+        for event in theirs:
+            await event.wait()
+        return waiting
+
+    def _keep_known(self, plan: Plan, incoming: list[Incoming]) -> None:
+        pending = self._pending
+        pending.updates.extend(incoming[index] for index in plan.updates)
+        pending.rows.extend(Row(*incoming[index], vector) for index, vector in plan.reused)
+        pending.counts += Counts(
+            unchanged=len(plan.unchanged) + len(plan.superseded),
+            reused=len(plan.reused),
+            updated=len(plan.updates),
+        )
+
+    async def _embed(self, owners: list[list[int]], incoming: list[Incoming]) -> None:
+        """Have the first of each group embedded; all of the group get its vector."""
+        if not owners:
+            return
+        contents = [incoming[group[0]].item.content for group in owners]
+        async for piece in self._runner.embed(contents):
+            self._take(piece, owners, incoming)
+            if time.monotonic() - self._pending.written > FLUSH_SECONDS:
+                await self._flush(finished=False)
+
+    def _take(self, piece: Piece, owners: list[list[int]], incoming: list[Incoming]) -> None:
+        faults = piece.faults
+        size = piece.matrix.shape[1]
+        if self._dimension is None and len(faults) < len(piece.matrix):
+            self._dimension = size
+        embedded = copied = 0
+        blob, stride = piece.matrix.astype(STORED_DTYPE, copy=False).tobytes(), size * STORED_DTYPE.itemsize
+        for offset in range(len(piece.matrix)):
+            group = owners[piece.start + offset]
+            fault = faults.get(offset)
+            if fault is None and size != self._dimension:
+                fault = Fault(BadVectors.__name__, self._wrong_dimension(size), 1)
+            if fault is not None:
+                for index in group:
+                    self._bury(incoming[index], fault)
+                continue
+            vector = blob[offset * stride : (offset + 1) * stride]
+            self._pending.rows.extend(Row(*incoming[index], vector) for index in group)
+            embedded += 1
+            copied += len(group) - 1
+        self._pending.counts += Counts(embedded=embedded, reused=copied, calls=piece.calls, inputs=len(piece.matrix))
+
+    def _wrong_dimension(self, size: int) -> str:
+        return (
+            f"the model {self._chunk.model_id} returned a vector of {size} dimensions; the collection "
+            f"{self._chunk.collection!r} holds vectors of {self._dimension}"
+        )
+
+    def _bury(self, entry: Incoming, fault: Fault) -> None:
+        item = entry.item
+        self._pending.dead.append(
+            DeadLetter(
+                run=self._chunk.run,
+                chunk=self._chunk.number,
+                collection=self._chunk.collection,
+                id=item.id,
+                content=item.content,
+                metadata=item.metadata,
+                model=self._chunk.model_id,
+                error=fault.error,
+                message=fault.message,
+                attempts=fault.attempts,
+                died=time.time(),
+            )
+        )
+        self._pending.counts += Counts(failed=1)
+
+    async def _flush(self, *, finished: bool) -> Counts:
+        """Commit what is pending, with the mark that says how far the chunk has come."""
+        pending, self._pending = self._pending, _Pending()
+        counts = self._before + pending.counts
+        if finished:
+            counts = _without_surplus(counts, len(self._chunk.items))
+        mark = ChunkMark(self._chunk.run, self._chunk.number, counts, finished)
+        try:
+            await self._store.write(
+                Write(self._target, pending.rows, pending.updates, self._chunk.store, pending.dead, mark)
+            )
+        except (BadVectors, ModelMismatch) as error:
+            return await self._bury_rows(pending, error, finished=finished)
+        except BaseException:
+            # The next attempt finds what there is; nothing of this one may be forgotten before.
+            self._pending = pending
+            raise
+        self._before = counts
+        return counts
+
+    async def _bury_rows(self, pending: _Pending, error: Exception, *, finished: bool) -> Counts:
+        """The collection refuses these rows: keep those that fit, the others are dead."""
+        self._dimension = await self._store.dimension(self._chunk.collection)
+        keep: list[Row] = []
+        self._pending = pending
+        rows, pending.rows = pending.rows, keep
+        for row in rows:
+            if isinstance(error, BadVectors) and len(row.vector) // 4 == self._dimension:
+                keep.append(row)
+            else:
+                self._bury(Incoming(row.item, row.digest), Fault(type(error).__name__, str(error), 1))
+                pending.counts += Counts(embedded=-1)
+        if isinstance(error, ModelMismatch):
+            pending.updates = []
+        return await self._flush(finished=finished)
+
+
+def _without_surplus(counts: Counts, items: int) -> Counts:
+    """The counts of a chunk, begun once before: what was written then was found, unchanged, this time."""
+    return counts + Counts(unchanged=-min(max(counts.done - items, 0), counts.unchanged))

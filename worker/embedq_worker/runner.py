@@ -1,0 +1,237 @@
+"""Running one model: batches across chunks, calls in threads, results back to whoever asked."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from embedq_core.errors import BadVectors
+from embedq_core.model import Model, embed_checked
+from embedq_core.vectors import Matrix
+from embedq_worker.batcher import Batcher, Request, Slice
+from embedq_worker.failures import Bisect, Bury, GiveBack, TryAgain, after_failure
+
+_log = logging.getLogger("embedq.worker")
+
+# Weight of the latest batch in the moving average of the model's speed.
+_RATE_WEIGHT: Final = 0.2
+
+
+class TransientFailure(Exception):  # noqa: N818 - a signal within the worker
+    """The model can't be reached for now: the chunk goes back to the queue."""
+
+    def __init__(self, error: BaseException, seconds: float) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.seconds = seconds
+
+
+class Stopping(Exception):  # noqa: N818 - a signal within the worker
+    """The worker is stopping: what has not been embedded goes back to the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why one item could not be embedded."""
+
+    error: str
+    message: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Results for contents `start` to `start + len(matrix)` of a request.
+
+    `matrix` has one row a content (float32), zero where there is a fault. `calls` and `inputs` say what the
+    model was asked: of a batch that several chunks share, the first one counts the call.
+    """
+
+    start: int
+    matrix: Matrix
+    faults: dict[int, Fault]
+    calls: int
+
+
+@dataclass(eq=False, slots=True)
+class _Pending(Request):
+    """A request, and the results that have come in for it."""
+
+    results: "asyncio.Queue[Piece | BaseException]" = field(default_factory=asyncio.Queue)
+
+
+class ModelRunner:
+    """One model in one process: its batcher, its threads, its speed."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._batcher = Batcher(model.batch_size)
+        self._slots = max(1, int(getattr(model, "concurrency", 1) or 1))
+        self._threads = ThreadPoolExecutor(self._slots, thread_name_prefix=f"embedq-{model.model_id}")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self.items_per_second = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call of the model is going on."""
+        return bool(self._tasks)
+
+    async def embed(self, contents: Sequence[str | bytes]) -> AsyncIterator[Piece]:
+        """Embed `contents`, in batches shared with others; results come as they are ready, in any order.
+
+        Raises TransientFailure when the model can't be reached and Stopping when the worker is to end; what
+        came before stays good.
+        """
+        if self._stopping:
+            raise Stopping
+        pending = _Pending(contents)
+        self._batcher.add(pending, time.monotonic())
+        self._dispatch()
+        missing = len(contents)
+        while missing:
+            result = await pending.results.get()
+            if isinstance(result, BaseException):
+                raise result
+            missing -= len(result.matrix)
+            yield result
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Start no more batches; give calls that are going on `grace_seconds` to end."""
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for request in self._batcher.clear():
+            _answer(request, Stopping())
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_seconds)
+        for task in self._tasks:
+            task.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _dispatch(self) -> None:
+        """Start the batches that are ready, as far as there are free slots; see that a tail is not forgotten."""
+        now = time.monotonic()
+        while not self._stopping and len(self._tasks) < self._slots:
+            batch = self._batcher.next_batch(now)
+            if not batch:
+                break
+            task = asyncio.create_task(self._run(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._finished)
+        self._set_timer(now)
+
+    def _set_timer(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._batcher.deadline()
+        # With no free slot, the end of a running batch looks again.
+        if deadline is not None and len(self._tasks) < self._slots and not self._stopping:
+            self._timer = asyncio.get_running_loop().call_later(max(deadline - now, 0.001), self._dispatch)
+
+    def _finished(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a batch failed in embedq itself", exc_info=task.exception())
+        if not self._stopping:
+            self._dispatch()
+
+    async def _run(self, batch: list[Slice]) -> None:
+        try:
+            await self._embed(batch)
+        except BaseException as error:
+            for piece in batch:
+                _answer(piece.request, error if isinstance(error, Exception) else Stopping())
+            raise
+
+    async def _embed(self, batch: list[Slice], attempts_before: int = 0) -> None:
+        """Embed a batch, or what is left of it after bisection, and hand out the results."""
+        contents = [content for piece in batch for content in piece.contents]
+        attempt = 0
+        while True:
+            attempt += 1
+            began = time.monotonic()
+            try:
+                checked = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, embed_checked, self.model, contents
+                )
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+                decision = after_failure(error, len(contents), attempt)
+                match decision:
+                    case TryAgain(seconds):
+                        _log.warning("%s: %s; trying again in %.1f s", self.model.model_id, _brief(error), seconds)
+                        await asyncio.sleep(seconds)
+                    case GiveBack(seconds):
+                        for piece in batch:
+                            _answer(piece.request, TransientFailure(error, seconds))
+                        return
+                    case Bisect():
+                        self._count_call(batch)
+                        for half in _halves(batch):
+                            await self._embed(half, attempts_before + 1)
+                        return
+                    case Bury():
+                        fault = Fault(type(error).__name__, _brief(error), attempts_before + 1)
+                        self._hand_out(batch, _zeros(len(contents)), dict.fromkeys(range(len(contents)), fault))
+                        return
+            else:
+                self._measure(len(contents), time.monotonic() - began)
+                faults = {
+                    index: Fault(BadVectors.__name__, message, attempts_before + 1)
+                    for index, message in checked.faults.items()
+                }
+                self._hand_out(batch, checked.matrix, faults)
+                return
+
+    def _count_call(self, batch: list[Slice]) -> None:
+        first = batch[0]
+        _answer(first.request, Piece(first.start, _zeros(0), {}, 1))
+
+    def _hand_out(self, batch: list[Slice], matrix: Matrix, faults: dict[int, Fault]) -> None:
+        offset = 0
+        for number, piece in enumerate(batch):
+            size = piece.stop - piece.start
+            own = {index - offset: fault for index, fault in faults.items() if offset <= index < offset + size}
+            _answer(piece.request, Piece(piece.start, matrix[offset : offset + size], own, int(number == 0)))
+            offset += size
+
+    def _measure(self, items: int, seconds: float) -> None:
+        rate = items / max(seconds, 1e-6) * self._slots
+        known = self.items_per_second
+        self.items_per_second = rate if not known else known + _RATE_WEIGHT * (rate - known)
+
+
+def _answer(request: Request, result: "Piece | BaseException") -> None:
+    assert isinstance(request, _Pending)  # noqa: S101 - for the type checker
+    request.results.put_nowait(result)
+
+
+def _halves(batch: list[Slice]) -> tuple[list[Slice], list[Slice]]:
+    """A batch of at least two contents, cut in the middle."""
+    middle = sum(piece.stop - piece.start for piece in batch) // 2
+    left: list[Slice] = []
+    right: list[Slice] = []
+    for piece in batch:
+        size = piece.stop - piece.start
+        cut = min(max(middle, 0), size)
+        if cut:
+            left.append(Slice(piece.request, piece.start, piece.start + cut))
+        if cut < size:
+            right.append(Slice(piece.request, piece.start + cut, piece.stop))
+        middle -= size
+    return left, right
+
+
+def _zeros(rows: int) -> Matrix:
+    import numpy as np
+
+    return np.zeros((rows, 0), dtype=np.float32)
+
+
+def _brief(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text[:500] or type(error).__name__

@@ -1,0 +1,169 @@
+"""A worker process: lanes for all models that have a queue, one store, one way to stop."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from signal import SIGINT, SIGTERM
+from typing import Final, cast
+
+from embedq_core.errors import QueueError, UnknownModel
+from embedq_core.settings import Settings
+from embedq_jobs import Queue
+from embedq_plugins import get_embedding_model
+from embedq_store import Store
+from embedq_worker.claims import Claims
+from embedq_worker.lane import Lane, quiet_arq
+from embedq_worker.leases import Leases
+from embedq_worker.runner import ModelRunner
+
+_log = logging.getLogger("embedq.worker")
+
+LOOK_SECONDS: Final = 0.5
+HEARTBEAT_SECONDS: Final = 5.0
+GRACE_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """What a worker serves, and for how long.
+
+    `models` are ids or aliases; none means every model that has a queue. With `burst` it ends when the queues
+    that it serves are empty.
+    """
+
+    models: tuple[str, ...] = ()
+    burst: bool = False
+    grace_seconds: float = GRACE_SECONDS
+
+
+async def serve(settings: Settings, options: ServiceOptions, queue: Queue, store: Store, stop: asyncio.Event) -> None:
+    """Embed what is queued until `stop` is set, or with `burst` until nothing is left. Then hand back the rest.
+
+    Raises UnknownModel for a model in `options` that no plugin has.
+    """
+    await _Service(settings, options, queue, store).run(stop)
+
+
+@contextmanager
+def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
+    """Set `stop` on SIGTERM and on the first Ctrl-C; the second Ctrl-C ends the process as usual."""
+    loop = asyncio.get_running_loop()
+
+    def interrupted() -> None:
+        stop.set()
+        loop.remove_signal_handler(SIGINT)
+
+    loop.add_signal_handler(SIGTERM, stop.set)
+    loop.add_signal_handler(SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(SIGTERM)
+        loop.remove_signal_handler(SIGINT)
+
+
+class _Service:
+    def __init__(self, settings: Settings, options: ServiceOptions, queue: Queue, store: Store) -> None:
+        self._settings = settings
+        self._options = options
+        self._queue = queue
+        self._store = store
+        self._leases = Leases(queue.redis)
+        self._claims = Claims()
+        self._lanes: dict[str, Lane] = {}
+        self._unserved: set[str] = set()
+        self._since = time.time()
+        self._id = f"{socket.gethostname()}:{os.getpid()}"
+
+    async def run(self, stop: asyncio.Event) -> None:
+        quiet_arq()
+        wanted = {get_embedding_model(name).model_id for name in self._options.models}
+        renewing = asyncio.create_task(self._leases.renew_forever(), name="embedq-leases")
+        beating = asyncio.create_task(self._beat_forever(), name="embedq-heartbeat")
+        try:
+            await self._serve(wanted, stop)
+        finally:
+            await asyncio.gather(*(lane.stop(self._options.grace_seconds) for lane in self._lanes.values()))
+            for task in (renewing, beating):
+                task.cancel()
+            await asyncio.gather(renewing, beating, return_exceptions=True)
+            with contextlib.suppress(QueueError, OSError):
+                await asyncio.wait_for(self._say_goodbye(), 2)
+
+    async def _serve(self, wanted: set[str], stop: asyncio.Event) -> None:
+        looked = False
+        while not stop.is_set():
+            try:
+                await self._open_lanes(wanted)
+                looked = True
+                if self._options.burst and await self._all_empty():
+                    return
+            except QueueError as error:
+                # The lanes say so too, and wait for it to come back.
+                _log.debug("%s", error)
+                if self._options.burst and not looked:
+                    raise
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), LOOK_SECONDS if not self._options.burst else 0.1)
+
+    async def _open_lanes(self, wanted: set[str]) -> None:
+        """Serve queues that are new: a model's queue comes to be when something is first queued for it."""
+        for model_id in {*await self._queue.model_ids(), *wanted}:
+            if model_id in self._lanes or (wanted and model_id not in wanted):
+                continue
+            try:
+                model = await asyncio.to_thread(get_embedding_model, model_id)
+            except UnknownModel as error:
+                if model_id not in self._unserved:
+                    self._unserved.add(model_id)
+                    _log.warning("the queue of %s waits for a worker that has this model: %s", model_id, error)
+                continue
+            lane = Lane(
+                self._queue,
+                self._store,
+                ModelRunner(model),
+                settings=self._settings,
+                leases=self._leases,
+                claims=self._claims,
+            )
+            self._lanes[model_id] = lane
+            lane.start(self._id)
+            _log.info("serving %s (batch size %s)", model_id, model.batch_size or "whole chunks")
+
+    async def _all_empty(self) -> bool:
+        for lane in self._lanes.values():
+            jobs = await self._queue.redis.zcard(self._queue.names.queue(lane.model_id))
+            if jobs or lane.jobs_in_hand:
+                return False
+        return True
+
+    async def _beat_forever(self) -> None:
+        while True:
+            with contextlib.suppress(Exception):
+                await self._beat()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def _beat(self) -> None:
+        report = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "models": sorted(self._lanes),
+            "since": self._since,
+            "seen": time.time(),
+            "in_hand": sum(lane.jobs_in_hand for lane in self._lanes.values()),
+            "done": sum(lane.jobs_done for lane in self._lanes.values()),
+        }
+        await cast(
+            "Awaitable[int]",
+            self._queue.redis.hset(self._queue.names.workers, self._id, json.dumps(report)),
+        )
+
+    async def _say_goodbye(self) -> None:
+        await cast("Awaitable[int]", self._queue.redis.hdel(self._queue.names.workers, self._id))
