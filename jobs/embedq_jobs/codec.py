@@ -34,6 +34,15 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
     items: list[Item]
 
 
+class Payload(bytes):
+    """Bytes that don't show what is in them: arq writes the arguments of a job into its log."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} bytes>"
+
+
 class _Envelope(msgspec.Struct):
     """arq's job, as its `serialize_job` lays it out."""
 
@@ -103,6 +112,7 @@ def load_job(raw: bytes) -> dict[str, Any]:
             problem = f"the job is no msgpack of ours: {error}"
         else:
             if envelope.f in (EMBED_CHUNK, BURY_CHUNK):
-                return msgspec.structs.asdict(envelope)
+                arguments = [Payload(value) if isinstance(value, bytes) else value for value in envelope.a]
+                return msgspec.structs.asdict(envelope) | {"a": arguments}
             problem = f"the job names an unknown function {envelope.f!r}"
-    return {"t": None, "f": BURY_CHUNK, "a": [raw, problem], "k": {}, "et": 0}
+    return {"t": None, "f": BURY_CHUNK, "a": [Payload(raw), problem], "k": {}, "et": 0}

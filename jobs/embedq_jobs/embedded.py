@@ -198,7 +198,7 @@ def server_version(server: str) -> int:
 
 
 def _private_file(path: Path, mode: str) -> IO[bytes]:
-    return open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: PTH123, SIM115
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def _private_directory(path: Path) -> None:

@@ -30,14 +30,18 @@ class _LoopThread:
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="embedq-loop", daemon=True).start()
-                atexit.register(self._stop)
+                self._loop = loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=loop.run_forever, name="embedq-loop", daemon=True)
+                thread.start()
+                atexit.register(_end, loop, thread)
             return self._loop
 
-    def _stop(self) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(1)
+    if not thread.is_alive():
+        loop.close()
 
 
 _loop_thread = _LoopThread()

@@ -150,7 +150,7 @@ class Writer:
                 size += group[-1].size
             try:
                 await self._commit(group)
-            except Exception as error:  # noqa: BLE001 - whoever waits for the rows must hear of it
+            except Exception as error:
                 for waiting in group:
                     waiting.fail(error)
             finally:

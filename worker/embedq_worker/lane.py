@@ -19,6 +19,7 @@ from embedq_jobs.names import lease_key
 from embedq_jobs.queue import EXPIRES_MS
 from embedq_store import ChunkMark, DeadLetter, Store, Target, Write
 from embedq_worker.admission import UNKNOWN, JobSize, admit, parse_size
+from embedq_worker.cancelling import cancel
 from embedq_worker.claims import Claims
 from embedq_worker.leases import LEASE_SECONDS, Leases
 from embedq_worker.pipeline import process
@@ -43,7 +44,7 @@ RECONNECT_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class ChunkWorker(Worker):
-    """arq's worker, taught what fits in hand.
+    """arq's worker, taught what fits in hand, and to look for more as soon as something is done.
 
     arq walks every job at the head of its queue at each poll, the running ones too, one round trip after the
     other; here one request tells which are free and what they weigh, and only those that fit are started.
@@ -73,6 +74,15 @@ class ChunkWorker(Worker):
         self._runner = runner
         self._max_bytes = settings.inflight_bytes
         self._sizes: dict[str, JobSize] = {}
+        self._done = asyncio.Event()
+
+    async def main(self) -> None:
+        """Poll until cancelled: regularly, and at once when a job is done. Raises what Redis raises."""
+        while True:
+            self._done.clear()
+            await self._poll_iteration()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._done.wait(), self.poll_delay_s)
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """Start those of `job_ids` that are free and fit."""
@@ -96,6 +106,9 @@ class ChunkWorker(Worker):
         )
         self._sizes |= {job: size for job, size in waiting if job in set(taken)}
         await super().start_jobs([job.encode() for job in taken])
+        for job in taken:
+            if job in self.tasks:
+                self.tasks[job].add_done_callback(lambda _: self._done.set())
 
 
 class Lane:
@@ -145,8 +158,7 @@ class Lane:
         if self._worker is not None:
             await _settle(self._worker, grace_seconds)
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel([self._task])
 
     async def _supervise(self, worker_id: str) -> None:
         """Run arq's worker; when Redis goes away, say so once, and come back when it does."""
@@ -161,9 +173,12 @@ class Lane:
                     failures = 0
                 if failures == 0:
                     _log.warning("Redis at %s: %s; waiting for it to come back", self._queue.where, error)
+            except Exception:  # whatever it was, the queue is served on
+                _log.exception("serving %s failed in embedq itself; beginning again", self.model_id)
+            if not self._stopping.is_set():
                 delay = RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)]
                 failures += 1
-                # What it has in hand goes on meanwhile, under the same leases.
+                # What it has in hand is finished first, under the same leases.
                 await _settle(worker, None)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), delay)
@@ -265,9 +280,7 @@ async def _settle(worker: Worker, grace_seconds: float | None) -> None:
     if not tasks:
         return
     await asyncio.wait(tasks, timeout=grace_seconds)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await cancel(tasks)
 
 
 def quiet_arq(level: int = logging.WARNING) -> None:

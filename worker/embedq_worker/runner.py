@@ -159,7 +159,7 @@ class ModelRunner:
                 checked = await asyncio.get_running_loop().run_in_executor(
                     self._threads, embed_checked, self.model, contents
                 )
-            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            except Exception as error:
                 decision = after_failure(error, len(contents), attempt)
                 match decision:
                     case TryAgain(seconds):

@@ -18,6 +18,7 @@ from embedq_core.settings import Settings
 from embedq_jobs import Queue
 from embedq_plugins import get_embedding_model
 from embedq_store import Store
+from embedq_worker.cancelling import cancel
 from embedq_worker.claims import Claims
 from embedq_worker.lane import Lane, quiet_arq
 from embedq_worker.leases import Leases
@@ -91,9 +92,7 @@ class _Service:
             await self._serve(wanted, stop)
         finally:
             await asyncio.gather(*(lane.stop(self._options.grace_seconds) for lane in self._lanes.values()))
-            for task in (renewing, beating):
-                task.cancel()
-            await asyncio.gather(renewing, beating, return_exceptions=True)
+            await cancel([renewing, beating])
             with contextlib.suppress(QueueError, OSError):
                 await asyncio.wait_for(self._say_goodbye(), 2)
 

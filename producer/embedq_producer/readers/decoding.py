@@ -13,8 +13,9 @@ def decoded(data: bytes, encodings: Sequence[str]) -> str:
         try:
             return data.decode(encoding)
         except UnicodeDecodeError as error:
-            # What is said is about the first encoding, the likeliest one.
-            problem = problem or f"byte 0x{data[error.start]:02x} at {error.start}"
+            # What is said is about the first encoding, the likeliest one. Some codecs point beyond the end.
+            byte = data[error.start : error.start + 1].hex()
+            problem = problem or (f"byte 0x{byte} at {error.start}" if byte else "it breaks off")
         except UnicodeError:
             problem = problem or "malformed"
     raise BadRow(f"isn't text in {' or '.join(encodings)} ({problem}): name its encoding with --encoding, or mend it")

@@ -47,12 +47,12 @@ def test_every_line_is_an_item_and_blank_lines_are_nothing(read_text: Read) -> N
             '{"id": "\\uDC00", "content": "a"}',
             "docs.jsonl line 2, id '\\udc00': the id holds a lone surrogate (U+DC00 at character 0)",
         ),
-        ('{"id": 1, "a": ' + "[" * 5000 + "]" * 5000 + "}", "docs.jsonl line 2: is nested too deeply"),
+        ('{"id": 1, "a": ' + "[" * 200_000 + "]" * 200_000 + "}", "docs.jsonl line 2: is nested too deeply"),
         (
             '{"id": 1, "a": "\\ud800' + "[" * 9000,
             "docs.jsonl line 2: isn't valid JSON (unexpected end of escaped utf-16 surrogate pair (byte 22))",
         ),
-        ('{"id": "\\ud800", "a": ' + "[" * 5000 + "]" * 5000 + "}", "docs.jsonl line 2: is nested too deeply"),
+        ('{"id": "\\ud800", "a": ' + "[" * 200_000 + "]" * 200_000 + "}", "docs.jsonl line 2: is nested too deeply"),
         ('{"id": "\\ud800", "a": ' + "9" * 5000 + "}", "docs.jsonl line 2: holds a number of too many digits"),
     ],
 )

@@ -14,7 +14,7 @@ from embedq_producer.readers.rows import Unreadable, finished_item, id_of, item_
 
 DEFAULT = RowOptions()
 DEEP: list[Any] = []
-for _ in range(5000):
+for _ in range(200_000):
     DEEP = [DEEP]
 
 

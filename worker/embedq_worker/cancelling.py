@@ -1,0 +1,20 @@
+"""Cancelling that can't be missed."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+_AGAIN_SECONDS: Final = 0.2
+
+
+async def cancel(tasks: Iterable["asyncio.Task[Any]"]) -> None:
+    """Cancel `tasks` and wait until they have ended, whatever they end with.
+
+    Up to Python 3.11 `asyncio.wait_for`, which redis-py and arq call at every turn, forgets a cancellation that
+    arrives together with its result: so it is sent again until it has been obeyed.
+    """
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_AGAIN_SECONDS)
