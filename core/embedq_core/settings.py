@@ -49,6 +49,9 @@ class Settings:
     item_bytes: int = 64 * MIB
     """Bytes of content and metadata of one item, at most: larger ones are reported and skipped."""
 
+    busy_seconds: float = 30.0
+    """Seconds to wait for another program that is writing to the database."""
+
     log_level: str = "info"
     """debug, info, warning or error."""
 

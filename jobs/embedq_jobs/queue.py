@@ -137,6 +137,11 @@ class Queue:
             values = await self.redis.mget([self.names.done(now - back) for back in range(1, buckets + 1)])
         return sum(int(value or 0) for value in values) / (buckets * RATE_SECONDS)
 
+    async def worker_reports(self) -> list[bytes]:
+        """What workers say of themselves, as JSON: host, pid, models, since, seen, in_hand, done."""
+        with translated(self.where):
+            return await cast("Awaitable[list[bytes]]", self.redis.hvals(self.names.workers))
+
     # --- which model a collection has, for producers that can't see the database
 
     async def collection_model(self, collection: str) -> str | None:

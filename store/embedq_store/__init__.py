@@ -7,7 +7,7 @@ from embedq_store.collection import AsyncCollection
 from embedq_store.deadletters import DeadLetter, DeadLetterSummary
 from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
 from embedq_store.search import Entry
-from embedq_store.store import CollectionInfo, Store
+from embedq_store.store import CollectionFigures, CollectionInfo, Store
 from embedq_store.sync import Collection
 from embedq_store.writer import ChunkMark, Row, Target, Write
 
@@ -15,6 +15,7 @@ __all__ = [
     "AsyncCollection",
     "ChunkMark",
     "Collection",
+    "CollectionFigures",
     "CollectionInfo",
     "DeadLetter",
     "DeadLetterSummary",

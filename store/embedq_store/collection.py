@@ -195,6 +195,13 @@ class AsyncCollection:
         if rows or updates:
             await database.write(Write(Target(self.name, self.model_id), rows, updates, store=store))
 
+    async def vector(self, id: str) -> tuple[float, ...]:  # noqa: A002
+        """The stored vector of the entry `id`. Raises DoesNotExist."""
+        try:
+            return await self._open_store().vector(self.id, id)
+        except EntryMissing as error:
+            raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id!r}") from error
+
     async def similar(self, value: Value, number: int = 10, prefix: str | None = None) -> list[Entry]:
         """The `number` entries most similar to `value`, which the model embeds; ids under `prefix` only."""
         rows = await asyncio.to_thread(embed_all, self.model(), [value])
@@ -202,11 +209,7 @@ class AsyncCollection:
 
     async def similar_by_id(self, id: str, number: int = 10, prefix: str | None = None) -> list[Entry]:  # noqa: A002
         """The `number` entries most similar to the entry `id`, itself left out. Raises DoesNotExist."""
-        try:
-            vector = await self._open_store().vector(self.id, id)
-        except EntryMissing as error:
-            raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id!r}") from error
-        return await self.similar_by_vector(vector, number, skip_id=id, prefix=prefix)
+        return await self.similar_by_vector(await self.vector(id), number, skip_id=id, prefix=prefix)
 
     async def similar_by_vector(
         self, vector: Vector, number: int = 10, skip_id: str | None = None, prefix: str | None = None

@@ -103,7 +103,7 @@ def _values(column: Any) -> list[Any]:  # noqa: ANN401 - pyarrow's arrays have a
     """The values of a column, as what JSON knows, bytes, or Unreadable."""
     try:
         values: list[Any] = column.to_pylist()
-    except Exception:  # noqa: BLE001 - text that is none, dates beyond datetime: pyarrow raises what it pleases
+    except Exception:
         values = [_value(scalar) for scalar in column]
     if any(type(value) not in _PLAIN for value in {type(value): value for value in values}.values()):
         values = [_plain(value) for value in values]
@@ -116,7 +116,7 @@ _PLAIN: Final = (str, int, bool, bytes, type(None), Unreadable)
 def _value(scalar: Any) -> object:  # noqa: ANN401 - as above
     try:
         return scalar.as_py()
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:
         return Unreadable(f"can't be read ({_first_line(error)})")
 
 

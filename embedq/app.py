@@ -1,0 +1,45 @@
+"""The command line, composed of the commands of all rooms. Their code is imported when a command runs."""
+
+import typer
+
+from embedq.commands import collections, dead, demo, embedding, ingest, models, runs, search, status
+from embedq_producer.cli import submit
+from embedq_producer.corpus_options import CorpusCommand
+from embedq_worker.cli import worker
+
+app = typer.Typer(
+    name="embedq",
+    help="Turn a corpus into searchable vectors: nothing is lost, no text is paid for twice.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="First steps: 'embedq demo', then 'embedq ingest COLLECTION FILE' and 'embedq similar COLLECTION -c TEXT'.",
+)
+
+_INTO = "Into vectors"
+_OUT = "Out of vectors"
+_WATCH = "Watch and repair"
+
+app.command(cls=CorpusCommand, rich_help_panel=_INTO)(ingest.ingest)
+app.command(cls=CorpusCommand, rich_help_panel=_INTO)(submit)
+app.command(rich_help_panel=_INTO)(worker)
+app.command(rich_help_panel=_INTO)(embedding.embed)
+app.command(rich_help_panel=_INTO)(demo.demo)
+app.command(rich_help_panel=_OUT)(search.similar)
+app.add_typer(collections.app, name="collections", rich_help_panel=_OUT)
+app.add_typer(models.app, name="models", rich_help_panel=_OUT)
+app.command(rich_help_panel=_WATCH)(status.status)
+app.add_typer(runs.app, name="runs", rich_help_panel=_WATCH)
+app.add_typer(dead.app, name="dead", rich_help_panel=_WATCH)
+
+
+@app.callback()
+def _version(
+    version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
+) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(version_of("embedq"))
+        raise typer.Exit

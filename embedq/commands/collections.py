@@ -1,0 +1,64 @@
+"""`embedq collections`: what the database holds."""
+
+import json as json_module
+
+import typer
+
+from embedq_core import options
+
+app = typer.Typer(help="List, show and delete collections.", no_args_is_help=False, invoke_without_command=True)
+
+
+@app.callback()
+def _default(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_collections()
+
+
+@app.command("list")
+def list_collections(database: options.Database = None, json: options.Json = False) -> None:
+    """List the collections of the database: name, model, entries."""
+    from embedq.inspecting import collection_list
+    from embedq.tables import print_table
+
+    rows = collection_list(database)
+    if json:
+        print(json_module.dumps([{"name": name, "model": model, "entries": count} for name, model, count in rows]))
+    elif rows:
+        print_table(["collection", "model", "entries"], [[n, m, f"{c:,}"] for n, m, c in rows], right={2})
+    else:
+        print("no collections yet: 'embedq ingest COLLECTION FILE' makes one")
+
+
+@app.command()
+def show(collection: options.Collection, database: options.Database = None, json: options.Json = False) -> None:
+    """Show a collection: entries, dimension, sizes, age, dead letters."""
+    from embedq.inspecting import collection_figures
+    from embedq.tables import print_fields
+
+    figures = collection_figures(collection, database)
+    if json:
+        print(json_module.dumps(figures.as_object()))
+    else:
+        print_fields(figures.as_words())
+
+
+@app.command()
+def delete(collection: options.Collection, yes: options.Yes = False, database: options.Database = None) -> None:
+    """Delete a collection and all its entries. Asks first."""
+    from embedq.inspecting import collection_count, delete_collection
+    from embedq_core.text import plural, shown
+
+    count = collection_count(collection, database)
+    if not yes:
+        typer.confirm(f"Delete {shown(collection)} and its {plural(count, 'entry', 'entries')}?", abort=True)
+    delete_collection(collection, database)
+    print(f"deleted {shown(collection)}: {plural(count, 'entry', 'entries')}")
+
+
+@app.command()
+def path(database: options.Database = None) -> None:
+    """Print the path of the database."""
+    from embedq_core.settings import load_settings
+
+    print(load_settings(database=database).database)

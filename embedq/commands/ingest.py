@@ -1,0 +1,53 @@
+"""`embedq ingest`: queue a corpus and embed it, here and now."""
+
+from embedq_core import options
+from embedq_producer import corpus_options as corpus
+
+
+def ingest(
+    collection: options.Collection,
+    inputs: corpus.Inputs = None,
+    format: corpus.Format = None,  # noqa: A002 - the option's name
+    files: corpus.Files = None,
+    encoding: corpus.Encoding = None,
+    binary: corpus.Binary = False,
+    sql: corpus.Sql = None,
+    attach: corpus.Attach = None,
+    strict: corpus.Strict = False,
+    prefix: corpus.Prefix = "",
+    prepend: corpus.Prepend = "",
+    metadata: corpus.Metadata = None,
+    store: corpus.Keep = True,
+    model: options.Model = None,
+    database: options.Database = None,
+    dry_run: corpus.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Embed a corpus here and now, and return when all of it is stored or dead.
+
+    The same as submit, worker and waiting in one: a queue and a worker are started if there are none. Stop it at
+    any moment and run it again: nothing is missing then, and nothing is paid for twice.
+    """
+    from embedq.ingesting import run_ingest
+
+    run_ingest(
+        corpus.CorpusRequest(
+            collection=collection,
+            inputs=inputs or (),
+            format=format,
+            files=files or (),
+            encodings=encoding or (),
+            binary=binary,
+            sql=sql,
+            attach=attach or (),
+            strict=strict,
+            prefix=prefix,
+            prepend=prepend,
+            metadata=metadata or (),
+            store=store,
+            model=model,
+            database=database,
+            dry_run=dry_run,
+            json=json,
+        )
+    )

@@ -1,0 +1,78 @@
+"""`embedq runs`: submissions, and how far they have come."""
+
+import asyncio
+import json as json_module
+import sys
+from typing import Annotated
+
+import typer
+
+from embedq_core import options
+
+app = typer.Typer(help="List runs, show one, wait for one.", invoke_without_command=True)
+
+RunId = Annotated[str, typer.Argument(help="Id of the run, as 'submit' printed it.", show_default=False)]
+
+
+@app.callback()
+def _default(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_runs()
+
+
+@app.command("list")
+def list_runs(
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many, the newest first.")] = 20,
+    database: options.Database = None,
+    json: options.Json = False,
+) -> None:
+    """List the latest runs: state, collection, progress, outcomes."""
+    from embedq.inspecting import moment
+    from embedq.running import latest_runs
+    from embedq.tables import print_table
+    from embedq_producer.summary import outcome_words, summary_object
+
+    summaries = latest_runs(number, database)
+    if json:
+        print(json_module.dumps([summary_object(summary) for summary in summaries]))
+        return
+    if not summaries:
+        print("no runs yet: 'embedq submit COLLECTION FILE' begins one")
+        return
+    print_table(
+        ["run", "state", "collection", "done", "started", "outcome"],
+        [
+            [
+                summary.run.id,
+                summary.state,
+                summary.run.collection,
+                f"{summary.counts.done:,}/{summary.items:,}",
+                moment(summary.run.started),
+                outcome_words(summary.counts),
+            ]
+            for summary in summaries
+        ],
+        right={3},
+    )
+
+
+@app.command()
+def show(run: RunId, database: options.Database = None, json: options.Json = False) -> None:
+    """Show a run: source, progress, speed, outcomes, model calls."""
+    from embedq.running import one_run, run_fields
+    from embedq.tables import print_fields
+    from embedq_producer.summary import summary_object
+
+    summary = one_run(run, database)
+    if json:
+        print(json_module.dumps(summary_object(summary)))
+    else:
+        print_fields(run_fields(summary))
+
+
+@app.command()
+def wait(run: RunId, database: options.Database = None, json: options.Json = False) -> None:
+    """Wait until all of a run is stored or dead. Exits with 1 if some of it is dead."""
+    from embedq.running import wait_until_settled
+
+    sys.exit(asyncio.run(wait_until_settled(run, database, as_json=json)))

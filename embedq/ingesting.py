@@ -1,0 +1,172 @@
+"""Submitting a corpus and embedding it in one process, with one progress display."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+from embedq_core.settings import Settings, load_settings
+from embedq_core.text import shown
+from embedq_jobs import Queue, RunSummary, open_queue
+from embedq_jobs.checks import server_warnings
+from embedq_plugins import plugin_problems
+from embedq_producer.corpus import open_corpus
+from embedq_producer.corpus_options import CorpusRequest
+from embedq_producer.dry_run import dry_run
+from embedq_producer.models import FALLBACK_MODEL, check_binary, choose_model
+from embedq_producer.readers import Reader
+from embedq_producer.submission import Submission, new_submission, submit
+from embedq_producer.submitting import WATCH_SECONDS, read_share, stop_on_interrupt
+from embedq_producer.summary import print_summary, summary_exit_code
+from embedq_producer.terminal import Display, Figures, RowReport, display
+from embedq_store import Store
+from embedq_worker.service import ServiceOptions, serve
+
+WORKER_FRESH_SECONDS = 15.0
+
+
+def run_ingest(request: CorpusRequest) -> None:
+    """Ingest, print the summary, exit with 0 (done), 1 (some items dead) or 130 (interrupted)."""
+    settings = load_settings(database=request.database)
+    sys.exit(asyncio.run(dry_run(request, settings) if request.dry_run else _ingest(request, settings)))
+
+
+async def _ingest(request: CorpusRequest, settings: Settings) -> int:
+    for problem in plugin_problems():
+        print(f"embedq: plugin {shown(problem.plugin)}: {shown(problem.message)}", file=sys.stderr)
+    report = RowReport()
+    reader = await asyncio.to_thread(open_corpus, request, settings, report)
+    async with open_queue(settings) as queue:
+        model = await choose_model(request.collection, request.model, settings, queue)
+        check_binary(model, binary=request.binary)
+        if model.model_id == FALLBACK_MODEL and request.model is None and not settings.model:
+            print(
+                "model: hashing, which compares words and not meanings; name another with -m (see 'embedq models')",
+                file=sys.stderr,
+            )
+        stop = stop_on_interrupt()
+        submission = new_submission(request.collection, model.model_id, reader.describe())
+        with display(request.collection) as shown_on:
+            report.display = shown_on
+            async with working(settings, queue, shown_on) as serving:
+                watching = asyncio.create_task(
+                    ingest_run(submission, reader, queue, settings, store=request.store, stop=stop, shown_on=shown_on)
+                )
+                summary = await first_of(watching, serving)
+            report.display = None
+    interrupted = stop.is_set()
+    print_summary(summary, settings, submission, as_json=request.json)
+    if interrupted:
+        left = summary.items - summary.counts.done
+        print(
+            f"interrupted: {left:,} items stay queued; the same command, or 'embedq worker --burst', goes on",
+            file=sys.stderr,
+        )
+    return summary_exit_code(summary, submission, interrupted=interrupted)
+
+
+async def ingest_run(
+    submission: Submission,
+    reader: Reader,
+    queue: Queue,
+    settings: Settings,
+    *,
+    store: bool,
+    stop: asyncio.Event,
+    shown_on: Display,
+) -> RunSummary:
+    """Submit the corpus and wait until all of it is stored or dead, or until `stop` is set."""
+    sending = asyncio.create_task(submit(submission, reader, queue, settings, store=store, stop=stop.is_set))
+    run = submission.run.id
+    try:
+        while True:
+            await asyncio.wait([sending], timeout=WATCH_SECONDS)
+            if sending.done():
+                await sending
+            if submission.chunks or sending.done():
+                summary = await queue.runs.summary(run)
+                shown_on.show(_figures(submission, reader, summary))
+                if sending.done() and (summary.settled or stop.is_set()):
+                    return summary
+                if sending.done():
+                    await asyncio.sleep(_patience(summary))
+    finally:
+        if not sending.done():
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+
+async def first_of(wanted: "asyncio.Task[RunSummary]", other: "asyncio.Task[None] | None") -> RunSummary:
+    """What `wanted` returns. Raises what `other` raises if it breaks off before."""
+    if other is not None:
+        await asyncio.wait([wanted, other], return_when=asyncio.FIRST_COMPLETED)
+        if not wanted.done():
+            wanted.cancel()
+            await asyncio.gather(wanted, return_exceptions=True)
+            await other
+    return await wanted
+
+
+def _patience(summary: RunSummary) -> float:
+    """A short run is looked at more often: its end should be seen at once."""
+    return min(WATCH_SECONDS, max(0.005, summary.seconds / 20))
+
+
+def _figures(submission: Submission, reader: Reader, summary: RunSummary) -> Figures:
+    """The share of the whole: what has been read of the corpus, times what is done of what was queued."""
+    read = read_share(reader, sent=submission.sent)
+    share = None if read is None or not summary.items else read * summary.counts.done / summary.items
+    return Figures(summary.counts.done, share)
+
+
+@asynccontextmanager
+async def working(
+    settings: Settings, queue: Queue, shown_on: Display | None
+) -> AsyncIterator["asyncio.Task[None] | None"]:
+    """A worker in this process while the block runs, unless others serve the queue already; its task."""
+    if settings.redis_url is not None and await _workers_alive(queue):
+        yield None
+        return
+    for warning in await server_warnings(queue):
+        print(f"embedq: {warning}", file=sys.stderr)
+    with _logged_to(shown_on):
+        async with await Store.open(settings.database, busy_seconds=settings.busy_seconds) as store:
+            stop = asyncio.Event()
+            serving = asyncio.create_task(serve(settings, ServiceOptions(), queue, store, stop))
+            try:
+                yield serving
+            finally:
+                stop.set()
+                await serving
+
+
+async def _workers_alive(queue: Queue) -> bool:
+    seen = [json.loads(report).get("seen", 0) for report in await queue.worker_reports()]
+    return any(time.time() - moment < WORKER_FRESH_SECONDS for moment in seen)
+
+
+@contextlib.contextmanager
+def _logged_to(shown_on: Display | None) -> Iterator[None]:
+    """Warnings of the worker appear between the figures."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = f"embedq: {shown(record.getMessage())}"
+            if shown_on is not None:
+                shown_on.line(text)
+            else:
+                print(text, file=sys.stderr)
+
+    handler = Lines(logging.WARNING)
+    logger = logging.getLogger("embedq")
+    logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate

@@ -1,0 +1,140 @@
+"""Reading a database for the commands that show it, and deleting from it."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from embedq_core.errors import QueueError
+from embedq_core.settings import Settings, load_settings
+from embedq_jobs import open_queue
+from embedq_store import CollectionFigures, DeadLetter, DeadLetterSummary, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A collection, for people and for programs."""
+
+    name: str
+    model_id: str
+    figures: CollectionFigures
+    dead: int
+
+    def as_object(self) -> dict[str, object]:
+        """For JSON; sizes in bytes, times in seconds since the epoch."""
+        figures = self.figures
+        return {
+            "name": self.name,
+            "model": self.model_id,
+            "entries": figures.entries,
+            "dimension": figures.dimension,
+            "with_content": figures.with_content,
+            "with_metadata": figures.with_metadata,
+            "vector_bytes": figures.vector_bytes,
+            "content_bytes": figures.content_bytes,
+            "oldest": figures.oldest,
+            "newest": figures.newest,
+            "dead": self.dead,
+        }
+
+    def as_words(self) -> list[tuple[str, str]]:
+        """For people."""
+        figures = self.figures
+        return [
+            ("collection", self.name),
+            ("model", self.model_id),
+            ("entries", f"{figures.entries:,}"),
+            ("dimension", "-" if figures.dimension is None else str(figures.dimension)),
+            ("with content", f"{figures.with_content:,}"),
+            ("with metadata", f"{figures.with_metadata:,}"),
+            ("vectors", size(figures.vector_bytes)),
+            ("contents", size(figures.content_bytes)),
+            ("oldest", moment(figures.oldest)),
+            ("newest", moment(figures.newest)),
+            ("dead letters", f"{self.dead:,}"),
+        ]
+
+
+def size(count: int) -> str:
+    """'0 B', '1.4 KiB', '23 MiB'."""
+    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{value:.0f} {units[0]}" if units[0] == "B" or value >= 10 else f"{value:.1f} {units[0]}"
+
+
+def moment(seconds: float | None) -> str:
+    """A time since the epoch, in local time, to the second; '-' for None."""
+    if seconds is None:
+        return "-"
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def collection_list(database: Path | None) -> list[tuple[str, str, int]]:
+    """Name, model and number of entries of every collection. Raises DatabaseMissing."""
+
+    async def read(settings: Settings) -> list[tuple[str, str, int]]:
+        async with await Store.open(settings.database, read_only=True) as store:
+            return [(info.name, info.model_id, await store.count(info.id)) for info in await store.collections()]
+
+    return asyncio.run(read(load_settings(database=database)))
+
+
+def collection_figures(name: str, database: Path | None) -> Figures:
+    """The figures of a collection. Raises CollectionMissing, DatabaseMissing."""
+
+    async def read(settings: Settings) -> Figures:
+        async with await Store.open(settings.database, read_only=True) as store:
+            found = await store.collection(name)
+            summary = await store.dead_summary()
+            dead = sum(part.letters for part in summary if part.collection == name)
+            return Figures(found.name, found.model_id, await store.describe(found.id), dead)
+
+    return asyncio.run(read(load_settings(database=database)))
+
+
+def collection_count(name: str, database: Path | None) -> int:
+    """The number of entries of a collection. Raises CollectionMissing, DatabaseMissing."""
+
+    async def read(settings: Settings) -> int:
+        async with await Store.open(settings.database, read_only=True) as store:
+            return await store.count((await store.collection(name)).id)
+
+    return asyncio.run(read(load_settings(database=database)))
+
+
+def delete_collection(name: str, database: Path | None) -> None:
+    """Delete a collection; a shared queue forgets which model it had."""
+
+    async def delete(settings: Settings) -> None:
+        async with await Store.open(settings.database, must_exist=True, busy_seconds=settings.busy_seconds) as store:
+            await store.delete_collection((await store.collection(name)).id)
+        if settings.redis_url is not None:
+            try:
+                async with open_queue(settings) as queue:
+                    await queue.forget_collection(name)
+            except QueueError:
+                return  # the database has the last word; the queue's note is corrected by the next submission
+
+    asyncio.run(delete(load_settings(database=database)))
+
+
+def dead_letters(
+    database: Path | None, *, collection: str | None, run: str | None, error: str | None, limit: int | None
+) -> list[DeadLetter]:
+    """Dead letters, newest first. Raises DatabaseMissing."""
+
+    async def read(settings: Settings) -> list[DeadLetter]:
+        async with await Store.open(settings.database, read_only=True) as store:
+            return await store.dead_letters(collection=collection, run=run, error=error, limit=limit)
+
+    return asyncio.run(read(load_settings(database=database)))
+
+
+async def dead_summary(settings: Settings) -> list[DeadLetterSummary]:
+    """How many dead letters there are; none where there is no database yet."""
+    if not settings.database.exists():
+        return []
+    async with await Store.open(settings.database, read_only=True) as store:
+        return await store.dead_summary()

@@ -1,0 +1,142 @@
+"""What `status` shows."""
+
+import asyncio
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from embedq.inspecting import dead_summary, moment, size
+from embedq.tables import print_fields, print_table
+from embedq_core.settings import Settings, load_settings
+from embedq_core.text import plural
+from embedq_jobs import QueueLoad, RunSummary, open_queue
+from embedq_producer.summary import outcome_words, summary_object
+from embedq_producer.terminal import duration
+from embedq_store import DeadLetterSummary
+
+WORKER_FRESH_SECONDS = 15.0
+LATEST_RUNS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything there is to say, at one moment."""
+
+    where: str
+    database: str
+    loads: list[QueueLoad]
+    items_per_second: float
+    workers: list[dict[str, Any]]
+    runs: list[RunSummary]
+    dead: list[DeadLetterSummary]
+
+    @property
+    def items(self) -> int:
+        """Items that are queued or in hand."""
+        return sum(load.items for load in self.loads)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long they take at the present speed; None where nothing moves."""
+        return self.items / self.items_per_second if self.items_per_second > 0 and self.items else None
+
+
+async def read_status(settings: Settings) -> Status:
+    """Ask the queue and the database. Raises RedisUnreachable."""
+    async with open_queue(settings) as queue:
+        reports = [json.loads(report) for report in await queue.worker_reports()]
+        fresh = [report for report in reports if time.time() - report["seen"] < WORKER_FRESH_SECONDS]
+        return Status(
+            where=queue.where,
+            database=str(settings.database),
+            loads=await queue.loads(),
+            items_per_second=await queue.items_per_second(),
+            workers=sorted(fresh, key=lambda report: (report["host"], report["pid"])),
+            runs=await queue.runs.latest(LATEST_RUNS),
+            dead=await dead_summary(settings),
+        )
+
+
+def print_status(database: Path | None, *, as_json: bool) -> None:
+    """Print it for people, or as JSON."""
+    status = asyncio.run(read_status(load_settings(database=database)))
+    print(json.dumps(_object(status))) if as_json else _print(status)
+
+
+def _object(status: Status) -> dict[str, Any]:
+    return {
+        "redis": status.where,
+        "database": status.database,
+        "queues": [asdict(load) | {"queued": load.queued} for load in status.loads],
+        "items": status.items,
+        "items_per_second": status.items_per_second,
+        "seconds_left": status.seconds_left,
+        "workers": status.workers,
+        "runs": [summary_object(run) for run in status.runs],
+        "dead": [part._asdict() for part in status.dead],
+    }
+
+
+def _print(status: Status) -> None:
+    left = status.seconds_left
+    print_fields(
+        [
+            ("redis", status.where),
+            ("database", status.database),
+            ("workers", _workers(status)),
+            ("to do", plural(status.items, "item")),
+            ("speed", f"{status.items_per_second:,.1f} items/s over the last minute"),
+            *([("time left", duration(left))] if left is not None else []),
+            ("dead letters", f"{sum(part.letters for part in status.dead):,}"),
+        ]
+    )
+    if any(load.jobs for load in status.loads):
+        print()
+        print_table(
+            ["queue", "queued", "in_progress", "deferred", "items", "size", "oldest"],
+            [
+                [
+                    load.model_id,
+                    f"{load.queued:,}",
+                    f"{load.in_progress:,}",
+                    f"{load.deferred:,}",
+                    f"{load.items:,}",
+                    size(load.bytes),
+                    "-" if load.oldest is None else duration(max(time.time() - load.oldest, 0)),
+                ]
+                for load in status.loads
+            ],
+            right={1, 2, 3, 4, 5, 6},
+        )
+    if status.runs:
+        print()
+        print_table(
+            ["run", "state", "collection", "done", "started", "outcome"],
+            [
+                [
+                    run.run.id,
+                    run.state,
+                    run.run.collection,
+                    f"{run.counts.done:,}/{run.items:,}",
+                    moment(run.run.started),
+                    outcome_words(run.counts),
+                ]
+                for run in status.runs
+            ],
+            right={3},
+        )
+    if status.dead:
+        print()
+        print_table(
+            ["dead of", "error", "items"],
+            [[part.collection, part.error, f"{part.letters:,}"] for part in status.dead],
+            right={2},
+        )
+
+
+def _workers(status: Status) -> str:
+    if not status.workers:
+        return "none: 'embedq worker' runs one" if status.items else "none"
+    return ", ".join(f"{report['host']}:{report['pid']}" for report in status.workers)

@@ -1,0 +1,73 @@
+"""Reading the ledger of runs for the commands that show it."""
+
+import asyncio
+import json
+from pathlib import Path
+
+from embedq.inspecting import moment, size
+from embedq.tables import print_fields
+from embedq_core.settings import load_settings
+from embedq_jobs import RunSummary, open_queue
+from embedq_producer.submitting import stop_on_interrupt, wait_for_run
+from embedq_producer.summary import EXIT_DEAD, EXIT_DONE, EXIT_INTERRUPTED, outcome_words, summary_object
+from embedq_producer.terminal import duration
+
+
+def latest_runs(number: int, database: Path | None) -> list[RunSummary]:
+    """The latest runs, newest first."""
+
+    async def read() -> list[RunSummary]:
+        async with open_queue(load_settings(database=database)) as queue:
+            return await queue.runs.latest(number)
+
+    return asyncio.run(read())
+
+
+def one_run(run: str, database: Path | None) -> RunSummary:
+    """A run as it stands. Raises RunMissing."""
+
+    async def read() -> RunSummary:
+        async with open_queue(load_settings(database=database)) as queue:
+            return await queue.runs.summary(run)
+
+    return asyncio.run(read())
+
+
+async def wait_until_settled(run: str, database: Path | None, *, as_json: bool) -> int:
+    """Wait for a run and print what became of it; return the exit code."""
+    async with open_queue(load_settings(database=database)) as queue:
+        summary = await queue.runs.summary(run)
+        stop = stop_on_interrupt()
+        summary = await wait_for_run(queue, run, summary.run.collection, stop)
+    if as_json:
+        print(json.dumps(summary_object(summary)))
+    else:
+        print_fields(run_fields(summary))
+    if not summary.settled:
+        return EXIT_INTERRUPTED
+    return EXIT_DEAD if summary.counts.failed else EXIT_DONE
+
+
+def run_fields(summary: RunSummary) -> list[tuple[str, str]]:
+    """A run for people to read."""
+    run, counts = summary.run, summary.counts
+    rate = counts.done / summary.seconds if summary.seconds > 0 else 0.0
+    fields = [
+        ("run", run.id),
+        ("state", summary.state),
+        ("collection", run.collection),
+        ("model", run.model_id),
+        ("source", run.source),
+        ("started", moment(run.started)),
+        ("duration", duration(summary.seconds)),
+        ("items", f"{counts.done:,} of {summary.items:,} done ({size(summary.bytes)}, {rate:,.0f}/s)"),
+        ("outcome", outcome_words(counts)),
+        ("model calls", f"{counts.calls:,} for {counts.inputs:,} inputs"),
+    ]
+    if not summary.complete and rate:
+        fields.append(("time left", duration((summary.items - counts.done) / rate)))
+    if summary.skipped:
+        fields.append(("rows skipped", f"{summary.skipped:,}"))
+    if summary.duplicates:
+        fields.append(("duplicate ids", f"{summary.duplicates:,} (the last of each won)"))
+    return fields

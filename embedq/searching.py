@@ -1,0 +1,87 @@
+"""What `similar` does: find the query's vector, search, print."""
+
+import asyncio
+import json
+import sys
+import textwrap
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from embedq_core.errors import UsageError
+from embedq_core.model import embed_all
+from embedq_core.settings import load_settings
+from embedq_core.text import shown
+from embedq_plugins import get_embedding_model
+from embedq_store import Entry, Store
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What is asked for, as it was given. One of `id`, `content` and `input` says what to compare with."""
+
+    collection: str
+    id: str | None
+    content: str | None
+    input: Path | None
+    binary: bool
+    number: int
+    prefix: str
+
+
+def run_similar(request: SearchRequest, *, plain: bool, database: Path | None) -> None:
+    """Search and print. Raises UsageError, CollectionMissing, EntryMissing, DatabaseMissing, UnknownModel."""
+    given = [value for value in (request.id, request.content, request.input) if value is not None]
+    if len(given) != 1:
+        raise UsageError("say what to compare with, in one way: an ID, -c TEXT or -i FILE")
+    if request.binary and request.input is None:
+        raise UsageError("--binary is for -i FILE")
+    settings = load_settings(database=database)
+    print_entries(asyncio.run(_search(request, settings.database)), plain=plain)
+
+
+async def _search(request: SearchRequest, database: Path) -> list[Entry]:
+    async with await Store.open(database, read_only=True) as store:
+        found = await store.collection(request.collection)
+        if request.id is not None:
+            vector = await store.vector(found.id, request.id)
+            return await store.similar(found.id, vector, request.number, skip_id=request.id, prefix=request.prefix)
+        content = request.content if request.content is not None else read_value(request.input, binary=request.binary)
+        if not content:
+            raise UsageError("there is nothing to compare with: the text is empty")
+        model = get_embedding_model(found.model_id)
+        rows = await asyncio.to_thread(embed_all, model, [content])
+        return await store.similar(found.id, rows.matrix[0], request.number, prefix=request.prefix)
+
+
+def read_value(path: Path | None, *, binary: bool) -> str | bytes:
+    """A value from a file, or from standard input for None and '-'. Raises UsageError, naming the file."""
+    name = "standard input" if path is None or str(path) == "-" else str(path)
+    try:
+        data = sys.stdin.buffer.read() if name == "standard input" else Path(name).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{shown(name)}: can't be read: {error.strerror}") from error
+    if binary:
+        return data
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{shown(name)}: is not text in UTF-8; use --binary for a model that takes bytes") from error
+
+
+def print_entries(entries: list[Entry], *, plain: bool) -> None:
+    """Print results: a line of JSON each, or text to read."""
+    for entry in entries:
+        if not plain:
+            print(json.dumps(asdict(entry)))
+            continue
+        print(f"{shown(entry.id)} ({entry.score:.4f})\n")
+        if entry.content:
+            print(textwrap.indent(shown_lines(entry.content), "  "))
+        if entry.metadata:
+            print(textwrap.indent(json.dumps(entry.metadata), "  "))
+        print()
+
+
+def shown_lines(text: str) -> str:
+    """`text` with its line breaks, other control characters written as escapes."""
+    return "\n".join(shown(line.expandtabs(4)) for line in text.splitlines())

@@ -1,0 +1,59 @@
+"""The command that submits a corpus."""
+
+from typing import Annotated
+
+import typer
+
+from embedq_core import options
+from embedq_producer import corpus_options as corpus
+
+
+def submit(
+    collection: options.Collection,
+    inputs: corpus.Inputs = None,
+    format: corpus.Format = None,  # noqa: A002 - the option's name
+    files: corpus.Files = None,
+    encoding: corpus.Encoding = None,
+    binary: corpus.Binary = False,
+    sql: corpus.Sql = None,
+    attach: corpus.Attach = None,
+    strict: corpus.Strict = False,
+    prefix: corpus.Prefix = "",
+    prepend: corpus.Prepend = "",
+    metadata: corpus.Metadata = None,
+    store: corpus.Keep = True,
+    model: options.Model = None,
+    database: options.Database = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until all is stored or dead, and say so.")] = False,
+    dry_run: corpus.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Queue a corpus for workers to embed, and print the id of the run.
+
+    A row with columns named id and content uses them (and metadata, if it is an object); of any other row the
+    first column is the id and the rest, joined by a space, the content.
+    """
+    from embedq_producer.submitting import run_submit
+
+    run_submit(
+        corpus.CorpusRequest(
+            collection=collection,
+            inputs=inputs or (),
+            format=format,
+            files=files or (),
+            encodings=encoding or (),
+            binary=binary,
+            sql=sql,
+            attach=attach or (),
+            strict=strict,
+            prefix=prefix,
+            prepend=prepend,
+            metadata=metadata or (),
+            store=store,
+            model=model,
+            database=database,
+            dry_run=dry_run,
+            json=json,
+        ),
+        wait=wait,
+    )

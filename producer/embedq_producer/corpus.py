@@ -1,0 +1,62 @@
+"""From what a command line asks for to a corpus that can be read."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from embedq_core.errors import RowError, UsageError
+from embedq_core.settings import Settings
+from embedq_producer.corpus_options import CorpusRequest
+from embedq_producer.readers import FORMATS, FileSource, FilesSource, Reader, RowOptions, Source, SqlSource
+
+STANDARD_INPUT = "-"
+
+
+def open_corpus(request: CorpusRequest, settings: Settings, report: Callable[[RowError], None]) -> Reader:
+    """The corpus that `request` names; rows that can't be read go to `report`.
+
+    Raises UsageError for options that don't go together and SourceError for what can't be read at all.
+    """
+    _check(request)
+    options = RowOptions(
+        prefix=request.prefix,
+        prepend=request.prepend,
+        metadata=tuple(request.metadata),
+        encodings=tuple(request.encodings),
+        item_bytes=settings.item_bytes,
+        strict=request.strict,
+    )
+    return Reader(_sources(request, settings), options, report)
+
+
+def _check(request: CorpusRequest) -> None:
+    if not request.collection.strip():
+        raise UsageError("the collection needs a name")
+    if not request.inputs and not request.files and request.sql is None:
+        raise UsageError("name what to read: files, - for standard input, --files DIR GLOB, or --sql QUERY")
+    if request.files and (request.inputs or request.sql is not None or request.format):
+        raise UsageError("--files can't be used together with other input, --sql or --format")
+    if request.sql is not None and (len(request.inputs) > 1 or request.format):
+        raise UsageError("--sql takes one database as INPUT at most, and no --format")
+    if request.attach and request.sql is None:
+        raise UsageError("--attach is for --sql")
+    if request.binary and not request.files:
+        raise UsageError("--binary is for --files")
+    if request.binary and request.encodings:
+        raise UsageError("--binary and --encoding contradict each other")
+    if request.format is not None and request.format not in FORMATS:
+        raise UsageError(f"there is no format {request.format!r}: there are {', '.join(FORMATS)}")
+
+
+def _sources(request: CorpusRequest, settings: Settings) -> list[Source]:
+    if request.files:
+        return [FilesSource(tuple(request.file_pairs()), request.binary)]
+    if request.sql is not None:
+        return [SqlSource(request.sql, _database(request, settings), tuple(request.attached()))]
+    return [FileSource(None if name == STANDARD_INPUT else Path(name), request.format) for name in request.inputs]
+
+
+def _database(request: CorpusRequest, settings: Settings) -> Path | None:
+    """What --sql reads: INPUT, else the database of vectors where there is one."""
+    if request.inputs:
+        return Path(request.inputs[0])
+    return settings.database if settings.database.exists() else None

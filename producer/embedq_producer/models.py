@@ -1,0 +1,58 @@
+"""Which model a submission is for."""
+
+from embedq_core.errors import DatabaseMissing, ModelMismatch, UsageError
+from embedq_core.settings import Settings, default_model_file
+from embedq_jobs import Queue
+from embedq_plugins import EmbeddingModel, get_embedding_model
+from embedq_store import Store
+
+FALLBACK_MODEL = "hashing"
+
+
+def default_model_id(settings: Settings) -> str | None:
+    """The model that is used where none is named: from the settings, else from 'embedq models default'."""
+    if settings.model:
+        return settings.model
+    try:
+        return default_model_file().read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+async def choose_model(collection: str, asked: str | None, settings: Settings, queue: Queue | None) -> EmbeddingModel:
+    """The model for `collection`: the one it has; else the one asked for, the default, or the built-in one.
+
+    Raises UnknownModel, and ModelMismatch where another one is asked for than the collection has.
+    """
+    wanted = get_embedding_model(asked) if asked else None
+    known = await known_model_id(collection, settings, queue)
+    if known is None:
+        return wanted or get_embedding_model(default_model_id(settings) or FALLBACK_MODEL)
+    if wanted is not None and wanted.model_id != known:
+        raise ModelMismatch(
+            f"the collection {collection!r} was embedded with {known}, not with {wanted.model_id}: leave -m out, "
+            "or name another collection"
+        )
+    return wanted or get_embedding_model(known)
+
+
+async def known_model_id(collection: str, settings: Settings, queue: Queue | None) -> str | None:
+    """The model that `collection` has, as the queue (if it is shared) or the database knows it."""
+    if settings.redis_url is not None and queue is not None:
+        known = await queue.collection_model(collection)
+        if known is not None:
+            return known
+    try:
+        async with await Store.open(settings.database, read_only=True, busy_seconds=settings.busy_seconds) as store:
+            found = await store.find_collection(collection)
+    except DatabaseMissing:
+        return None
+    return None if found is None else found.model_id
+
+
+def check_binary(model: EmbeddingModel, *, binary: bool) -> None:
+    """Raise UsageError where the corpus is bytes and the model takes text only, or the reverse."""
+    if binary and not model.supports_binary:
+        raise UsageError(f"the model {model.model_id} takes text only: leave --binary out, or name another model")
+    if not binary and not model.supports_text:
+        raise UsageError(f"the model {model.model_id} takes binary content only: use --binary with --files")

@@ -1,0 +1,114 @@
+"""Submitting a corpus: read, cut into chunks, queue, hold back while the queue is full."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from embedq_core.errors import SourceError
+from embedq_core.settings import Settings
+from embedq_jobs import Chunk, Queue, Run, new_run_id
+from embedq_producer.chunks import Cut, cut
+from embedq_producer.readers import Reader
+
+HOLD_SECONDS = 0.05
+
+
+@dataclass(slots=True)
+class Submission:
+    """A run on its way into the queue: grows while it is submitted.
+
+    `problem` is why the corpus could not be read to its end, if it could not; what came before is queued.
+    """
+
+    run: Run
+    items: int = 0
+    chunks: int = 0
+    duplicates: int = 0
+    skipped: int = 0
+    holding: bool = False
+    sent: bool = False
+    problem: SourceError | None = field(default=None)
+
+
+def new_submission(collection: str, model_id: str, source: str) -> Submission:
+    """A submission that has not begun."""
+    return Submission(Run(new_run_id(), collection, model_id, source, time.time()))
+
+
+async def submit(
+    submission: Submission,
+    reader: Reader,
+    queue: Queue,
+    settings: Settings,
+    *,
+    store: bool,
+    stop: Callable[[], bool] = lambda: False,
+) -> Submission:
+    """Queue everything that `reader` gives, as `submission.run`, until its end or until `stop` says so.
+
+    When it returns, Redis has what was counted. Memory does not grow with the corpus: one chunk is read while
+    another is sent, and no more is sent while the queue of the model holds `settings.queue_bytes`. Raises
+    RedisUnreachable, and RowError where reading is strict; the run then counts as interrupted.
+    """
+    run = submission.run
+    await queue.runs.open(run)
+    await queue.set_collection_model(run.collection, run.model_id)
+    interrupted = True
+    chunks = cut(reader, max_items=settings.chunk_items, max_bytes=settings.chunk_bytes)
+    try:
+        reading = asyncio.create_task(asyncio.to_thread(_next, chunks))
+        while (piece := await reading) is not None and not stop():
+            if isinstance(piece, SourceError):
+                submission.problem = piece
+                break
+            reading = asyncio.create_task(asyncio.to_thread(_next, chunks))
+            await _wait_for_room(submission, queue, settings.queue_bytes)
+            chunk = Chunk(
+                run=run.id,
+                number=piece.number,
+                collection=run.collection,
+                model_id=run.model_id,
+                store=store,
+                after=piece.after,
+                items=piece.items,
+            )
+            await queue.put(chunk)
+            submission.chunks += 1
+            submission.items += len(piece.items)
+            submission.duplicates += piece.duplicates
+            submission.skipped = reader.rejected
+        interrupted = stop() or submission.problem is not None
+    finally:
+        await asyncio.gather(reading, return_exceptions=True)
+        submission.skipped = reader.rejected
+        submission.sent = True
+        await queue.runs.close(
+            run.id,
+            submission.chunks,
+            skipped=submission.skipped,
+            duplicates=submission.duplicates,
+            interrupted=interrupted,
+        )
+    return submission
+
+
+async def _wait_for_room(submission: Submission, queue: Queue, limit: int) -> None:
+    beat = time.monotonic()
+    while await queue.bytes_queued(submission.run.model_id) >= limit:
+        submission.holding = True
+        if time.monotonic() - beat > 1:
+            beat = time.monotonic()
+            await queue.runs.beat(submission.run.id)
+        await asyncio.sleep(HOLD_SECONDS)
+    submission.holding = False
+
+
+def _next(chunks: Iterator[Cut]) -> Cut | SourceError | None:
+    """The next chunk; None at the end; what keeps a source from being read to its end."""
+    try:
+        return next(chunks, None)
+    except SourceError as error:
+        if type(error) is not SourceError:
+            raise
+        return error

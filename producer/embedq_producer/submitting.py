@@ -1,0 +1,96 @@
+"""What `submit` does, and what it shares with `ingest`: watching, waiting, stopping."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from signal import SIGINT, SIGTERM
+
+from embedq_core.settings import Settings, load_settings
+from embedq_jobs import Queue, RunSummary, open_queue
+from embedq_producer.corpus import open_corpus
+from embedq_producer.corpus_options import CorpusRequest
+from embedq_producer.dry_run import dry_run
+from embedq_producer.models import check_binary, choose_model
+from embedq_producer.readers import Reader
+from embedq_producer.submission import Submission, new_submission, submit
+from embedq_producer.summary import print_submitted, print_summary, submission_exit_code, summary_exit_code
+from embedq_producer.terminal import Display, Figures, RowReport, display
+
+WATCH_SECONDS = 0.1
+
+
+def run_submit(request: CorpusRequest, *, wait: bool) -> None:
+    """Submit, print the run's id, and with `wait` its summary. Exits with 0, 1 or 130."""
+    settings = load_settings(database=request.database)
+    sys.exit(asyncio.run(dry_run(request, settings) if request.dry_run else _submit(request, settings, wait=wait)))
+
+
+async def _submit(request: CorpusRequest, settings: Settings, *, wait: bool) -> int:
+    report = RowReport()
+    reader = await asyncio.to_thread(open_corpus, request, settings, report)
+    async with open_queue(settings) as queue:
+        model = await choose_model(request.collection, request.model, settings, queue)
+        check_binary(model, binary=request.binary)
+        submission = new_submission(request.collection, model.model_id, reader.describe())
+        with display(request.collection) as shown_on:
+            report.display = shown_on
+            stop = stop_on_interrupt()
+            sending = asyncio.create_task(
+                submit(submission, reader, queue, settings, store=request.store, stop=stop.is_set)
+            )
+            await watch(sending, shown_on, lambda: _figures(submission, reader))
+            report.display = None
+        interrupted = stop.is_set()
+        if not wait or interrupted:
+            print_submitted(submission, as_json=request.json, interrupted=interrupted)
+            return submission_exit_code(submission, interrupted=interrupted)
+        summary = await wait_for_run(queue, submission.run.id, request.collection, stop)
+        print_summary(summary, settings, submission, as_json=request.json)
+        return summary_exit_code(summary, submission, interrupted=stop.is_set())
+
+
+def stop_on_interrupt() -> asyncio.Event:
+    """An event that the first Ctrl-C, and SIGTERM, set; the second Ctrl-C ends the process as usual."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def interrupted() -> None:
+        stop.set()
+        loop.remove_signal_handler(SIGINT)
+
+    loop.add_signal_handler(SIGINT, interrupted)
+    loop.add_signal_handler(SIGTERM, stop.set)
+    return stop
+
+
+async def watch(task: "asyncio.Task[object]", shown_on: Display, figures: Callable[[], Figures]) -> None:
+    """Show figures while `task` runs, and once at its end. Raises what it raises."""
+    while True:
+        done, _ = await asyncio.wait([task], timeout=WATCH_SECONDS)
+        shown_on.show(figures())
+        if done:
+            await task
+            return
+
+
+def read_share(reader: Reader, *, sent: bool) -> float | None:
+    """How much of the corpus has been read, in [0, 1]; None where its size is not known."""
+    if sent:
+        return 1.0
+    return None if not reader.total else min(reader.position / reader.total, 1.0)
+
+
+def _figures(submission: Submission, reader: Reader) -> Figures:
+    note = "waiting: the queue is full" if submission.holding else ""
+    return Figures(submission.items, read_share(reader, sent=submission.sent), note)
+
+
+async def wait_for_run(queue: Queue, run: str, title: str, stop: asyncio.Event) -> RunSummary:
+    """Show the progress of a run until it is complete, or interrupted with nothing left, or `stop` is set."""
+    with display(title) as shown_on:
+        while True:
+            summary = await queue.runs.summary(run)
+            share = summary.counts.done / summary.items if summary.items and summary.closed else None
+            shown_on.show(Figures(summary.counts.done, share))
+            if summary.settled or stop.is_set():
+                return summary
+            await asyncio.sleep(WATCH_SECONDS)
