@@ -44,9 +44,8 @@ def run_demo(database: Path | None) -> None:
 
 
 async def _demo(settings: Settings) -> int:
-    print(
-        f"Embedding the documentation of Python {sys.version_info.major}.{sys.version_info.minor}'s standard library."
-    )
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    print(f"Embedding the documentation of Python {version}'s standard library.")
     summary = await _ingest(settings)
     counts = summary.counts
     rate = counts.done / summary.seconds if summary.seconds else 0

@@ -1,0 +1,46 @@
+"""The models of the tests as a plugin: `EMBEDQ_PLUGINS` names this file."""
+
+from collections.abc import Callable
+
+import embedq
+from embedq_plugins.hookspecs import Register
+from support.models import (
+    BinaryModel,
+    EitherModel,
+    FaultyModel,
+    PreparedModel,
+    RecordingModel,
+    SlowModel,
+    raising,
+    vector_of,
+)
+
+
+def _replaced(word: str, value: float) -> Callable[[list[str | bytes]], list[list[float]]]:
+    """Give a vector full of `value` for contents with `word` in them."""
+    return lambda batch: [[value] * 8 if word in str(item) else vector_of(item) for item in batch]
+
+
+@embedq.hookimpl
+def register_embedding_models(register: Register) -> None:
+    register(RecordingModel(), aliases=("rec",))
+    register(RecordingModel("recording-10", batch_size=10))
+    register(RecordingModel("recording-32", batch_size=32))
+    register(PreparedModel())
+    register(BinaryModel("binary"))
+    register(EitherModel("either"))
+    register(SlowModel())
+    register(FaultyModel(raising, "poisoned", batch_size=16))
+    register(FaultyModel(lambda batch: [vector_of(item) for item in batch[1:]], "too-few"))
+    register(FaultyModel(lambda batch: [vector_of(item) for item in [*batch, "one more"]], "too-many"))
+    register(
+        FaultyModel(
+            lambda batch: [[float("nan")] * 8 if "nan" in str(item) else vector_of(item) for item in batch], "nan"
+        )
+    )
+    register(
+        FaultyModel(
+            lambda batch: [[float("inf")] * 8 if "inf" in str(item) else vector_of(item) for item in batch], "infinite"
+        )
+    )
+    register(FaultyModel(lambda batch: [vector_of(item, 9 if "wide" in str(item) else 8) for item in batch], "ragged"))
