@@ -58,7 +58,10 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
                 )
                 summary = await first_of(watching, serving)
             report.display = None
-    interrupted = stop.is_set()
+        interrupted = stop.is_set()
+        if interrupted:
+            # Since then the worker has committed what it had in hand.
+            summary = await queue.runs.summary(submission.run.id)
     print_summary(summary, settings, submission, as_json=request.json)
     if interrupted:
         left = summary.items - summary.counts.done

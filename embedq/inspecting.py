@@ -72,9 +72,11 @@ def moment(seconds: float | None) -> str:
 
 
 def collection_list(database: Path | None) -> list[tuple[str, str, int]]:
-    """Name, model and number of entries of every collection. Raises DatabaseMissing."""
+    """Name, model and number of entries of every collection. Raises DatabaseMissing for one that was named."""
 
     async def read(settings: Settings) -> list[tuple[str, str, int]]:
+        if database is None and not settings.database.exists():
+            return []
         async with await Store.open(settings.database, read_only=True) as store:
             return [(info.name, info.model_id, await store.count(info.id)) for info in await store.collections()]
 
@@ -123,9 +125,11 @@ def delete_collection(name: str, database: Path | None) -> None:
 def dead_letters(
     database: Path | None, *, collection: str | None, run: str | None, error: str | None, limit: int | None
 ) -> list[DeadLetter]:
-    """Dead letters, newest first. Raises DatabaseMissing."""
+    """Dead letters, newest first. Raises DatabaseMissing for a database that was named."""
 
     async def read(settings: Settings) -> list[DeadLetter]:
+        if database is None and not settings.database.exists():
+            return []
         async with await Store.open(settings.database, read_only=True) as store:
             return await store.dead_letters(collection=collection, run=run, error=error, limit=limit)
 

@@ -11,7 +11,7 @@ from embedq.inspecting import dead_summary, moment, size
 from embedq.tables import print_fields, print_table
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural
-from embedq_jobs import QueueLoad, RunSummary, open_queue
+from embedq_jobs import QueueLoad, RunSummary, open_queue, queue_exists
 from embedq_producer.summary import outcome_words, summary_object
 from embedq_producer.terminal import duration
 from embedq_store import DeadLetterSummary
@@ -45,6 +45,8 @@ class Status:
 
 async def read_status(settings: Settings) -> Status:
     """Ask the queue and the database. Raises RedisUnreachable."""
+    if not queue_exists(settings):
+        return Status("none yet", str(settings.database), [], 0.0, [], [], await dead_summary(settings))
     async with open_queue(settings) as queue:
         reports = [json.loads(report) for report in await queue.worker_reports()]
         fresh = [report for report in reports if time.time() - report["seen"] < WORKER_FRESH_SECONDS]

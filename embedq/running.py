@@ -7,7 +7,7 @@ from pathlib import Path
 from embedq.inspecting import moment, size
 from embedq.tables import print_fields
 from embedq_core.settings import load_settings
-from embedq_jobs import RunSummary, open_queue
+from embedq_jobs import RunSummary, open_queue, queue_exists
 from embedq_producer.submitting import stop_on_interrupt, wait_for_run
 from embedq_producer.summary import EXIT_DEAD, EXIT_DONE, EXIT_INTERRUPTED, outcome_words, summary_object
 from embedq_producer.terminal import duration
@@ -17,7 +17,10 @@ def latest_runs(number: int, database: Path | None) -> list[RunSummary]:
     """The latest runs, newest first."""
 
     async def read() -> list[RunSummary]:
-        async with open_queue(load_settings(database=database)) as queue:
+        settings = load_settings(database=database)
+        if not queue_exists(settings):
+            return []
+        async with open_queue(settings) as queue:
             return await queue.runs.latest(number)
 
     return asyncio.run(read())

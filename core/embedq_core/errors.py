@@ -63,6 +63,8 @@ class RowError(SourceError):
     `where` names the row: a file and a line, a file, or the number of a row.
     """
 
+    exit_code = 1
+
     def __init__(self, where: str, problem: str) -> None:
         super().__init__(f"{where}: {problem}")
         self.where = where

@@ -4,15 +4,10 @@ import json as json_module
 
 import typer
 
+from embedq.commands.groups import ListByDefault
 from embedq_core import options
 
-app = typer.Typer(help="List, show and delete collections.", no_args_is_help=False, invoke_without_command=True)
-
-
-@app.callback()
-def _default(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        list_collections()
+app = typer.Typer(help="List, show and delete collections. Without a command: list.", cls=ListByDefault)
 
 
 @app.command("list")

@@ -5,15 +5,10 @@ from typing import Annotated
 
 import typer
 
+from embedq.commands.groups import ListByDefault
 from embedq_core import options
 
-app = typer.Typer(help="List the items that could not be embedded.", invoke_without_command=True)
-
-
-@app.callback()
-def _default(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        list_dead()
+app = typer.Typer(help="List the items that could not be embedded. Without a command: list.", cls=ListByDefault)
 
 
 @app.command("list")

@@ -6,15 +6,10 @@ from typing import Annotated
 
 import typer
 
+from embedq.commands.groups import ListByDefault
 from embedq_core import options
 
-app = typer.Typer(help="List embedding models, and set the default one.", invoke_without_command=True)
-
-
-@app.callback()
-def _default(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        list_models()
+app = typer.Typer(help="List embedding models, and set the default one. Without a command: list.", cls=ListByDefault)
 
 
 @app.command("list")

@@ -7,17 +7,12 @@ from typing import Annotated
 
 import typer
 
+from embedq.commands.groups import ListByDefault
 from embedq_core import options
 
-app = typer.Typer(help="List runs, show one, wait for one.", invoke_without_command=True)
+app = typer.Typer(help="List runs, show one, wait for one. Without a command: list.", cls=ListByDefault)
 
 RunId = Annotated[str, typer.Argument(help="Id of the run, as 'submit' printed it.", show_default=False)]
-
-
-@app.callback()
-def _default(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        list_runs()
 
 
 @app.command("list")

@@ -64,6 +64,11 @@ def queue_directory(database: Path) -> Path:
     return database.with_name(database.name + ".embedq")
 
 
+def queue_exists(settings: Settings) -> bool:
+    """Whether there is a queue to look at: looking should not make one."""
+    return settings.redis_url is not None or queue_directory(settings.database).exists()
+
+
 @asynccontextmanager
 async def open_queue(settings: Settings) -> AsyncIterator[Queue]:
     """The queue that the settings name, or the one in a private Redis beside the database.

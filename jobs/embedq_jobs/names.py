@@ -65,6 +65,10 @@ class Names:
         """Hash: number of a chunk that is done → its counts."""
         return f"{self.prefix}:run:{run}:chunks"
 
+    def partial(self, run: str) -> str:
+        """Hash: number of a chunk that is in hand → how far it has come."""
+        return f"{self.prefix}:run:{run}:partial"
+
     def done(self, bucket: int) -> str:
         """Counter of the items that were done in a span of `RATE_SECONDS`."""
         return f"{self.prefix}:done:{bucket}"

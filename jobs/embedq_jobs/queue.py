@@ -135,7 +135,11 @@ class Queue:
         now = int(time.time()) // RATE_SECONDS
         with translated(self.where):
             values = await self.redis.mget([self.names.done(now - back) for back in range(1, buckets + 1)])
-        return sum(int(value or 0) for value in values) / (buckets * RATE_SECONDS)
+        items = [int(value or 0) for value in values]
+        # Quiet time before the first of them says nothing about the speed.
+        while items and not items[-1]:
+            items.pop()
+        return sum(items) / (len(items) * RATE_SECONDS) if items else 0.0
 
     async def worker_reports(self) -> list[bytes]:
         """What workers say of themselves, as JSON: host, pid, models, since, seen, in_hand, done."""

@@ -35,13 +35,39 @@ end
 return 1
 """
 
+# Items of a chunk that is not yet done count towards the speed as they come, and once.
+_COUNT: Final = """
+local function count(partial, number, items, done, rate_keep)
+    local before = redis.call('HGET', partial, number)
+    local new = items - (before and tonumber(string.match(before, '^%d+')) or 0)
+    if new > 0 then
+        redis.call('INCRBY', done, new)
+        redis.call('EXPIRE', done, rate_keep)
+    end
+end
+"""
+
+_PROGRESS: Final = (
+    _COUNT
+    + """
+local chunks, partial, done = unpack(KEYS)
+local number, counts, items, keep, rate_keep = unpack(ARGV)
+if redis.call('HEXISTS', chunks, number) == 1 then return 0 end
+count(partial, number, items, done, rate_keep)
+redis.call('HSET', partial, number, items .. ':' .. counts)
+redis.call('EXPIRE', partial, keep)
+return 1
+"""
+)
+
 _RECORD: Final = (
-    """
-local chunks, load, run, done = unpack(KEYS)
+    _COUNT
+    + """
+local chunks, load, run, done, partial = unpack(KEYS)
 local number, counts, job, items, now, keep, rate_keep = unpack(ARGV)
 if redis.call('HSET', chunks, number, counts) == 1 then
-    redis.call('INCRBY', done, items)
-    redis.call('EXPIRE', done, rate_keep)
+    count(partial, number, items, done, rate_keep)
+    redis.call('HDEL', partial, number)
 end
 local size = redis.call('HGET', load, job)
 if size then
@@ -134,6 +160,7 @@ class Runs:
         self._names = names
         self._where = where
         self._record = redis.register_script(_RECORD)
+        self._progress = redis.register_script(_PROGRESS)
         self._close = redis.register_script(_CLOSE)
 
     async def open(self, run: Run) -> None:
@@ -176,6 +203,7 @@ class Runs:
                     names.load(model_id),
                     names.run(run),
                     names.done(int(now) // RATE_SECONDS),
+                    names.partial(run),
                 ],
                 args=[
                     chunk,
@@ -186,6 +214,19 @@ class Runs:
                     KEEP_SECONDS,
                     RATE_KEEP_SECONDS,
                 ],
+            )
+
+    async def progress(self, run: str, chunk: int, counts: Counts) -> None:
+        """Say how far a chunk has come that is not yet done."""
+        names = self._names
+        with translated(self._where):
+            await self._progress(
+                keys=[
+                    names.chunks(run),
+                    names.partial(run),
+                    names.done(int(time.time()) // RATE_SECONDS),
+                ],
+                args=[chunk, msgspec.json.encode(counts), counts.done, KEEP_SECONDS, RATE_KEEP_SECONDS],
             )
 
     async def done(self, run: str, chunks: list[int]) -> bool:
@@ -203,10 +244,11 @@ class Runs:
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hgetall(self._names.run(run))
                 pipe.hvals(self._names.chunks(run))
-                fields, parts = await pipe.execute()
+                pipe.hvals(self._names.partial(run))
+                fields, parts, partial = await pipe.execute()
         if b"started" not in fields:
             raise RunMissing(f"there is no run {run!r}.{suggestion(run, await self._ids())}")
-        return _summary(run, {key.decode(): value.decode() for key, value in fields.items()}, parts)
+        return _summary(run, {key.decode(): value.decode() for key, value in fields.items()}, parts, partial)
 
     async def latest(self, count: int) -> list[RunSummary]:
         """The latest runs, newest first."""
@@ -224,8 +266,9 @@ class Runs:
         return [member.decode() for member in members]
 
 
-def _summary(run: str, fields: Mapping[str, str], parts: list[bytes]) -> RunSummary:
-    counts = Counts.total(msgspec.json.decode(part, type=Counts) for part in parts)
+def _summary(run: str, fields: Mapping[str, str], parts: list[bytes], partial: list[bytes]) -> RunSummary:
+    begun = [value.partition(b":")[2] for value in partial]
+    counts = Counts.total(msgspec.json.decode(part, type=Counts) for part in (*parts, *begun))
     return RunSummary(
         run=Run(run, fields["collection"], fields["model"], fields["source"], float(fields["started"])),
         items=int(fields.get("items", 0)),

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any, Final, cast
 
 import redis.exceptions
@@ -224,7 +225,9 @@ class Lane:
         if chunk.after and not await self._queue.runs.done(chunk.run, chunk.after):
             raise Retry(defer=AFTER_SECONDS)
         began = time.monotonic()
-        counts = await process(chunk, self.runner, self._store, self._claims)
+        counts = await process(
+            chunk, self.runner, self._store, self._claims, partial(self._report, chunk.run, chunk.number)
+        )
         await self._queue.runs.record(chunk.run, chunk.number, chunk.model_id, counts)
         self.jobs_done += 1
         _log.info(
@@ -235,6 +238,11 @@ class Lane:
             time.monotonic() - began,
             ", ".join(f"{value} {name}" for name, value in counts.nonzero().items()),
         )
+
+    async def _report(self, run: str, number: int, counts: Counts) -> None:
+        """Say how far a chunk has come. That it can't be said just now is no reason to stop."""
+        with contextlib.suppress(QueueError):
+            await self._queue.runs.progress(run, number, counts)
 
     async def _bury_chunk(self, ctx: dict[Any, Any], raw: bytes, problem: str) -> None:
         """Arq's job for a payload that is none of ours."""

@@ -1,9 +1,12 @@
 """What a worker does with a chunk: look up, decide, embed, write. Everything else is around this."""
 
 import asyncio
+import contextlib
+import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from embedq_core.counts import Counts
 from embedq_core.errors import BadVectors, ModelMismatch, StoreError, UnsupportedContent
@@ -15,6 +18,11 @@ from embedq_worker.runner import Fault, ModelRunner, Piece
 
 # Vectors of a slow model are committed at least this often: a worker that is killed loses no more of them.
 FLUSH_SECONDS: Final = 1.0
+
+# How long to wait before writing again to a database that could not be written to.
+WRITE_AGAIN_SECONDS: Final = 5.0
+
+_log = logging.getLogger("embedq.worker")
 
 
 @dataclass(slots=True)
@@ -28,23 +36,33 @@ class _Pending:
     written: float = field(default_factory=time.monotonic)
 
 
-async def process(chunk: Chunk, runner: ModelRunner, store: Store, claims: Claims) -> Counts:
+Progress: TypeAlias = Callable[[Counts], Awaitable[None]]
+
+
+async def process(
+    chunk: Chunk, runner: ModelRunner, store: Store, claims: Claims, progress: Progress | None = None
+) -> Counts:
     """Bring every item of `chunk` into the store or among the dead letters; return what became of them.
 
-    When it returns, all is committed. Doing it again changes nothing and costs nothing: what was committed is
-    found. Raises TransientFailure, Stopping and StoreError; then the chunk has to be processed again.
+    When it returns, all is committed; `progress` hears of what is committed before. Doing it again changes
+    nothing and costs nothing: what was committed is found. While the database can't be written to, vectors that
+    were paid for are kept in memory. Raises TransientFailure and Stopping, and StoreError where the database
+    can't be read, or not be written when the worker stops; then the chunk has to be processed again.
     """
-    return await _Processing(chunk, runner, store, claims).run()
+    return await _Processing(chunk, runner, store, claims, progress).run()
 
 
 class _Processing:
     """The processing of one chunk."""
 
-    def __init__(self, chunk: Chunk, runner: ModelRunner, store: Store, claims: Claims) -> None:
+    def __init__(
+        self, chunk: Chunk, runner: ModelRunner, store: Store, claims: Claims, progress: Progress | None
+    ) -> None:
         self._chunk = chunk
         self._runner = runner
         self._store = store
         self._claims = claims
+        self._progress = progress
         self._target = Target(chunk.collection, chunk.model_id)
         self._pending = _Pending()
         self._before = Counts()
@@ -59,15 +77,16 @@ class _Processing:
         remaining = await self._fit(Incoming.of(self._chunk.items), begun=mark is not None)
         self._dimension = await self._store.dimension(self._chunk.collection)
         try:
-            while remaining:
+            while True:
                 remaining = await self._round(remaining)
+                if not remaining:
+                    return self._before
         except StoreError:
             raise
         except BaseException:
             # What has been paid for is kept, whatever ends us.
             await asyncio.shield(self._flush(finished=False))
             raise
-        return await self._flush(finished=True)
 
     async def _fit(self, incoming: list[Incoming], *, begun: bool) -> list[Incoming]:
         """Those that the collection and the model can take; the others are dead, some from an earlier attempt."""
@@ -106,9 +125,8 @@ class _Processing:
                     theirs.append(other)
                     waiting.extend(incoming[index] for index in owners)
             await self._embed([*mine.values()], incoming)
-            if waiting or mine:
-                # Claims end with this block: by then the rows must be where others look.
-                await self._flush(finished=False)
+            # Claims end with this block: by then the rows must be where others look.
+            await self._flush(finished=not waiting)
         for event in theirs:
             await event.wait()
         return waiting
@@ -188,9 +206,7 @@ class _Processing:
             counts = _without_surplus(counts, len(self._chunk.items))
         mark = ChunkMark(self._chunk.run, self._chunk.number, counts, finished)
         try:
-            await self._store.write(
-                Write(self._target, pending.rows, pending.updates, self._chunk.store, pending.dead, mark)
-            )
+            await self._write(Write(self._target, pending.rows, pending.updates, self._chunk.store, pending.dead, mark))
         except (BadVectors, ModelMismatch) as error:
             return await self._bury_rows(pending, error, finished=finished)
         except BaseException:
@@ -198,7 +214,25 @@ class _Processing:
             self._pending = pending
             raise
         self._before = counts
+        if self._progress is not None and not finished:
+            await self._progress(counts)
         return counts
+
+    async def _write(self, write: Write) -> None:
+        """Write, however long the database is locked or the disk full: giving up would mean to pay again."""
+        while True:
+            try:
+                await self._store.write(write)
+            except (BadVectors, ModelMismatch):
+                raise
+            except StoreError as error:
+                if self._runner.stopping.is_set():
+                    raise
+                _log.warning("%s; trying again in %.0f s, the vectors are kept", error, WRITE_AGAIN_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._runner.stopping.wait(), WRITE_AGAIN_SECONDS)
+            else:
+                return
 
     async def _bury_rows(self, pending: _Pending, error: Exception, *, finished: bool) -> Counts:
         """The collection refuses these rows: keep those that fit, the others are dead."""

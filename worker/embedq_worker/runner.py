@@ -72,7 +72,7 @@ class ModelRunner:
         self._threads = ThreadPoolExecutor(self._slots, thread_name_prefix=f"embedq-{model.model_id}")
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._stopping = False
+        self.stopping = asyncio.Event()
         self.items_per_second = 0.0
 
     @property
@@ -86,7 +86,7 @@ class ModelRunner:
         Raises TransientFailure when the model can't be reached and Stopping when the worker is to end; what
         came before stays good.
         """
-        if self._stopping:
+        if self.stopping.is_set():
             raise Stopping
         pending = _Pending(contents)
         self._batcher.add(pending, time.monotonic())
@@ -101,7 +101,7 @@ class ModelRunner:
 
     async def stop(self, grace_seconds: float) -> None:
         """Start no more batches; give calls that are going on `grace_seconds` to end."""
-        self._stopping = True
+        self.stopping.set()
         if self._timer is not None:
             self._timer.cancel()
         for request in self._batcher.clear():
@@ -115,7 +115,7 @@ class ModelRunner:
     def _dispatch(self) -> None:
         """Start the batches that are ready, as far as there are free slots; see that a tail is not forgotten."""
         now = time.monotonic()
-        while not self._stopping and len(self._tasks) < self._slots:
+        while not self.stopping.is_set() and len(self._tasks) < self._slots:
             batch = self._batcher.next_batch(now)
             if not batch:
                 break
@@ -130,14 +130,14 @@ class ModelRunner:
             self._timer = None
         deadline = self._batcher.deadline()
         # With no free slot, the end of a running batch looks again.
-        if deadline is not None and len(self._tasks) < self._slots and not self._stopping:
+        if deadline is not None and len(self._tasks) < self._slots and not self.stopping.is_set():
             self._timer = asyncio.get_running_loop().call_later(max(deadline - now, 0.001), self._dispatch)
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("a batch failed in embedq itself", exc_info=task.exception())
-        if not self._stopping:
+        if not self.stopping.is_set():
             self._dispatch()
 
     async def _run(self, batch: list[Slice]) -> None:

@@ -26,7 +26,7 @@ from embedq_worker.runner import ModelRunner
 
 _log = logging.getLogger("embedq.worker")
 
-LOOK_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 0.1
 HEARTBEAT_SECONDS: Final = 5.0
 GRACE_SECONDS: Final = 30.0
 
@@ -110,7 +110,7 @@ class _Service:
                 if self._options.burst and not looked:
                     raise
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), LOOK_SECONDS if not self._options.burst else 0.1)
+                await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
 
     async def _open_lanes(self, wanted: set[str]) -> None:
         """Serve queues that are new: a model's queue comes to be when something is first queued for it."""
