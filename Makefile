@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check unit format clean
+.PHONY: help install demo test check unit bench chaos format clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ test: check ## Everything that CI runs: checks, then every test, with coverage
 	$(BIN)/coverage run -m pytest
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=85
+
+bench: $(VENV)/.installed-dev ## Compare embedq ingest with llm embed-multi
+	$(BIN)/python benchmarks/ingest_vs_llm.py
+
+chaos: $(VENV)/.installed-dev ## Kill workers and Redis over 24,000 items, with three seeds, and count
+	$(BIN)/python tests/chaos/driver.py --seed 1 2 3
 
 format: $(VENV)/.installed-dev ## Rewrite the code in the project's format
 	$(BIN)/ruff format .

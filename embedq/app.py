@@ -1,5 +1,7 @@
 """The command line, composed of the commands of all rooms. Their code is imported when a command runs."""
 
+from typing import Annotated
+
 import typer
 
 from embedq.commands import collections, dead, demo, embedding, ingest, models, runs, search, status
@@ -34,12 +36,18 @@ app.add_typer(runs.app, name="runs", rich_help_panel=_WATCH)
 app.add_typer(dead.app, name="dead", rich_help_panel=_WATCH)
 
 
-@app.callback()
-def _version(
-    version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
-) -> None:
-    if version:
-        from importlib.metadata import version as version_of
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
 
-        print(version_of("embedq"))
+        print(version("embedq"))
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of the program itself."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from embedq_core.errors import QueueError
 from embedq_core.settings import Settings, load_settings
-from embedq_jobs import open_queue
+from embedq_jobs import open_queue, queue_exists
 from embedq_store import CollectionFigures, DeadLetter, DeadLetterSummary, Store
 
 
@@ -112,7 +112,7 @@ def delete_collection(name: str, database: Path | None) -> None:
     async def delete(settings: Settings) -> None:
         async with await Store.open(settings.database, must_exist=True, busy_seconds=settings.busy_seconds) as store:
             await store.delete_collection((await store.collection(name)).id)
-        if settings.redis_url is not None:
+        if queue_exists(settings):
             try:
                 async with open_queue(settings) as queue:
                     await queue.forget_collection(name)

@@ -1,9 +1,9 @@
 """A real Redis for the tests, an environment of their own, and the real command line."""
 
 import asyncio
+import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -16,9 +16,10 @@ from hypothesis import settings as hypothesis_settings
 
 from embedq_core.settings import Settings, load_settings
 from embedq_jobs import Queue, open_queue
-from embedq_jobs.embedded import find_server
+from embedq_jobs.embedded import EmbeddedRedis, find_server
 from embedq_store import Store
 from support.command_line import CommandLine
+from support.waiting import Eventually
 
 # A loaded machine is no failure of a property.
 hypothesis_settings.register_profile("embedq", deadline=None, print_blob=True)
@@ -94,9 +95,6 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
         yield opened
 
 
-Eventually = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
-
-
 @pytest.fixture
 def eventually() -> Eventually:
     """Wait until a condition holds, ten seconds at most."""
@@ -119,10 +117,8 @@ def embedq(tmp_path: Path) -> Iterator[CommandLine]:
 
 
 def _end_servers(directory: Path) -> None:
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = entry.read_bytes()
-        except OSError:
-            continue
-        if os.fsencode(directory) in words and b"redis" in words:
-            os.kill(int(entry.parent.name), signal.SIGKILL)
+    for folder in directory.rglob("*.embedq"):
+        socket = EmbeddedRedis(folder).socket
+        if socket.exists():
+            with redis.Redis(unix_socket_path=str(socket)) as client, contextlib.suppress(redis.exceptions.RedisError):
+                client.shutdown(nosave=True)

@@ -24,6 +24,7 @@ EmbedqError
     ├── RedisUnreachable
     ├── NoRedisServer
     ├── ChunkUndecodable
+    ├── ChunkLost
     └── RunMissing
 
 The docstring of a class is what it means; the message of an instance says what was wrong, where, and what
@@ -158,6 +159,10 @@ class NoRedisServer(QueueError):  # noqa: N818
 
 class ChunkUndecodable(QueueError):  # noqa: N818
     """The bytes of a chunk can't be read as one."""
+
+
+class ChunkLost(QueueError):  # noqa: N818
+    """Redis no longer holds a chunk that was queued."""
 
 
 class RunMissing(QueueError):  # noqa: N818

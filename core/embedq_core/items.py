@@ -40,7 +40,9 @@ def metadata_text(metadata: Mapping[str, Any] | None) -> str | None:
     if not metadata:
         return None
     try:
-        return json.dumps(metadata)
+        return json.dumps(dict(metadata))
+    except RecursionError as error:
+        raise UsageError("metadata is nested too deeply") from error
     except (TypeError, ValueError) as error:
         raise UsageError(f"metadata can't be written as JSON: {error}") from error
 
@@ -51,7 +53,7 @@ def metadata_object(text: str | None) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

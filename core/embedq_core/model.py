@@ -57,7 +57,9 @@ def embed_all(model: Model, contents: Sequence[str | bytes], batch_size: int | N
     """
     import numpy as np
 
-    step = batch_size or len(contents) or 1
+    if not contents:
+        return CheckedRows(np.zeros((0, 0), dtype=np.float32), {})
+    step = batch_size or len(contents)
     parts = [embed_checked(model, contents[start : start + step]) for start in range(0, len(contents), step)]
     for part in parts:
         for fault in part.faults.values():

@@ -1,12 +1,16 @@
 """Settings: from the environment (`EMBEDQ_*`), then a settings file, then the defaults below."""
 
+import math
 import os
-from dataclasses import dataclass, field, fields
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
 
 import platformdirs
 import typed_settings as ts
+import typed_settings.converters
 import typed_settings.exceptions
 import typed_settings.loaders
 
@@ -15,6 +19,9 @@ from embedq_core.errors import SettingsError
 APP_NAME: Final = "embedq"
 ENV_PREFIX: Final = "EMBEDQ_"
 MIB: Final = 1024 * 1024
+_KINDS: Final = {int: "a whole number", float: "a number"}
+# The message of a value that typed-settings can't convert.
+_UNCONVERTED: Final = re.compile(r"value (.*) for option '(\w+)' from loader (\w+)")
 _POSITIVE: Final = ("queue_bytes", "inflight_bytes", "chunk_items", "chunk_bytes", "item_bytes")
 
 
@@ -55,15 +62,6 @@ class Settings:
     log_level: str = "info"
     """debug, info, warning or error."""
 
-    def __post_init__(self) -> None:
-        for name in _POSITIVE:
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{ENV_PREFIX}{name.upper()} must be at least 1, not {getattr(self, name)}")
-        if self.log_level.lower() not in ("debug", "info", "warning", "error"):
-            raise SettingsError(f"{ENV_PREFIX}LOG_LEVEL must be debug, info, warning or error")
-        if not self.queue or any(character.isspace() for character in self.queue):
-            raise SettingsError(f"{ENV_PREFIX}QUEUE must be a name without white space")
-
 
 def settings_file() -> Path:
     """The settings file: `EMBEDQ_SETTINGS`, or settings.toml in the user's configuration directory."""
@@ -81,6 +79,8 @@ def load_settings(**overrides: object) -> Settings:
 
     Raises SettingsError, naming the setting, for a value or a file that can't be used.
     """
+    if os.environ.get(ENV_PREFIX + "SETTINGS") and not settings_file().exists():
+        raise SettingsError(f"{ENV_PREFIX}SETTINGS names a file that is not there: {settings_file()}")
     # An empty variable is an unset one: `EMBEDQ_REDIS_URL= embedq …` is how people switch a setting off.
     variables = {field.name: os.environ.get(ENV_PREFIX + field.name.upper()) for field in fields(Settings)}
     loaders: list[ts.loaders.Loader] = [
@@ -89,7 +89,38 @@ def load_settings(**overrides: object) -> Settings:
         ts.loaders.DictLoader({name: value for name, value in overrides.items() if value is not None}),
     ]
     try:
-        return ts.load_settings(Settings, loaders=loaders)
+        settings = ts.load_settings(Settings, loaders=loaders, converter=ts.converters.TSConverter(resolve_paths=False))
     except ts.exceptions.TsError as error:
-        causes = [str(cause) for cause in error.exceptions] if isinstance(error, ExceptionGroup) else [str(error)]
-        raise SettingsError("; ".join(" ".join(cause.split()) for cause in causes)) from error
+        causes = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+        # Not 'from error': its text may hold values, and a URL has a password.
+        raise SettingsError("; ".join(map(_explained, causes))) from None
+    settings = replace(settings, database=settings.database.expanduser().absolute())
+    problems = [f"{ENV_PREFIX}{name.upper()} must be {problem}" for name, problem in _problems(settings)]
+    if problems:
+        raise SettingsError("; ".join(problems))
+    return settings
+
+
+def _problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    for name in _POSITIVE:
+        if getattr(settings, name) < 1:
+            yield name, f"at least 1, not {getattr(settings, name)}"
+    if not (math.isfinite(settings.busy_seconds) and settings.busy_seconds >= 0):
+        yield "busy_seconds", f"a number of seconds, 0 or more, not {settings.busy_seconds}"
+    if settings.log_level.lower() not in ("debug", "info", "warning", "error"):
+        yield "log_level", f"debug, info, warning or error, not {settings.log_level!r}"
+    if not settings.queue or any(character.isspace() for character in settings.queue):
+        yield "queue", "a name without white space"
+
+
+def _explained(error: BaseException) -> str:
+    """What typed-settings says, on one line: which setting, where it was set, what it must be."""
+    unconverted = _UNCONVERTED.search(str(error))
+    if unconverted is not None:
+        value, name, loader = unconverted.groups()
+        where = f"{name} in {settings_file()}" if loader == "FileLoader" else ENV_PREFIX + name.upper()
+        kind = _KINDS.get(Settings.__annotations__[name])
+        # Only a value that should have been a number is repeated: others may be secret.
+        return f"{where} must be {kind}, not {value}" if kind else f"{where} can't be used: it must be text"
+    message = " ".join(str(error).split())
+    return f"{settings_file()}: {message}" if isinstance(error, ts.exceptions.ConfigFileLoadError) else message

@@ -1,12 +1,13 @@
 """Chunks as bytes: msgpack with a version number. Never pickle, neither written nor accepted."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
 from embedq_core.errors import ChunkUndecodable
 from embedq_core.items import Item
+from embedq_core.text import shown
 
 VERSION: Final = 1
 
@@ -17,6 +18,11 @@ BURY_CHUNK: Final = "bury_chunk"
 # What a payload may weigh before anything tries to decode it. Redis itself takes no more than 512 MiB.
 MAX_PAYLOAD_BYTES: Final = 256 * 1024 * 1024
 
+# The number of a chunk, as SQLite and Lua can keep it.
+_Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+# Milliseconds since the epoch that Python can show as a date.
+_Moment: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**47)]
+
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True):
     """Some items of one collection, on their way to a worker: what one arq job carries.
@@ -26,11 +32,11 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
     """
 
     run: str
-    number: int
+    number: _Number
     collection: str
     model_id: str
     store: bool
-    after: list[int]
+    after: list[_Number]
     items: list[Item]
 
 
@@ -49,11 +55,11 @@ class _Envelope(msgspec.Struct):
     f: str
     a: list[Any]
     k: dict[str, Any]
-    et: int
-    t: int | None = None
+    et: _Moment
 
 
 _encoder = msgspec.msgpack.Encoder()
+_jobs = msgspec.msgpack.Encoder(enc_hook=repr)
 _chunks = msgspec.msgpack.Decoder(tuple[int, Chunk])
 _versions = msgspec.msgpack.Decoder(list[Any])
 _envelopes = msgspec.msgpack.Decoder(_Envelope)
@@ -96,13 +102,14 @@ def chunk_bytes(items: Sequence[Item]) -> int:
 
 
 def dump_job(job: dict[str, Any]) -> bytes:
-    """Arq's `job_serializer`."""
-    return _encoder.encode(job)
+    """Arq's `job_serializer`. It never raises: of an error that is a job's result, the repr is written."""
+    return _jobs.encode(job)
 
 
 def load_job(raw: bytes) -> dict[str, Any]:
     """Arq's `job_deserializer`. It never raises, since arq drops a job whose payload does: what it can't
-    read, or names a function that is not ours, is handed to the function that buries chunks, bytes and all.
+    read, or names a function that is not ours, or calls ours with other arguments than `Queue.put` does, is
+    handed to the function that buries chunks, bytes and all.
     """
     problem = f"the job has {len(raw):,} bytes, more than {MAX_PAYLOAD_BYTES:,}"
     if len(raw) <= MAX_PAYLOAD_BYTES:
@@ -111,8 +118,15 @@ def load_job(raw: bytes) -> dict[str, Any]:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             problem = f"the job is no msgpack of ours: {error}"
         else:
-            if envelope.f in (EMBED_CHUNK, BURY_CHUNK):
-                arguments = [Payload(value) if isinstance(value, bytes) else value for value in envelope.a]
-                return msgspec.structs.asdict(envelope) | {"a": arguments}
-            problem = f"the job names an unknown function {envelope.f!r}"
-    return {"t": None, "f": BURY_CHUNK, "a": [Payload(raw), problem], "k": {}, "et": 0}
+            match envelope.a:
+                case [bytes(payload)] if envelope.f == EMBED_CHUNK and not envelope.k:
+                    return _job(EMBED_CHUNK, [Payload(payload)], envelope.et)
+            problem = f"the job names an unknown function {shown(envelope.f[:80])!r}"
+            if envelope.f == EMBED_CHUNK:
+                problem = "the job has other arguments than the bytes of a chunk"
+    return _job(BURY_CHUNK, [Payload(raw), problem], 0)
+
+
+def _job(function: str, arguments: list[Any], enqueued_ms: int) -> dict[str, Any]:
+    """A job as arq wants it. How often it was tried (`t`) is for the worker to know, not for the payload."""
+    return {"t": None, "f": function, "a": arguments, "k": {}, "et": enqueued_ms}

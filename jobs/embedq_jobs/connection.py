@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import redis.exceptions
 from arq.connections import ArqRedis
-from redis.asyncio.connection import ConnectionPool
+from redis.asyncio.connection import AbstractConnection, BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
@@ -26,6 +26,8 @@ CONNECT_SECONDS: Final = 5.0
 # No command of ours takes long; a reply that is this late will not come.
 REPLY_SECONDS: Final = 30.0
 HEALTH_CHECK_SECONDS: Final = 15
+# Commands beyond these wait for each other. A worker has hundreds of jobs in hand that may all end at once.
+CONNECTIONS: Final = 64
 
 
 def connect(url: str) -> ArqRedis:
@@ -35,7 +37,7 @@ def connect(url: str) -> ArqRedis:
     connections are checked before use, and a command is tried again when its connection was lost: all of ours
     may be sent twice. Raises SettingsError for a URL that can't be used.
     """
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme not in _SCHEMES:
         raise SettingsError(
             f"EMBEDQ_REDIS_URL must start with redis://, rediss:// or unix://, not {parts.scheme or 'nothing'!r}"
@@ -44,19 +46,48 @@ def connect(url: str) -> ArqRedis:
         "socket_timeout": REPLY_SECONDS,
         "socket_connect_timeout": CONNECT_SECONDS,
         "health_check_interval": HEALTH_CHECK_SECONDS,
+        "redis_connect_func": _greet,
         "retry": Retry(ExponentialBackoff(cap=1.0, base=0.05), 3),
         "retry_on_error": [redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError],
-        "max_connections": 256,
+        "max_connections": CONNECTIONS,
+        "timeout": REPLY_SECONDS,
     }
     if parts.scheme != "unix":
         options["socket_keepalive"] = True
-    if parts.scheme == "rediss":
+    # Without certificates there is nothing to check a name against.
+    if parts.scheme == "rediss" and parse_qs(parts.query).get("ssl_cert_reqs") != ["none"]:
         options["ssl_check_hostname"] = True
     try:
-        pool = ConnectionPool.from_url(url, **options)
+        pool = BlockingConnectionPool.from_url(url, **options)
     except ValueError as error:
         raise SettingsError(f"EMBEDQ_REDIS_URL can't be used: {error}") from error
     return ArqRedis(pool_or_conn=pool, job_serializer=dump_job, job_deserializer=load_job, expires_extra_ms=EXPIRES_MS)
+
+
+async def _greet(connection: AbstractConnection) -> None:
+    """What redis-py does on a new connection, but without a health check in the middle of it.
+
+    One that fails there (no password given, or a server that is still loading) connects again, which checks
+    again, without end.
+    """
+    connection.next_health_check = asyncio.get_running_loop().time() + HEALTH_CHECK_SECONDS
+    await connection.on_connect()
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of `url`. Raises SettingsError, which repeats nothing of it: what is cut wrongly may be secret."""
+    try:
+        parts = urlsplit(url)
+        cut_short = parts.scheme != "unix" and "@" in parts.path + parts.query + parts.fragment
+        _ = parts.port
+    except ValueError:
+        cut_short = True
+    if cut_short:
+        raise SettingsError(
+            "EMBEDQ_REDIS_URL is no URL of the form redis://user:password@host:port/number: in a user name or a "
+            "password, write '/', '?', '#', '@', ':' and '%' as %2F, %3F, %23, %40, %3A and %25"
+        )
+    return parts
 
 
 def queue_directory(database: Path) -> Path:
@@ -78,11 +109,9 @@ async def open_queue(settings: Settings) -> AsyncIterator[Queue]:
     async with AsyncExitStack() as stack:
         if settings.redis_url is not None:
             url = str.__str__(settings.redis_url)
-            where = shown_url(url)
         else:
             url = await stack.enter_async_context(EmbeddedRedis(queue_directory(settings.database)))
-            where = shown_url(url)
-        pool = connect(url)
+        pool, where = connect(url), shown_url(url)
         stack.push_async_callback(pool.aclose, close_connection_pool=True)
         with translated(where):
             await asyncio.wait_for(pool.ping(), CONNECT_SECONDS + REPLY_SECONDS)

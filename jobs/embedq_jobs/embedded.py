@@ -6,6 +6,8 @@ left behind is found and joined by the next one. Its data stays in the append-on
 """
 
 import asyncio
+import contextlib
+import errno
 import fcntl
 import hashlib
 import importlib.util
@@ -46,7 +48,15 @@ class EmbeddedRedis:
 
     async def __aenter__(self) -> str:
         # A thread: waiting for a lock or for the server must not hold up the event loop.
-        await asyncio.to_thread(self._join)
+        joining = asyncio.create_task(asyncio.to_thread(self._join))
+        try:
+            await asyncio.shield(joining)
+        except asyncio.CancelledError:
+            # The thread can't be stopped, and what it starts must not be left behind.
+            await asyncio.wait([joining])
+            if joining.exception() is None:
+                await asyncio.to_thread(self._leave)
+            raise
         return self.url
 
     async def __aexit__(
@@ -56,11 +66,17 @@ class EmbeddedRedis:
 
     def _join(self) -> None:
         _private_directory(self.directory)
-        with _Lock(self.directory / "start.lock"):
-            if not self._answers():
-                self._start()
-            self._presence = _private_file(self.directory / "users.lock", "wb")
-            fcntl.flock(self._presence, fcntl.LOCK_SH)
+        try:
+            with _Lock(self.directory / "start.lock"):
+                if self.socket.parent != self.directory:
+                    # Before anything is said to whatever listens there.
+                    _private_directory(self.socket.parent, shared_parent=True)
+                if not self._answers():
+                    self._start()
+                self._presence = _private_file(self.directory / "users.lock", "wb")
+                fcntl.flock(self._presence, fcntl.LOCK_SH)
+        except OSError as error:
+            raise NoRedisServer(f"{self.directory}: can't be used for the queue: {error.strerror}") from error
 
     def _leave(self) -> None:
         if self._presence is None:
@@ -96,10 +112,10 @@ class EmbeddedRedis:
     def _start(self) -> None:
         server = find_server()
         self._check_format(server)
-        _private_directory(self.socket.parent)
-        self.socket.unlink(missing_ok=True)
         log = self.directory / "redis.log"
-        with _private_file(log, "ab") as output:
+        with _private_file(log, "ab") as output, _private_file(self.directory / "server.lock", "wb") as alive:
+            self._wait_for_end(alive)
+            self.socket.unlink(missing_ok=True)
             process = subprocess.Popen(  # noqa: S603 - our own arguments
                 [server, *self._arguments()],
                 stdin=subprocess.DEVNULL,
@@ -107,6 +123,8 @@ class EmbeddedRedis:
                 stderr=output,
                 cwd=self.directory,
                 umask=0o077,
+                # The server holds the lock for as long as it lives, whoever else ends.
+                pass_fds=[alive.fileno()],
                 # Ctrl-C in the terminal is for us: we still need the server while we finish.
                 start_new_session=True,
             )
@@ -118,6 +136,21 @@ class EmbeddedRedis:
                 raise NoRedisServer(f"{server} did not start: {_last_line(log)} (see {log})")
             time.sleep(0.005)
         self._process = process
+
+    def _wait_for_end(self, alive: IO[bytes]) -> None:
+        """Lock `alive` once no server has it: two that write one append-only file would destroy it."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise NoRedisServer(
+                        f"the redis-server of {self.directory} runs and does not answer: end it, then try again"
+                    ) from None
+                time.sleep(0.01)
+            else:
+                return
 
     def _arguments(self) -> list[str]:
         return [
@@ -146,11 +179,19 @@ class EmbeddedRedis:
         with self._client() as client:
             try:
                 client.shutdown(save=False, nosave=True)  # the append-only file is flushed all the same
+                left = START_SECONDS
             except (redis.exceptions.RedisError, OSError):
-                return  # it is gone already
+                left = 0.0  # it is gone already, or does not listen
         if self._process is not None:
-            self._process.wait(START_SECONDS)
+            try:
+                self._process.wait(left)
+            except subprocess.TimeoutExpired:
+                self._process.returncode = 0  # whoever comes next waits for its end
+                return
         self.socket.unlink(missing_ok=True)
+        if self.socket.parent != self.directory:
+            with contextlib.suppress(OSError):
+                self.socket.parent.rmdir()
 
 
 class _Lock:
@@ -201,11 +242,16 @@ def _private_file(path: Path, mode: str) -> IO[bytes]:
     return open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
-def _private_directory(path: Path) -> None:
-    """Make `path` if need be, for this user only. Raises NoRedisServer for one that others can enter."""
+def _private_directory(path: Path, *, shared_parent: bool = False) -> None:
+    """Make `path` if need be, for this user only. Raises NoRedisServer for one that belongs to another.
+
+    In a `shared_parent`, where others may have put something in its place, a link is not followed.
+    """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.stat()
+        status = path.lstat() if shared_parent else path.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != stat.S_IRWXU:
             path.chmod(stat.S_IRWXU)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import redis.exceptions
 
@@ -20,9 +20,11 @@ def translated(where: str) -> Iterator[None]:
         raise RedisUnreachable(
             f"Redis at {where} can't be reached ({_reason(error)}): start it, or check EMBEDQ_REDIS_URL"
         ) from error
-    except redis.exceptions.OutOfMemoryError as error:
-        raise QueueError(f"Redis at {where} is out of memory: raise its maxmemory, or let workers catch up") from error
     except redis.exceptions.RedisError as error:
+        # From a script the same error comes as another class.
+        if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM command not allowed" in str(error):
+            message = f"Redis at {where} is out of memory: raise its maxmemory, or let workers catch up"
+            raise QueueError(message) from error
         raise QueueError(f"Redis at {where} answered: {error}") from error
 
 
@@ -33,8 +35,9 @@ def _reason(error: Exception) -> str:
 
 
 def shown_url(url: str) -> str:
-    """`url` without user name, password and query: fit for messages and logs."""
+    """`url` without user name, password and query: fit for messages and logs. Raises ValueError for no URL."""
     parts = urlsplit(url)
-    place = parts.path if parts.scheme == "unix" else (parts.hostname or "localhost")
-    port = f":{parts.port}" if parts.scheme != "unix" and parts.port else ""
-    return f"{place}{port}"
+    if parts.scheme == "unix":
+        return unquote(parts.path)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.hostname or 'localhost'}{port}"

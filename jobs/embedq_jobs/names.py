@@ -7,6 +7,9 @@ from typing import Final
 
 from arq.constants import in_progress_key_prefix, job_key_prefix
 
+# SQLite and Redis keep no larger numbers than 2**63 - 1, which has 19 digits.
+_NUMBER_DIGITS: Final = 18
+
 # No vowels, no look-alikes: a run id is read aloud and typed.
 _ALPHABET: Final = "23456789bcdfghjkmnpqrstvwxz"
 
@@ -25,7 +28,8 @@ def job_id(run: str, number: int) -> str:
 def parse_job_id(job: str) -> tuple[str, int]:
     """The run and the chunk number of a job; chunk -1 for an id that is not one of ours."""
     run, _, number = job.rpartition(":")
-    return (run, int(number)) if run and number.isascii() and number.isdigit() else (job, -1)
+    ours = run and number.isascii() and number.isdigit() and len(number) <= _NUMBER_DIGITS
+    return (run, int(number)) if ours else (job, -1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 twice is counted once.
 """
 
+import contextlib
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
@@ -60,21 +61,25 @@ return 1
 """
 )
 
+# HDEL comes first: when its memory is full, Redis refuses a script whose first write needs more of it, and only
+# chunks that end make room.
 _RECORD: Final = (
     _COUNT
     + """
 local chunks, load, run, done, partial = unpack(KEYS)
 local number, counts, job, items, now, keep, rate_keep = unpack(ARGV)
+local size = redis.call('HGET', load, job)
+if size then
+    local bytes, queued = string.match(size, '^(%d+),(%d+)$')
+    if bytes then
+        redis.call('HDEL', load, job)
+        redis.call('HINCRBY', load, 'bytes', -bytes)
+        redis.call('HINCRBY', load, 'items', -queued)
+    end
+end
 if redis.call('HSET', chunks, number, counts) == 1 then
     count(partial, number, items, done, rate_keep)
     redis.call('HDEL', partial, number)
-end
-local size = redis.call('HGET', load, job)
-if size then
-    local bytes, queued = string.match(size, '(%d+),(%d+)')
-    redis.call('HDEL', load, job)
-    redis.call('HINCRBY', load, 'bytes', -bytes)
-    redis.call('HINCRBY', load, 'items', -queued)
 end
 """
     + _FINISH
@@ -252,12 +257,12 @@ class Runs:
 
     async def latest(self, count: int) -> list[RunSummary]:
         """The latest runs, newest first."""
-        summaries = []
-        for run in (await self._ids())[:count]:
-            try:
+        summaries: list[RunSummary] = []
+        for run in await self._ids():
+            if len(summaries) == count:
+                break
+            with contextlib.suppress(RunMissing):  # its time was up
                 summaries.append(await self.summary(run))
-            except RunMissing:  # its time was up
-                continue
         return summaries
 
     async def _ids(self) -> list[str]:

@@ -37,17 +37,20 @@ async def choose_model(collection: str, asked: str | None, settings: Settings, q
 
 
 async def known_model_id(collection: str, settings: Settings, queue: Queue | None) -> str | None:
-    """The model that `collection` has, as the queue (if it is shared) or the database knows it."""
-    if settings.redis_url is not None and queue is not None:
-        known = await queue.collection_model(collection)
-        if known is not None:
-            return known
+    """The model that `collection` has, or will have when what is queued is done; None for a new collection.
+
+    A shared queue is asked first: the database here may be another than the one its workers write to. Otherwise
+    the database has the first word.
+    """
+    queued = None if queue is None else await queue.collection_model(collection)
+    if queued is not None and settings.redis_url is not None:
+        return queued
     try:
         async with await Store.open(settings.database, read_only=True, busy_seconds=settings.busy_seconds) as store:
             found = await store.find_collection(collection)
     except DatabaseMissing:
-        return None
-    return None if found is None else found.model_id
+        return queued
+    return queued if found is None else found.model_id
 
 
 def check_binary(model: EmbeddingModel, *, binary: bool) -> None:

@@ -63,7 +63,8 @@ async def submit(
                 submission.problem = piece
                 break
             reading = asyncio.create_task(asyncio.to_thread(_next, chunks))
-            await _wait_for_room(submission, queue, settings.queue_bytes)
+            if not await _room(submission, queue, settings.queue_bytes, stop):
+                break
             chunk = Chunk(
                 run=run.id,
                 number=piece.number,
@@ -93,15 +94,19 @@ async def submit(
     return submission
 
 
-async def _wait_for_room(submission: Submission, queue: Queue, limit: int) -> None:
+async def _room(submission: Submission, queue: Queue, limit: int, stop: Callable[[], bool]) -> bool:
+    """Wait until the queue has room. False if `stop` says so before."""
     beat = time.monotonic()
     while await queue.bytes_queued(submission.run.model_id) >= limit:
+        if stop():
+            return False
         submission.holding = True
         if time.monotonic() - beat > 1:
             beat = time.monotonic()
             await queue.runs.beat(submission.run.id)
         await asyncio.sleep(HOLD_SECONDS)
     submission.holding = False
+    return True
 
 
 def _next(chunks: Iterator[Cut]) -> Cut | SourceError | None:

@@ -194,6 +194,8 @@ class AsyncCollection:
         updates = [incoming[index] for index in plan.updates]
         if rows or updates:
             await database.write(Write(Target(self.name, self.model_id), rows, updates, store=store))
+            # A collection that was deleted, here or by another program, has been made anew under another key.
+            self.id = (await database.collection(self.name)).id
 
     async def vector(self, id: str) -> tuple[float, ...]:  # noqa: A002
         """The stored vector of the entry `id`. Raises DoesNotExist."""

@@ -22,6 +22,8 @@ from embedq_store.schema import check_schema, create_schema
 
 MEMORY: Final = ":memory:"
 
+_READ_ONLY: Final = "{path}: can't be written to: make the file and its folder writable"
+
 _LOW_SPACE_BYTES: Final = 1024 * 1024
 
 
@@ -43,7 +45,7 @@ def _explained(error: sqlite3.Error, path: str) -> StoreError:  # noqa: PLR0911 
                 f"{path}: is locked by another program that is writing to it: wait for it to end, or stop it"
             )
         case sqlite3.SQLITE_READONLY:
-            return DatabaseReadOnly(f"{path}: can't be written to: make the file and its folder writable")
+            return DatabaseReadOnly(_READ_ONLY.format(path=path))
         case sqlite3.SQLITE_FULL:
             return DiskFull(f"{path}: the disk is full: free some space, then try again")
         case sqlite3.SQLITE_NOTADB:
@@ -79,10 +81,10 @@ def _disk_is_full(path: str) -> bool:
         return False
 
 
-def check_file(path: str, *, must_exist: bool) -> None:
+def check_file(path: str, *, must_exist: bool, writing: bool) -> None:
     """Raise an error of ours for a path that SQLite would refuse with fewer words.
 
-    Raises DatabaseMissing or DatabaseUnusable.
+    Raises DatabaseMissing, DatabaseUnusable or DatabaseReadOnly.
     """
     if path == MEMORY:
         return
@@ -94,6 +96,8 @@ def check_file(path: str, *, must_exist: bool) -> None:
             raise DatabaseMissing(f"{path}: there is no such database: embed something first, or name another")
         if not must_exist:
             file.parent.mkdir(parents=True, exist_ok=True)
+        if writing and not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise DatabaseReadOnly(_READ_ONLY.format(path=path))
     except OSError as error:
         raise DatabaseUnusable(f"{path}: can't be opened: {error.strerror}") from error
 
@@ -112,6 +116,8 @@ async def connect(path: str, *, read_only: bool, busy_seconds: float) -> aiosqli
         try:
             # 64 MiB of pages at most: enough to keep the upper levels of the indexes of a large table.
             await db.execute("PRAGMA cache_size = -65536")
+            if read_only:
+                await db.execute("PRAGMA query_only = ON")
             # One that is no database is noticed here, and not in the middle of the work.
             await db.execute_fetchall("SELECT count(*) FROM sqlite_master")
         except BaseException:
@@ -131,7 +137,9 @@ def _mode(path: str, *, read_only: bool) -> str:
     # written to and there is no log, nobody is writing, and the file can be read as it is.
     if not os.access(Path(path).parent, os.W_OK) and not Path(path + "-wal").exists():
         return "mode=ro&immutable=1"
-    return "mode=ro"
+    # Not mode=ro: the last connection to a file removes the log and its index, and a mode=ro one leaves them there.
+    # A file that can't be written to is opened for reading all the same.
+    return "mode=rw"
 
 
 async def prepare(db: aiosqlite.Connection, path: str) -> None:

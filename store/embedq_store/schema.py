@@ -52,18 +52,21 @@ LLM_MIGRATIONS: Final = (
     "m005_add_content_blob",
 )
 
-LLM_COLUMNS: Final = frozenset(
-    {
-        "collection_id",
-        "id",
-        "embedding",
-        "content",
-        "content_blob",
-        "content_hash",
-        "metadata",
-        "updated",
-    }
-)
+LLM_COLUMNS: Final = {
+    "collections": frozenset({"id", "name", "model"}),
+    "embeddings": frozenset(
+        {
+            "collection_id",
+            "id",
+            "embedding",
+            "content",
+            "content_blob",
+            "content_hash",
+            "metadata",
+            "updated",
+        }
+    ),
+}
 
 # embedq_changes counts, for each collection, the changes that a reader can't see by looking for new rowids:
 # vectors updated in place and rows deleted. The triggers fire for other tools too. There is none on insert:
@@ -118,14 +121,16 @@ async def check_schema(db: aiosqlite.Connection, path: str) -> bool:
     """Whether embedq's tables and llm's are all there. Raises DatabaseUnusable for a file of another kind."""
     rows = await db.execute_fetchall("SELECT name FROM sqlite_master WHERE type IN ('table', 'trigger')")
     names = {str(row[0]) for row in rows}
-    if "embeddings" in names:
-        columns = await db.execute_fetchall("SELECT name FROM pragma_table_info('embeddings')")
-        missing = LLM_COLUMNS - {str(row[0]) for row in columns}
-        if missing:
-            raise DatabaseUnusable(
-                f"{path}: its table 'embeddings' lacks {', '.join(sorted(missing))}: it was made by an older "
-                "llm, or by another program. Open it once with llm 0.36 or later, which brings it up to date."
-            )
+    if names & LLM_COLUMNS.keys():
+        for table, columns in LLM_COLUMNS.items():
+            rows = await db.execute_fetchall("SELECT name FROM pragma_table_info(?)", (table,))
+            missing = columns - {str(row[0]) for row in rows}
+            if missing:
+                raise DatabaseUnusable(
+                    f"{path}: its table '{table}' lacks {', '.join(sorted(missing))}: it was made by an older "
+                    "llm, or by another program. Open it once with llm 0.36 or later, which brings it up to date; "
+                    "if it is another program's, name another file."
+                )
     if "embedq_schema" in names:
         rows = await db.execute_fetchall("SELECT max(version) FROM embedq_schema")
         version = int(next(iter(rows))[0] or 0)
@@ -142,7 +147,7 @@ async def create_schema(db: aiosqlite.Connection) -> None:
     """Create what is missing. Call it inside a transaction."""
     rows = await db.execute_fetchall("SELECT name FROM sqlite_master")
     names = {str(row[0]) for row in rows}
-    if not names & {"collections", "embeddings"}:
+    if not names & LLM_COLUMNS.keys():
         for statement in LLM_TABLES:
             if "_sqlite_migrations" not in statement or "_sqlite_migrations" not in names:
                 await db.execute(statement)

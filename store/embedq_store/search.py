@@ -6,7 +6,8 @@ a stale matrix can cost time but never give a stale answer, as long as every *ne
 
 - `PRAGMA data_version` (and, for a connection's own writes, `total_changes`) says whether anything changed;
 - a new or replaced row always has a rowid beyond the largest one seen, unless that very row was deleted;
-- triggers count deletions and updates in place, for each collection: then the matrix is read anew.
+- triggers count deletions and updates in place, for each collection: then the matrix is read anew;
+- `PRAGMA schema_version` says whether the table was made anew or the file vacuumed: then all rowids may be others.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedq_core.items import metadata_object
-from embedq_core.vectors import STORED_DTYPE, Matrix, Vector
+from embedq_core.vectors import STORED_DTYPE, Matrix, Vector, moderate
 
 _READ_ROWS: Final = 8192
 _FETCH_ROWS: Final = 512
@@ -57,7 +58,7 @@ class Query:
             raise ValueError("the query's vector holds NaN or infinity")
         if number < 1:
             raise ValueError(f"number must be at least 1, not {number}")
-        return cls(values, number, skip_id, prefix or None)
+        return cls(moderate(values), number, skip_id, prefix or None)
 
 
 class CollectionIndex:
@@ -68,7 +69,7 @@ class CollectionIndex:
         self._collection_id = collection_id
         self._lock = asyncio.Lock()
         self._seen: tuple[int, int] | None = None
-        self._changes = -1
+        self._changes: tuple[int, int] | None = None
         self._compact_size = 0
         self._forget()
 
@@ -166,11 +167,14 @@ class CollectionIndex:
             self._forget()
             await self._read_new_rows()
             self._compact_size = self._size
-        self._changes = -1 if changes is None else changes
+        self._changes = changes
         self._seen = seen
 
-    async def _count_changes(self) -> int | None:
-        """The collection's change counter; None in a file without embedq's triggers, where nothing is counted."""
+    async def _count_changes(self) -> tuple[int, int] | None:
+        """The schema's version and the collection's change counter.
+
+        None in a file without embedq's triggers, where nothing is counted.
+        """
         triggers = await self._db.execute_fetchall(
             "SELECT count(*) FROM sqlite_master WHERE type = 'trigger'"
             " AND name IN ('embedq_embedding_updated', 'embedq_embedding_deleted')"
@@ -178,9 +182,11 @@ class CollectionIndex:
         if next(row[0] for row in triggers) != len(("updated", "deleted")):
             return None
         rows = await self._db.execute_fetchall(
-            "SELECT changes FROM embedq_changes WHERE collection_id = ?", (self._collection_id,)
+            "SELECT schema_version, (SELECT changes FROM embedq_changes WHERE collection_id = ?)"
+            " FROM pragma_schema_version",
+            (self._collection_id,),
         )
-        return next((int(row[0]) for row in rows), 0)
+        return next((int(row[0]), int(row[1] or 0)) for row in rows)
 
     async def _read_new_rows(self) -> None:
         while True:

@@ -74,7 +74,7 @@ class Store:
         DatabaseLocked (after `busy_seconds`), each naming the file.
         """
         path = str(path)
-        await asyncio.to_thread(check_file, path, must_exist=must_exist or read_only)
+        await asyncio.to_thread(check_file, path, must_exist=must_exist or read_only, writing=not read_only)
         if read_only:
             reader = await connect(path, read_only=True, busy_seconds=busy_seconds)
             try:

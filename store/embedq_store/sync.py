@@ -2,16 +2,20 @@
 
 import asyncio
 import atexit
+import contextlib
+import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 from embedq_core.model import Model
 from embedq_core.vectors import Vector
-from embedq_store.collection import DEFAULT_BATCH_SIZE, AsyncCollection, Metadata, Value, slices
+from embedq_store.collection import DEFAULT_BATCH_SIZE, AsyncCollection, Metadata, Value, database_path, slices
 from embedq_store.search import Entry
+
+_EXIT_SECONDS: Final = 10
 
 _T = TypeVar("_T")
 
@@ -20,38 +24,83 @@ class _LoopThread:
     """An event loop in a daemon thread, started when it is first used. One serves all collections."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Be as new."""
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._collections: set[AsyncCollection] = set()
 
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Run `coroutine` there and return what it returns; works inside a running event loop as well."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._started()).result()
 
+    def open(self, collection: AsyncCollection) -> None:
+        """Open `collection`, which is closed when the program ends, if it wasn't before."""
+        self.run(collection.open())
+        self._collections.add(collection)
+
+    def close(self, collection: AsyncCollection) -> None:
+        """Close `collection`, if it was opened by this process and isn't closed."""
+        if collection in self._collections:
+            self._collections.discard(collection)
+            self.run(collection.close())
+
+    def drop(self, collection: AsyncCollection) -> None:
+        """Close `collection` soon. For the garbage collector: it may run in any thread, in the loop's too."""
+        if collection in self._collections and self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self._discard(collection), self._loop)
+
+    async def _discard(self, collection: AsyncCollection) -> None:
+        self._collections.discard(collection)
+        await collection.close()
+
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                self._loop = loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=loop.run_forever, name="embedq-loop", daemon=True)
-                thread.start()
-                atexit.register(_end, loop, thread)
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="embedq-loop", daemon=True)
+                self._thread.start()
             return self._loop
 
+    def end(self) -> None:
+        """Close what is open and stop, when the interpreter exits."""
+        if self._loop is None or self._thread is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(self._close_all(), self._loop).result(_EXIT_SECONDS)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(1)
+        if not self._thread.is_alive():
+            self._loop.close()
 
-def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(1)
-    if not thread.is_alive():
-        loop.close()
+    async def _close_all(self) -> None:
+        for collection in list(self._collections):
+            await self._discard(collection)
 
 
 _loop_thread = _LoopThread()
+atexit.register(_loop_thread.end)
+
+
+def _after_fork() -> None:
+    # The child has none of the parent's threads, and must not touch what it shares with the parent: neither the
+    # loop's selector nor the connections. It gets a loop of its own when it needs one.
+    _loop_thread.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Collection:
     """A collection of embeddings: see `AsyncCollection`, whose every member it has, without the `await`.
 
     `database` is a path, a `sqlite3.Connection` or `sqlite_utils.Database` on a file, or None for a database
-    in memory. What a call has returned from is committed; the file is closed with the object, or by `close`.
+    in memory. What a call has returned from is committed; the file is closed by `close`, or soon after the object
+    is dropped, at the latest when the program ends.
     """
 
     DoesNotExist = AsyncCollection.DoesNotExist
@@ -69,8 +118,8 @@ class Collection:
         create: bool = True,
     ) -> None:
         self._collection = self.asynchronous(name, database, model=model, model_id=model_id, create=create)
-        _loop_thread.run(self._collection.open())
-        self._close: Callable[[], object] = weakref.finalize(self, _close, self._collection)
+        _loop_thread.open(self._collection)
+        weakref.finalize(self, _loop_thread.drop, self._collection).atexit = False
 
     def __repr__(self) -> str:
         return repr(self._collection).replace("AsyncCollection", "Collection")
@@ -85,7 +134,7 @@ class Collection:
 
     def close(self) -> None:
         """Close the database. Closing twice is closing once."""
-        self._close()
+        _loop_thread.close(self._collection)
 
     @property
     def id(self) -> int:
@@ -152,8 +201,5 @@ class Collection:
     @classmethod
     def exists(cls, database: object, name: str) -> bool:
         """Whether `database` holds a collection called `name`."""
-        return _loop_thread.run(cls.asynchronous.exists(database, name))
-
-
-def _close(collection: AsyncCollection) -> None:
-    _loop_thread.run(collection.close())
+        # A connection answers in the thread that made it.
+        return _loop_thread.run(cls.asynchronous.exists(database_path(database), name))

@@ -1,5 +1,6 @@
 """The real program, run as a user runs it."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -7,6 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 TESTS = Path(__file__).parent.parent
+
+
+_PR_CAPBSET_DROP = 24
+_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
+
+
+def _without_privileges() -> None:
+    """Take from root, who runs tests in containers, the power to ignore the permissions of files."""
+    libc = ctypes.CDLL(None)
+    for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
+        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 class CommandLine:
@@ -31,17 +43,22 @@ class CommandLine:
         input: str | bytes | None = None,  # noqa: A002 - as in subprocess
         exit_code: int | None = 0,
         environment: Mapping[str, str] | None = None,
+        permissions_hold: bool = False,
     ) -> "Result":
-        """Run a command to its end; `exit_code` None means any."""
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.directory,
-            env={**self.environment, **(environment or {})},
-            input=input.encode() if isinstance(input, str) else (input or b""),
-            capture_output=True,
-            timeout=50,
-            check=False,
-        )
+        """Run a command to its end; `exit_code` None means any. With `permissions_hold`, for root as well."""
+        try:
+            done = subprocess.run(
+                self.command(*arguments),
+                cwd=self.directory,
+                env={**self.environment, **(environment or {})},
+                input=input.encode() if isinstance(input, str) else (input or b""),
+                capture_output=True,
+                timeout=40,
+                check=False,
+                preexec_fn=_without_privileges if permissions_hold else None,
+            )
+        except subprocess.TimeoutExpired as hung:
+            raise AssertionError(f"{arguments} did not end: {hung.stdout!r} {hung.stderr!r}") from hung
         result = Result(done.returncode, done.stdout.decode(), done.stderr.decode())
         if exit_code is not None:
             assert result.exit_code == exit_code, f"{arguments}: {result}"

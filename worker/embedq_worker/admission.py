@@ -24,11 +24,9 @@ UNKNOWN: Final = JobSize(4 * 1024 * 1024, 2048)
 
 
 def parse_size(value: bytes | None) -> JobSize:
-    """The size as the queue's ledger has it."""
-    if value is None:
-        return UNKNOWN
-    size, _, items = value.partition(b",")
-    return JobSize(int(size), int(items))
+    """The size as the queue's ledger has it; UNKNOWN for what is no size."""
+    size, _, items = (value or b"").partition(b",")
+    return JobSize(int(size), int(items)) if size.isdigit() and items.isdigit() else UNKNOWN
 
 
 def admit(

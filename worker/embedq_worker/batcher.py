@@ -51,7 +51,9 @@ class Batcher:
         return self._waiting
 
     def add(self, request: Request, now: float) -> None:
-        """Take in a request that arrives at `now`."""
+        """Take in a request that arrives at `now`; one that wants nothing is forgotten."""
+        if request.taken == len(request.contents):
+            return
         if not self._waiting:
             self._first_arrival = now
         self._last_arrival = now
@@ -75,6 +77,12 @@ class Batcher:
             if deadline is None or now < deadline:
                 return []
         return self._take(min(self._batch_size, self._waiting), now)
+
+    def remove(self, request: Request) -> None:
+        """Forget what waits of `request`: nobody wants it any more."""
+        if request in self._requests:
+            self._requests.remove(request)
+            self._waiting -= len(request.contents) - request.taken
 
     def clear(self) -> list[Request]:
         """Forget what waits, and return it."""

@@ -1,10 +1,12 @@
 """Texts that are being embedded now, so that two chunks in one process don't both pay for one text."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
-ContentKey = tuple[bool, bytes]
+ContentKey: TypeAlias = tuple[bool, bytes]
+Claim: TypeAlias = Callable[[Iterable[ContentKey]], dict[ContentKey, asyncio.Event]]
 
 
 class Claims:
@@ -12,27 +14,48 @@ class Claims:
 
     def __init__(self) -> None:
         self._claims: dict[tuple[str, ContentKey], asyncio.Event] = {}
+        # For each block that has not claimed yet: what others gave up since it began.
+        self._looking: list[set[tuple[str, ContentKey]]] = []
 
     @contextmanager
-    def claiming(self, collection: str) -> Iterator[Callable[[ContentKey], asyncio.Event | None]]:
-        """Give a function that claims a content, or returns the event to wait for if another has claimed it.
+    def claiming(self, collection: str) -> Iterator[Claim]:
+        """Give a function that claims contents, and returns those that others have, with the events to wait for.
 
-        Claims end with the block, when the rows are committed or the attempt has failed: whoever waited then
-        looks again. Nobody waits inside the block, so there is no circle to wait in.
+        Begin the block, look the contents up, then claim once: what another has stored and given up in between
+        is not claimed, since the look-up may have missed it; its event is set already, so that it is looked up
+        again at once. Claims end with the block, when the rows are committed or the attempt has failed: whoever
+        waited then looks again. Nobody waits inside the block, so there is no circle to wait in.
         """
         mine: list[tuple[str, ContentKey]] = []
         ended = asyncio.Event()
+        given_up: set[tuple[str, ContentKey]] = set()
+        self._looking.append(given_up)
 
-        def claim(key: ContentKey) -> asyncio.Event | None:
-            other = self._claims.setdefault((collection, key), ended)
-            if other is ended:
-                mine.append((collection, key))
-                return None
-            return other
+        def claim(keys: Iterable[ContentKey]) -> dict[ContentKey, asyncio.Event]:
+            others: dict[ContentKey, asyncio.Event] = {}
+            for key in keys:
+                full = (collection, key)
+                holder = _ENDED if full in given_up else self._claims.setdefault(full, ended)
+                if holder is ended:
+                    mine.append(full)
+                else:
+                    others[key] = holder
+            self._stop_looking(given_up)
+            return others
 
         try:
             yield claim
         finally:
-            for key in mine:
-                del self._claims[key]
+            self._stop_looking(given_up)
+            for full in mine:
+                del self._claims[full]
+            for looker in self._looking:
+                looker.update(mine)
             ended.set()
+
+    def _stop_looking(self, given_up: set[tuple[str, ContentKey]]) -> None:
+        self._looking = [other for other in self._looking if other is not given_up]
+
+
+_ENDED = asyncio.Event()
+_ENDED.set()

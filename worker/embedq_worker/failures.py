@@ -1,6 +1,7 @@
 """What to do when a call of the model fails: a decision, returned and not performed."""
 
 import random
+import socket
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -57,11 +58,15 @@ def after_failure(error: BaseException, size: int, attempt: int, *, jitter: floa
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same call may succeed later: a lost connection, a timeout, or a status that says so."""
-    if isinstance(error, ConnectionError | TimeoutError):
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
         return True
     status = _status(error)
     if status is not None:
         return status in _PATIENT_STATUS
+    # urllib wraps what went wrong.
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, OSError):
+        return is_transient(reason)
     # Clients of HTTP services have classes of their own, which can't be imported here.
     name = type(error).__name__
     return name.endswith(("Timeout", "TimeoutError", "ConnectError", "ConnectionError", "RateLimitError"))

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, cast
 
@@ -12,10 +12,11 @@ import redis.exceptions
 from arq.worker import Retry, Worker, func
 
 from embedq_core.counts import Counts
-from embedq_core.errors import ChunkUndecodable, EmbedqError, QueueError
+from embedq_core.errors import ChunkLost, ChunkUndecodable, DatabaseUnusable, EmbedqError, QueueError
 from embedq_core.settings import Settings
-from embedq_jobs import Queue, decode_chunk, parse_job_id
+from embedq_jobs import Queue, decode_chunk, job_id, parse_job_id
 from embedq_jobs.codec import BURY_CHUNK, EMBED_CHUNK, dump_job, load_job
+from embedq_jobs.errors import translated
 from embedq_jobs.names import lease_key
 from embedq_jobs.queue import EXPIRES_MS
 from embedq_store import ChunkMark, DeadLetter, Store, Target, Write
@@ -41,6 +42,9 @@ AFTER_SECONDS: Final = 0.2
 STORE_SECONDS: Final = 5.0
 BUG_SECONDS: Final = 30.0
 
+# How long jobs get to commit and to be handed back when the worker stops, whatever the grace.
+COMMIT_SECONDS: Final = 5.0
+
 RECONNECT_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -51,7 +55,16 @@ class ChunkWorker(Worker):
     other; here one request tells which are free and what they weigh, and only those that fit are started.
     """
 
-    def __init__(self, queue: Queue, runner: ModelRunner, settings: Settings, **options: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        queue: Queue,
+        runner: ModelRunner,
+        settings: Settings,
+        *,
+        lease_seconds: float,
+        lost: Callable[[str], Awaitable[None]],
+        **options: Any,  # noqa: ANN401 - whatever arq's worker takes
+    ) -> None:
         super().__init__(
             queue_name=queue.names.queue(runner.model.model_id),
             redis_pool=queue.redis,
@@ -70,7 +83,8 @@ class ChunkWorker(Worker):
             **options,
         )
         # The lease that a job gets when it is picked up; arq would derive it from the job timeout.
-        self.in_progress_timeout_s = LEASE_SECONDS
+        self.in_progress_timeout_s = lease_seconds
+        self._lost = lost
         self._names = queue.names
         self._runner = runner
         self._max_bytes = settings.inflight_bytes
@@ -87,18 +101,11 @@ class ChunkWorker(Worker):
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """Start those of `job_ids` that are free and fit."""
-        running = {job for job in self._sizes if job in self.tasks}
-        self._sizes = {job: self._sizes[job] for job in running}
-        fresh = [job for job in (name.decode() for name in job_ids) if job not in running][:MAX_JOBS]
-        if not fresh:
+        in_hand = {job for job, task in self.tasks.items() if not task.done()}
+        self._sizes = {job: size for job, size in self._sizes.items() if job in in_hand}
+        waiting = await self._free([job for job in (name.decode() for name in job_ids) if job not in self.tasks])
+        if not waiting:
             return
-        async with self.pool.pipeline(transaction=False) as pipe:
-            pipe.mget([lease_key(job) for job in fresh])
-            pipe.hmget(self._names.load(self._runner.model.model_id), fresh)
-            leases, sizes = await pipe.execute()
-        waiting = [
-            (job, parse_size(size)) for job, lease, size in zip(fresh, leases, sizes, strict=True) if lease is None
-        ]
         taken = admit(
             waiting,
             self._sizes.values(),
@@ -110,6 +117,27 @@ class ChunkWorker(Worker):
         for job in taken:
             if job in self.tasks:
                 self.tasks[job].add_done_callback(lambda _: self._done.set())
+
+    async def _free(self, jobs: list[str]) -> list[tuple[str, JobSize]]:
+        """The first of `jobs` that no other worker has in hand, as many as may be started, and what they weigh."""
+        free: list[tuple[str, JobSize]] = []
+        for start in range(0, len(jobs), MAX_JOBS):
+            some = jobs[start : start + MAX_JOBS]
+            async with self.pool.pipeline(transaction=False) as pipe:
+                pipe.mget([lease_key(job) for job in some])
+                pipe.hmget(self._names.load(self._runner.model.model_id), some)
+                leases, sizes = await pipe.execute()
+            free.extend(
+                (job, parse_size(size)) for job, lease, size in zip(some, leases, sizes, strict=True) if lease is None
+            )
+            if len(free) >= MAX_JOBS:
+                break
+        return free
+
+    async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
+        """What arq does with a job that it gives up, which here is only one whose payload is gone: say so first."""
+        await self._lost(job_id)
+        await super().finish_failed_job(job_id, result_data)
 
 
 class Lane:
@@ -127,6 +155,8 @@ class Lane:
     ) -> None:
         self.runner = runner
         self.jobs_done = 0
+        self.broken: EmbedqError | None = None
+        """Why there is no point in going on: a database that is corrupt does not mend itself."""
         self._queue = queue
         self._store = store
         self._settings = settings
@@ -152,14 +182,20 @@ class Lane:
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no more jobs, let calls of the model end, hand the rest back. Nothing is lost."""
+        deadline = time.monotonic() + grace_seconds
         self._stopping.set()
         if self._worker is not None:
             self._worker.allow_pick_jobs = False
         await self.runner.stop(grace_seconds)
+        # What the model has returned is still to be committed.
+        left = max(deadline - time.monotonic(), COMMIT_SECONDS)
         if self._worker is not None:
-            await _settle(self._worker, grace_seconds)
+            await _settle(self._worker, left)
         if self._task is not None:
             await cancel([self._task])
+        # A poll that was going on may have started some more.
+        if self._worker is not None:
+            await _settle(self._worker, COMMIT_SECONDS)
 
     async def _supervise(self, worker_id: str) -> None:
         """Run arq's worker; when Redis goes away, say so once, and come back when it does."""
@@ -189,6 +225,8 @@ class Lane:
             self._queue,
             self.runner,
             self._settings,
+            lease_seconds=self._leases.seconds,
+            lost=self._lost,
             functions=[
                 func(self._embed_chunk, name=EMBED_CHUNK),
                 func(self._bury_chunk, name=BURY_CHUNK),
@@ -197,16 +235,28 @@ class Lane:
         )
 
     async def _embed_chunk(self, ctx: dict[Any, Any], payload: object) -> None:
-        """Arq's job. It ends well, or with Retry: anything else would make arq drop the job."""
+        """Arq's job for a chunk."""
         job = str(ctx["job_id"])
+        await self._kept(job, self._embed(job, payload))
+
+    async def _bury_chunk(self, ctx: dict[Any, Any], raw: bytes, problem: str) -> None:
+        """Arq's job for a payload that is none of ours."""
+        job = str(ctx["job_id"])
+        await self._kept(job, self._bury(job, raw, problem))
+
+    async def _kept(self, job: str, work: Awaitable[None]) -> None:
+        """Do `work` under the lease of `job`. It ends well, or with Retry: anything else would make arq drop it."""
         with self._leases.held(job):
             try:
-                await self._embed(job, payload)
+                await work
             except Stopping:
                 raise Retry from None
             except TransientFailure as error:
                 _log.warning("%s: giving %s back for %.0f s: %s", self.model_id, job, error.seconds, error)
                 raise Retry(defer=error.seconds) from error
+            except DatabaseUnusable as error:
+                self.broken = error
+                raise Retry(defer=STORE_SECONDS) from error
             except EmbedqError as error:
                 _log.warning("%s: %s; trying again in %.0f s", job, error, STORE_SECONDS)
                 raise Retry(defer=STORE_SECONDS) from error
@@ -219,6 +269,10 @@ class Lane:
     async def _embed(self, job: str, payload: object) -> None:
         try:
             chunk = decode_chunk(payload)
+            if (job_id(chunk.run, chunk.number), chunk.model_id) != (job, self.model_id):
+                raise ChunkUndecodable(  # noqa: TRY301 - buried like one that can't be read
+                    f"the chunk is number {chunk.number} of run {chunk.run!r} for {chunk.model_id!r}: not this job's"
+                )
         except ChunkUndecodable as error:
             await self._bury(job, payload if isinstance(payload, bytes) else b"", str(error))
             return
@@ -244,24 +298,22 @@ class Lane:
         with contextlib.suppress(QueueError):
             await self._queue.runs.progress(run, number, counts)
 
-    async def _bury_chunk(self, ctx: dict[Any, Any], raw: bytes, problem: str) -> None:
-        """Arq's job for a payload that is none of ours."""
-        job = str(ctx["job_id"])
-        with self._leases.held(job):
-            try:
-                await self._bury(job, raw, problem)
-            except EmbedqError as error:
-                raise Retry(defer=STORE_SECONDS) from error
+    async def _lost(self, job: str) -> None:
+        """A payload is gone that nobody has worked off: Redis has evicted it, or somebody has deleted it."""
+        run, number = parse_job_id(job)
+        if not await self._queue.runs.done(run, [number]):
+            await self._bury(job, None, "Redis has lost the chunk (see its maxmemory-policy): submit its source again")
 
-    async def _bury(self, job: str, raw: bytes, problem: str) -> None:
+    async def _bury(self, job: str, raw: bytes | None, problem: str) -> None:
         """Keep what can't be read among the dead letters, byte for byte."""
         run, number = parse_job_id(job)
-        size = parse_size(
-            await cast(
-                "Awaitable[bytes | None]",
-                self._queue.redis.hget(self._queue.names.load(self.model_id), job),
+        with translated(self._queue.where):
+            size = parse_size(
+                await cast(
+                    "Awaitable[bytes | None]",
+                    self._queue.redis.hget(self._queue.names.load(self.model_id), job),
+                )
             )
-        )
         counts = Counts(failed=1 if size is UNKNOWN else size.items)
         letter = DeadLetter(
             run=run,
@@ -271,7 +323,7 @@ class Lane:
             content=raw,
             metadata=None,
             model=self.model_id,
-            error=ChunkUndecodable.__name__,
+            error=ChunkUndecodable.__name__ if raw is not None else ChunkLost.__name__,
             message=problem,
             attempts=1,
             died=time.time(),
@@ -291,6 +343,7 @@ async def _settle(worker: Worker, grace_seconds: float | None) -> None:
     await cancel(tasks)
 
 
-def quiet_arq(level: int = logging.WARNING) -> None:
-    """Keep arq's own log lines to what matters: at INFO they hold the beginning of every payload."""
-    logging.getLogger("arq").setLevel(level)
+def quiet_libraries(level: int = logging.WARNING) -> None:
+    """Keep the log lines of libraries to what matters: those of arq and aiosqlite hold payloads and contents."""
+    for name in ("arq", "aiosqlite"):
+        logging.getLogger(name).setLevel(level)

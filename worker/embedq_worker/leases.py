@@ -15,15 +15,16 @@ from arq.connections import ArqRedis
 from embedq_jobs.names import lease_key
 
 LEASE_SECONDS: Final = 15
-RENEW_SECONDS: Final = 5
+RENEWALS: Final = 3
 
 _log = logging.getLogger("embedq.worker")
 
 
 class Leases:
-    """The leases of one process, renewed together."""
+    """The leases of one process, renewed together, some times in the `seconds` that each is good for."""
 
-    def __init__(self, redis_pool: ArqRedis) -> None:
+    def __init__(self, redis_pool: ArqRedis, seconds: float = LEASE_SECONDS) -> None:
+        self.seconds = seconds
         self._redis = redis_pool
         self._held: set[str] = set()
 
@@ -38,10 +39,13 @@ class Leases:
 
     async def renew_forever(self) -> None:
         """Renew all leases every few seconds. A Redis that is away is no reason to stop."""
+        pause = self.seconds / RENEWALS
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(pause)
+            # A reply that is late on one connection may come at once on another.
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
-                await self.renew()
+                async with asyncio.timeout(pause):
+                    await self.renew()
 
     async def renew(self) -> None:
         """Renew the leases that are held now."""
@@ -50,5 +54,5 @@ class Leases:
         async with self._redis.pipeline(transaction=False) as pipe:
             for job in self._held:
                 # SET and not EXPIRE: a Redis that came back without its last second has lost the key itself.
-                pipe.psetex(lease_key(job), LEASE_SECONDS * 1000, b"1")
+                pipe.psetex(lease_key(job), int(self.seconds * 1000), b"1")
             await pipe.execute()

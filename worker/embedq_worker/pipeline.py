@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from embedq_core.counts import Counts
-from embedq_core.errors import BadVectors, ModelMismatch, StoreError, UnsupportedContent
+from embedq_core.errors import BadVectors, DatabaseUnusable, ModelMismatch, StoreError, UnsupportedContent
 from embedq_core.vectors import STORED_DTYPE
 from embedq_jobs import Chunk
 from embedq_store import ChunkMark, DeadLetter, Incoming, Plan, Row, Store, Target, Write, decide
@@ -66,6 +66,7 @@ class _Processing:
         self._target = Target(chunk.collection, chunk.model_id)
         self._pending = _Pending()
         self._before = Counts()
+        self._stored_before = 0
         self._dimension: int | None = None
 
     async def run(self) -> Counts:
@@ -76,23 +77,17 @@ class _Processing:
                 return self._before
         remaining = await self._fit(Incoming.of(self._chunk.items), begun=mark is not None)
         self._dimension = await self._store.dimension(self._chunk.collection)
-        try:
-            while True:
-                remaining = await self._round(remaining)
-                if not remaining:
-                    return self._before
-        except StoreError:
-            raise
-        except BaseException:
-            # What has been paid for is kept, whatever ends us.
-            await asyncio.shield(self._flush(finished=False))
-            raise
+        while True:
+            remaining = await self._round(remaining)
+            if not remaining:
+                return self._before
 
     async def _fit(self, incoming: list[Incoming], *, begun: bool) -> list[Incoming]:
         """Those that the collection and the model can take; the others are dead, some from an earlier attempt."""
         if begun:
             dead = await self._store.dead_ids(self._chunk.run, self._chunk.number)
             incoming = [entry for entry in incoming if entry.item.id not in dead]
+            self._stored_before = self._before.done - (len(self._chunk.items) - len(incoming))
         found = await self._store.find_collection(self._chunk.collection)
         if found is not None and found.model_id != self._chunk.model_id:
             message = f"the collection {found.name!r} was embedded with {found.model_id}, not {self._chunk.model_id}"
@@ -110,33 +105,33 @@ class _Processing:
 
     async def _round(self, incoming: list[Incoming]) -> list[Incoming]:
         """Do what can be done now; return what waits for a text that another chunk is having embedded."""
-        known = await self._store.known(self._chunk.collection, incoming)
-        plan = decide(incoming, known, store=self._chunk.store)
-        self._keep_known(plan, incoming)
-        mine = {}
-        waiting: list[Incoming] = []
-        theirs: list[asyncio.Event] = []
         with self._claims.claiming(self._chunk.collection) as claim:
-            for key, owners in plan.inputs.items():
-                other = claim(key)
-                if other is None:
-                    mine[key] = owners
-                else:
-                    theirs.append(other)
-                    waiting.extend(incoming[index] for index in owners)
-            await self._embed([*mine.values()], incoming)
-            # Claims end with this block: by then the rows must be where others look.
-            await self._flush(finished=not waiting)
-        for event in theirs:
+            known = await self._store.known(self._chunk.collection, incoming)
+            plan = decide(incoming, known, store=self._chunk.store)
+            self._keep_known(plan, incoming)
+            theirs = claim(plan.inputs)
+            mine = [owners for key, owners in plan.inputs.items() if key not in theirs]
+            # Claims end with this block: by then the rows must be where others look, whatever ends us.
+            try:
+                await self._embed(mine, incoming)
+            except StoreError:
+                raise
+            except BaseException:
+                await asyncio.shield(self._flush(finished=False))
+                raise
+            await self._flush(finished=not theirs)
+        for event in theirs.values():
             await event.wait()
-        return waiting
+        return [incoming[index] for key in theirs for index in plan.inputs[key]]
 
     def _keep_known(self, plan: Plan, incoming: list[Incoming]) -> None:
         pending = self._pending
         pending.updates.extend(incoming[index] for index in plan.updates)
         pending.rows.extend(Row(*incoming[index], vector) for index, vector in plan.reused)
+        # What an earlier attempt at this chunk has stored, and counted, is found unchanged now.
+        again, self._stored_before = self._stored_before, 0
         pending.counts += Counts(
-            unchanged=len(plan.unchanged) + len(plan.superseded),
+            unchanged=len(plan.unchanged) + len(plan.superseded) - again,
             reused=len(plan.reused),
             updated=len(plan.updates),
         )
@@ -146,10 +141,11 @@ class _Processing:
         if not owners:
             return
         contents = [incoming[group[0]].item.content for group in owners]
-        async for piece in self._runner.embed(contents):
-            self._take(piece, owners, incoming)
-            if time.monotonic() - self._pending.written > FLUSH_SECONDS:
-                await self._flush(finished=False)
+        async with contextlib.aclosing(self._runner.embed(contents)) as pieces:
+            async for piece in pieces:
+                self._take(piece, owners, incoming)
+                if time.monotonic() - self._pending.written > FLUSH_SECONDS:
+                    await self._flush(finished=False)
 
     def _take(self, piece: Piece, owners: list[list[int]], incoming: list[Incoming]) -> None:
         faults = piece.faults
@@ -201,9 +197,7 @@ class _Processing:
     async def _flush(self, *, finished: bool) -> Counts:
         """Commit what is pending, with the mark that says how far the chunk has come."""
         pending, self._pending = self._pending, _Pending()
-        counts = self._before + pending.counts
-        if finished:
-            counts = _without_surplus(counts, len(self._chunk.items))
+        counts = _nowhere_negative(self._before + pending.counts)
         mark = ChunkMark(self._chunk.run, self._chunk.number, counts, finished)
         try:
             await self._write(Write(self._target, pending.rows, pending.updates, self._chunk.store, pending.dead, mark))
@@ -223,7 +217,7 @@ class _Processing:
         while True:
             try:
                 await self._store.write(write)
-            except (BadVectors, ModelMismatch):
+            except (BadVectors, ModelMismatch, DatabaseUnusable):
                 raise
             except StoreError as error:
                 if self._runner.stopping.is_set():
@@ -240,17 +234,24 @@ class _Processing:
         keep: list[Row] = []
         self._pending = pending
         rows, pending.rows = pending.rows, keep
+        counted: set[bytes] = set()
         for row in rows:
             if isinstance(error, BadVectors) and len(row.vector) // 4 == self._dimension:
                 keep.append(row)
             else:
                 self._bury(Incoming(row.item, row.digest), Fault(type(error).__name__, str(error), 1))
-                pending.counts += Counts(embedded=-1)
+                # Of those with equal contents, the first was embedded and the others were copied.
+                pending.counts += Counts(reused=-1) if row.digest in counted else Counts(embedded=-1)
+                counted.add(row.digest)
         if isinstance(error, ModelMismatch):
             pending.updates = []
         return await self._flush(finished=finished)
 
 
-def _without_surplus(counts: Counts, items: int) -> Counts:
-    """The counts of a chunk, begun once before: what was written then was found, unchanged, this time."""
-    return counts + Counts(unchanged=-min(max(counts.done - items, 0), counts.unchanged))
+def _nowhere_negative(counts: Counts) -> Counts:
+    """The counts of a chunk that was begun before, where another has since changed what was stored then: such
+    items were embedded twice, and are counted once.
+    """
+    short = max(-counts.unchanged, 0)
+    embedded = min(short, counts.embedded)
+    return counts + Counts(unchanged=short, embedded=-embedded, reused=embedded - short)

@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
 from embedq_core.errors import BadVectors
 from embedq_core.model import Model, embed_checked
-from embedq_core.vectors import Matrix
+from embedq_core.vectors import CheckedRows, Matrix
 from embedq_worker.batcher import Batcher, Request, Slice
 from embedq_worker.failures import Bisect, Bury, GiveBack, TryAgain, after_failure
 
@@ -63,14 +63,16 @@ class _Pending(Request):
 
 
 class ModelRunner:
-    """One model in one process: its batcher, its threads, its speed."""
+    """One model in one process: its batcher, its threads, its speed. `sleep` waits before a call is repeated."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
         self.model = model
+        self._sleep = sleep
         self._batcher = Batcher(model.batch_size)
         self._slots = max(1, int(getattr(model, "concurrency", 1) or 1))
         self._threads = ThreadPoolExecutor(self._slots, thread_name_prefix=f"embedq-{model.model_id}")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pausing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self.stopping = asyncio.Event()
         self.items_per_second = 0.0
@@ -80,11 +82,11 @@ class ModelRunner:
         """Whether a call of the model is going on."""
         return bool(self._tasks)
 
-    async def embed(self, contents: Sequence[str | bytes]) -> AsyncIterator[Piece]:
+    async def embed(self, contents: Sequence[str | bytes]) -> AsyncGenerator[Piece, None]:
         """Embed `contents`, in batches shared with others; results come as they are ready, in any order.
 
         Raises TransientFailure when the model can't be reached and Stopping when the worker is to end; what
-        came before stays good.
+        came before stays good. Close it (`contextlib.aclosing`): what nobody waits for is not embedded.
         """
         if self.stopping.is_set():
             raise Stopping
@@ -92,22 +94,33 @@ class ModelRunner:
         self._batcher.add(pending, time.monotonic())
         self._dispatch()
         missing = len(contents)
-        while missing:
-            result = await pending.results.get()
-            if isinstance(result, BaseException):
-                raise result
-            missing -= len(result.matrix)
-            yield result
+        try:
+            while missing:
+                result = await pending.results.get()
+                if isinstance(result, BaseException):
+                    raise result
+                missing -= len(result.matrix)
+                yield result
+        finally:
+            self._batcher.remove(pending)
 
     async def stop(self, grace_seconds: float) -> None:
         """Start no more batches; give calls that are going on `grace_seconds` to end."""
         self.stopping.set()
         if self._timer is not None:
             self._timer.cancel()
-        for request in self._batcher.clear():
-            _answer(request, Stopping())
+        waiting = self._batcher.clear()
+        begun = [request for request in waiting if request.taken]
+        for request in waiting:
+            if not request.taken:
+                _answer(request, Stopping())
+        for task in self._pausing:
+            task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_seconds)
+        # Not before: what the calls that were going on have returned comes first, and is kept.
+        for request in begun:
+            _answer(request, Stopping())
         for task in self._tasks:
             task.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -143,6 +156,9 @@ class ModelRunner:
     async def _run(self, batch: list[Slice]) -> None:
         try:
             await self._embed(batch)
+        except Stopping as stopping:
+            for piece in batch:
+                _answer(piece.request, stopping)
         except BaseException as error:
             for piece in batch:
                 _answer(piece.request, error if isinstance(error, Exception) else Stopping())
@@ -154,38 +170,45 @@ class ModelRunner:
         attempt = 0
         while True:
             attempt += 1
+            if self.stopping.is_set() and (attempts_before or attempt > 1):
+                raise Stopping
             began = time.monotonic()
-            try:
-                checked = await asyncio.get_running_loop().run_in_executor(
-                    self._threads, embed_checked, self.model, contents
-                )
-            except Exception as error:
-                decision = after_failure(error, len(contents), attempt)
-                match decision:
-                    case TryAgain(seconds):
-                        _log.warning("%s: %s; trying again in %.1f s", self.model.model_id, _brief(error), seconds)
-                        await asyncio.sleep(seconds)
-                    case GiveBack(seconds):
-                        for piece in batch:
-                            _answer(piece.request, TransientFailure(error, seconds))
-                        return
-                    case Bisect():
-                        self._count_call(batch)
-                        for half in _halves(batch):
-                            await self._embed(half, attempts_before + 1)
-                        return
-                    case Bury():
-                        fault = Fault(type(error).__name__, _brief(error), attempts_before + 1)
-                        self._hand_out(batch, _zeros(len(contents)), dict.fromkeys(range(len(contents)), fault))
-                        return
-            else:
+            outcome = await asyncio.get_running_loop().run_in_executor(self._threads, _call, self.model, contents)
+            if isinstance(outcome, CheckedRows):
                 self._measure(len(contents), time.monotonic() - began)
                 faults = {
                     index: Fault(BadVectors.__name__, message, attempts_before + 1)
-                    for index, message in checked.faults.items()
+                    for index, message in outcome.faults.items()
                 }
-                self._hand_out(batch, checked.matrix, faults)
+                self._hand_out(batch, outcome.matrix, faults)
                 return
+            match after_failure(outcome, len(contents), attempt):
+                case TryAgain(seconds):
+                    _log.warning("%s: %s; trying again in %.1f s", self.model.model_id, _brief(outcome), seconds)
+                    await self._pause(seconds)
+                case GiveBack(seconds):
+                    for piece in batch:
+                        _answer(piece.request, TransientFailure(outcome, seconds))
+                    return
+                case Bisect():
+                    self._count_call(batch)
+                    for half in _halves(batch):
+                        await self._embed(half, attempts_before + 1)
+                    return
+                case Bury():
+                    fault = Fault(type(outcome).__name__, _brief(outcome), attempts_before + 1)
+                    self._hand_out(batch, _zeros(len(contents)), dict.fromkeys(range(len(contents)), fault))
+                    return
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep; `stop` cuts it short."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker
+        self._pausing.add(task)
+        try:
+            await self._sleep(seconds)
+        finally:
+            self._pausing.discard(task)
 
     def _count_call(self, batch: list[Slice]) -> None:
         first = batch[0]
@@ -203,6 +226,16 @@ class ModelRunner:
         rate = items / max(seconds, 1e-6) * self._slots
         known = self.items_per_second
         self.items_per_second = rate if not known else known + _RATE_WEIGHT * (rate - known)
+
+
+def _call(model: Model, contents: Sequence[str | bytes]) -> CheckedRows | BaseException:
+    """Call the model. Whatever it raises is returned: sys.exit() in a plugin must not end the worker, and of
+    StopIteration and CancelledError asyncio makes something else, or, before Python 3.12, nothing at all.
+    """
+    try:
+        return embed_checked(model, contents)
+    except BaseException as error:
+        return error
 
 
 def _answer(request: Request, result: "Piece | BaseException") -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from embedq_core.errors import UsageError
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural
 from embedq_jobs import open_queue
@@ -80,14 +81,19 @@ def _run_processes(count: int, settings: Settings) -> int:
             break
         for child in [child for child in children if child.poll() is not None]:
             children.remove(child)
-            if child.returncode != 0:
+            if child.returncode == UsageError.exit_code:
+                # Another one would end the same way; it has said why.
+                failed = True
+                stopping.set()
+            elif child.returncode != 0:
                 _log.warning("worker %d ended with %d; starting another", child.pid, child.returncode)
                 time.sleep(RESTART_SECONDS)
                 children.append(_start(arguments))
     for child in children:
         child.send_signal(signal.SIGTERM)
     for child in children:
-        failed = child.wait() != 0 or failed
+        # One that was still starting has died of the signal.
+        failed = child.wait() not in (0, -signal.SIGTERM) or failed
     return int(failed)
 
 

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from signal import SIGINT, SIGTERM
 from typing import Final, cast
 
+import redis.exceptions
+
 from embedq_core.errors import QueueError, UnknownModel
 from embedq_core.settings import Settings
 from embedq_jobs import Queue
+from embedq_jobs.errors import translated
 from embedq_plugins import get_embedding_model
 from embedq_store import Store
 from embedq_worker.cancelling import cancel
 from embedq_worker.claims import Claims
-from embedq_worker.lane import Lane, quiet_arq
-from embedq_worker.leases import Leases
+from embedq_worker.lane import Lane, quiet_libraries
+from embedq_worker.leases import LEASE_SECONDS, Leases
 from embedq_worker.runner import ModelRunner
 
 _log = logging.getLogger("embedq.worker")
@@ -29,6 +32,7 @@ _log = logging.getLogger("embedq.worker")
 LOOK_SECONDS: Final = 0.1
 HEARTBEAT_SECONDS: Final = 5.0
 GRACE_SECONDS: Final = 30.0
+GOODBYE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class ServiceOptions:
     models: tuple[str, ...] = ()
     burst: bool = False
     grace_seconds: float = GRACE_SECONDS
+    lease_seconds: float = LEASE_SECONDS
+    """How long after the death of a worker its chunks are taken over by others, at most."""
 
 
 async def serve(settings: Settings, options: ServiceOptions, queue: Queue, store: Store, stop: asyncio.Event) -> None:
@@ -76,7 +82,7 @@ class _Service:
         self._options = options
         self._queue = queue
         self._store = store
-        self._leases = Leases(queue.redis)
+        self._leases = Leases(queue.redis, options.lease_seconds)
         self._claims = Claims()
         self._lanes: dict[str, Lane] = {}
         self._unserved: set[str] = set()
@@ -84,7 +90,7 @@ class _Service:
         self._id = f"{socket.gethostname()}:{os.getpid()}"
 
     async def run(self, stop: asyncio.Event) -> None:
-        quiet_arq()
+        quiet_libraries()
         wanted = {get_embedding_model(name).model_id for name in self._options.models}
         renewing = asyncio.create_task(self._leases.renew_forever(), name="embedq-leases")
         beating = asyncio.create_task(self._beat_forever(), name="embedq-heartbeat")
@@ -93,12 +99,16 @@ class _Service:
         finally:
             await asyncio.gather(*(lane.stop(self._options.grace_seconds) for lane in self._lanes.values()))
             await cancel([renewing, beating])
-            with contextlib.suppress(QueueError, OSError):
-                await asyncio.wait_for(self._say_goodbye(), 2)
+            with contextlib.suppress(redis.exceptions.RedisError, OSError):
+                async with asyncio.timeout(GOODBYE_SECONDS):
+                    await self._say_goodbye()
 
     async def _serve(self, wanted: set[str], stop: asyncio.Event) -> None:
         looked = False
         while not stop.is_set():
+            for lane in self._lanes.values():
+                if lane.broken is not None:
+                    raise lane.broken
             try:
                 await self._open_lanes(wanted)
                 looked = True
@@ -119,6 +129,8 @@ class _Service:
                 continue
             try:
                 model = await asyncio.to_thread(get_embedding_model, model_id)
+                if model.model_id != model_id:
+                    raise UnknownModel(f"here this is another name of {model.model_id}")  # noqa: TRY301
             except UnknownModel as error:
                 if model_id not in self._unserved:
                     self._unserved.add(model_id)
@@ -138,7 +150,8 @@ class _Service:
 
     async def _all_empty(self) -> bool:
         for lane in self._lanes.values():
-            jobs = await self._queue.redis.zcard(self._queue.names.queue(lane.model_id))
+            with translated(self._queue.where):
+                jobs = await self._queue.redis.zcard(self._queue.names.queue(lane.model_id))
             if jobs or lane.jobs_in_hand:
                 return False
         return True

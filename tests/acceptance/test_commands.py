@@ -1,0 +1,386 @@
+"""The other commands, each through the real program."""
+
+import base64
+import json
+import signal
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedq_core.vectors import decode
+from support.command_line import CommandLine
+from support.models import vector_of
+
+
+def submit(embedq: CommandLine, rows: str, *options: str, collection: str = "docs") -> str:
+    """Submit CSV rows; the id of the run."""
+    return embedq("submit", collection, "-", *options, input="id,content\n" + rows).out.strip()
+
+
+@pytest.fixture
+def docs(embedq: CommandLine) -> CommandLine:
+    """A collection of three."""
+    rows = "id,content\na/1,first text\na/2,second text\nb/1,third text\n"
+    embedq("ingest", "docs", "-", "-m", "recording", input=rows)
+    return embedq
+
+
+# --- submit, worker, runs
+
+
+def test_submit_prints_the_run_and_a_worker_does_it_later(embedq: CommandLine) -> None:
+    result = embedq("submit", "docs", "-", "-m", "recording", input="id,content\na,one\nb,two\n")
+    run = result.out.strip()
+    assert "queued 2 items for docs (recording)" in result.err
+    assert json.loads(embedq("runs", "show", run, "--json").out)["state"] == "queued"
+    embedq("worker", "--burst")
+    shown = json.loads(embedq("runs", "show", run, "--json").out)
+    assert (shown["state"], shown["done"], shown["embedded"]) == ("complete", 2, 2)
+
+
+def test_two_hundred_single_items_make_few_calls(embedq: CommandLine, redis_url: str) -> None:
+    environment = {"EMBEDQ_REDIS_URL": redis_url, "EMBEDQ_CHUNK_ITEMS": "1"}
+    rows = "id,content\n" + "".join(f"{number},text {number}\n" for number in range(200))
+    embedq("submit", "docs", "-", "-m", "recording-32", input=rows, environment=environment)
+    embedq("worker", "--burst", environment=environment)
+    assert sum(embedq.batch_sizes) == 200
+    assert len(embedq.batch_sizes) <= 10
+
+
+def test_submit_can_wait_while_a_worker_works(embedq: CommandLine) -> None:
+    worker = embedq.start("worker")
+    try:
+        result = embedq("submit", "docs", "-", "-m", "poisoned", "--wait", input="id,content\na,one\n")
+        assert "docs: 1 item in" in result.out
+        rows = "id,content\nb,two\np,poison\n"
+        result = embedq("submit", "docs", "-", "--wait", "--json", input=rows, exit_code=1)
+        assert json.loads(result.out)["dead"] == 1
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        _, log = worker.communicate(timeout=20)
+    assert worker.returncode == 0
+    assert "serving poisoned" in log
+    assert "Traceback" not in log
+    assert "two" not in log
+
+
+def test_several_worker_processes_share_the_work(embedq: CommandLine) -> None:
+    rows = "".join(f"{number},text {number}\n" for number in range(300))
+    submit(embedq, rows, "-m", "recording-10")
+    embedq("worker", "--burst", "--processes", "2")
+    assert sum(embedq.batch_sizes) == 300
+    assert json.loads(embedq("runs", "--json").out)[0]["state"] == "complete"
+
+
+def test_a_worker_may_serve_one_model_only(embedq: CommandLine) -> None:
+    submit(embedq, "a,one\n", "-m", "recording", collection="first")
+    submit(embedq, "b,two\n", "-m", "recording-10", collection="second")
+    embedq("worker", "--burst", "-m", "rec")
+    states = {run["collection"]: run["state"] for run in json.loads(embedq("runs", "list", "--json").out)}
+    assert states == {"first": "complete", "second": "queued"}
+
+
+def test_a_worker_for_an_unknown_model_says_so(embedq: CommandLine) -> None:
+    result = embedq("worker", "--burst", "-m", "recordin", exit_code=2)
+    assert "there is no model 'recordin'" in result.err
+
+
+def test_a_shared_queue_knows_the_model_of_a_collection_without_the_database(
+    embedq: CommandLine, redis_url: str, tmp_path: Path
+) -> None:
+    shared = {"EMBEDQ_REDIS_URL": redis_url}
+    embedq("submit", "docs", "-", "-m", "rec", input="id,content\na,one\n", environment=shared)
+    elsewhere = {**shared, "EMBEDQ_DATABASE": str(tmp_path / "elsewhere.db")}
+    result = embedq("submit", "docs", "-", "--json", input="id,content\nb,two\n", environment=elsewhere)
+    assert json.loads(result.out)["model"] == "recording"
+    embedq("submit", "docs", "-", "-m", "prepared", input="id,content\nb,two\n", environment=elsewhere, exit_code=2)
+
+
+def test_runs_wait_ends_when_the_run_does(embedq: CommandLine) -> None:
+    run = submit(embedq, "a,one\n", "-m", "slow")
+    waiting = embedq.start("runs", "wait", run)
+    embedq("worker", "--burst")
+    out, _ = waiting.communicate(timeout=20)
+    assert waiting.returncode == 0
+    assert "complete" in out
+
+
+def test_an_unknown_run_is_answered_with_close_ones(embedq: CommandLine) -> None:
+    run = submit(embedq, "a,one\n", "-m", "recording")
+    result = embedq("runs", "show", run[:-1] + "?", exit_code=2)
+    assert f"Did you mean {run!r}?" in result.err
+
+
+def test_an_interrupted_submission_says_so(embedq: CommandLine) -> None:
+    rows = embedq.directory / "rows.csv"
+    rows.write_text("id,content\n" + "".join(f"{number},text {number}\n" for number in range(100)))
+    small = {"EMBEDQ_QUEUE_BYTES": "1", "EMBEDQ_CHUNK_ITEMS": "10"}
+    process = embedq.start("submit", "docs", rows, "-m", "recording", environment=small)
+    status: dict[str, Any] = {"queues": []}
+    while not status["queues"]:
+        assert process.poll() is None
+        status = json.loads(embedq("status", "--json").out)
+    # The first chunk fills the queue, and nobody empties it: the producer holds back.
+    assert status["queues"][0]["jobs"] == 1
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "interrupted: what was queued stays queued" in errors
+    embedq("worker", "--burst")
+    assert json.loads(embedq("runs", "--json").out)[0]["state"] == "interrupted"
+    assert sum(embedq.batch_sizes) == 10
+
+
+# --- status
+
+
+def test_status_shows_queue_runs_and_dead_letters(embedq: CommandLine) -> None:
+    embedq("ingest", "docs", "-", "-m", "poisoned", input="id,content\na,poison\n", exit_code=1)
+    submit(embedq, "b,two\nc,three\n", "-m", "recording", collection="others")
+    shown = embedq("status").out
+    assert "to do         2 items" in shown
+    assert "'embedq worker' runs one" in shown
+    status = json.loads(embedq("status", "--json").out)
+    assert status["items"] == 2
+    assert {queue["model_id"]: queue["queued"] for queue in status["queues"]} == {"poisoned": 0, "recording": 1}
+    assert status["dead"] == [{"collection": "docs", "error": "ValueError", "letters": 1}]
+    assert [run["state"] for run in status["runs"]] == ["queued", "complete"]
+
+
+def test_status_before_anything_makes_nothing(embedq: CommandLine) -> None:
+    assert "workers       none" in embedq("status").out
+    assert list(embedq.directory.iterdir()) == []
+
+
+# --- similar
+
+
+def test_similar_by_text_file_and_id(docs: CommandLine) -> None:
+    by_text = [json.loads(line) for line in docs("similar", "docs", "-c", "first text").out.splitlines()]
+    assert by_text[0]["id"] == "a/1"
+    assert by_text[0]["score"] == pytest.approx(1)
+    (docs.directory / "query.txt").write_text("second text")
+    assert json.loads(docs("similar", "docs", "-i", "query.txt", "-n", "1").out)["id"] == "a/2"
+    assert json.loads(docs("similar", "docs", "-i", "-", "-n", "1", input="third text").out)["id"] == "b/1"
+    by_id = [json.loads(line)["id"] for line in docs("similar", "docs", "a/1").out.splitlines()]
+    assert sorted(by_id) == ["a/2", "b/1"]
+
+
+def test_similar_within_a_prefix(docs: CommandLine) -> None:
+    found = docs("similar", "docs", "-c", "third text", "--prefix", "a/").out.splitlines()
+    assert {json.loads(line)["id"] for line in found} == {"a/1", "a/2"}
+
+
+def test_similar_as_text_to_read(docs: CommandLine) -> None:
+    assert docs("similar", "docs", "-c", "first text", "-n", "1", "--plain").out == "a/1 (1.0000)\n\n  first text\n\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("a/1", "-c", "x"), ("-c", ""), ("-i", "missing.txt"), ("a/1", "--binary")])
+def test_similar_refuses_what_makes_no_sense(docs: CommandLine, arguments: tuple[str, ...]) -> None:
+    result = docs("similar", "docs", *arguments, exit_code=2)
+    assert result.err.startswith("embedq: ")
+    assert result.out == ""
+
+
+def test_similar_without_a_database_says_so(embedq: CommandLine) -> None:
+    assert "there is no such database" in embedq("similar", "docs", "-c", "x", exit_code=1).err
+    assert not embedq.database.exists()
+
+
+# --- embed
+
+
+def test_embed_prints_a_vector_in_every_form(embedq: CommandLine) -> None:
+    vector = vector_of("one")
+    arguments = ("embed", "-m", "rec", "-c", "one", "-f")
+    assert json.loads(embedq("embed", "-m", "rec", "-c", "one").out) == vector
+    assert json.loads(embedq(*arguments, "json").out) == vector
+    assert list(decode(bytes.fromhex(embedq(*arguments, "hex").out.strip()))) == vector
+    assert list(decode(base64.b64decode(embedq(*arguments, "base64").out))) == vector
+    blob = subprocess.run(
+        embedq.command(*arguments, "blob"),
+        env=embedq.environment,
+        cwd=embedq.directory,
+        capture_output=True,
+        check=True,
+    )
+    assert list(decode(blob.stdout)) == vector
+    assert json.loads(embedq("embed", "-m", "rec", "-i", "-", input="one").out) == vector
+
+
+def test_embed_keeps_a_value_in_a_collection(embedq: CommandLine) -> None:
+    result = embedq("embed", "docs", "one", "-c", "some text", "-m", "recording", "--metadata", '{"by": "me"}')
+    assert result.out == ""
+    found = json.loads(embedq("similar", "docs", "-c", "some text").out)
+    assert (found["id"], found["content"], found["metadata"]) == ("one", "some text", {"by": "me"})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("docs", "-c", "x"),
+        ("docs", "a", "-c", "x", "--metadata", "[1]"),
+        ("docs", "a", "-c", "x", "--metadata", "{"),
+        ("-c", "x", "-i", "y"),
+        ("-c", "x", "--metadata", "{}"),
+        ("-i", "missing.txt"),
+        ("-c", ""),
+        ("-c", "x", "-m", "nobody"),
+    ],
+)
+def test_embed_refuses_what_makes_no_sense(embedq: CommandLine, arguments: tuple[str, ...]) -> None:
+    result = embedq("embed", *arguments, exit_code=2)
+    assert len(result.err.splitlines()) == 1
+    assert result.err.startswith("embedq: ")
+
+
+# --- collections, models, dead
+
+
+def test_collections_are_listed_shown_and_deleted(docs: CommandLine) -> None:
+    assert json.loads(docs("collections", "list", "--json").out) == [
+        {"name": "docs", "model": "recording", "entries": 3}
+    ]
+    assert docs("collections").out.splitlines()[1].split() == ["docs", "recording", "3"]
+    shown = json.loads(docs("collections", "show", "docs", "--json").out)
+    assert (shown["entries"], shown["dimension"], shown["vector_bytes"]) == (3, 8, 3 * 8 * 4)
+    assert docs("collections", "path").out.strip() == str(docs.database)
+    docs("collections", "delete", "docs", input="n\n", exit_code=1)
+    assert json.loads(docs("collections", "list", "--json").out)
+    docs("collections", "delete", "docs", "--yes")
+    assert json.loads(docs("collections", "list", "--json").out) == []
+
+
+def test_deleting_a_collection_that_is_not_there_says_so(docs: CommandLine) -> None:
+    assert "Did you mean 'docs'?" in docs("collections", "delete", "dosc", "--yes", exit_code=2).err
+
+
+def test_lists_are_empty_before_anything(embedq: CommandLine) -> None:
+    assert "no collections yet" in embedq("collections").out
+    assert "no dead letters" in embedq("dead").out
+    assert "no runs yet" in embedq("runs").out
+    assert list(embedq.directory.iterdir()) == []
+
+
+def test_models_are_listed_with_their_aliases(embedq: CommandLine) -> None:
+    models = {model["id"]: model for model in json.loads(embedq("models", "list", "--json").out)}
+    assert models["hashing"]["aliases"] == ["hash"]
+    assert models["either"]["binary"] is True
+    assert models["recording-10"]["batch_size"] == 10
+    assert "hashing" in embedq("models").out
+
+
+def test_the_default_model_is_set_used_and_removed(embedq: CommandLine) -> None:
+    assert "built in" in embedq("models", "default").out
+    assert embedq("models", "default", "rec").out.strip() == "recording"
+    assert embedq("models", "default").out.strip() == "recording"
+    result = embedq("ingest", "docs", "-", "--json", input="id,content\na,one\n")
+    assert json.loads(result.out)["model"] == "recording"
+    embedq("models", "default", "--remove")
+    assert "built in" in embedq("models", "default").out
+    assert "there is no model 'nobody'" in embedq("models", "default", "nobody", exit_code=2).err
+
+
+def test_the_environment_names_the_model_for_new_collections(embedq: CommandLine) -> None:
+    environment = {"EMBEDQ_MODEL": "rec"}
+    result = embedq("ingest", "docs", "-", "--json", input="id,content\na,one\n", environment=environment)
+    assert json.loads(result.out)["model"] == "recording"
+
+
+def test_without_any_model_the_built_in_one_is_used_and_said_to_be_lexical(embedq: CommandLine) -> None:
+    result = embedq("ingest", "docs", "-", "--json", input="id,content\na,one\n")
+    assert json.loads(result.out)["model"] == "hashing"
+    assert "compares words and not meanings" in result.err
+
+
+def test_dead_letters_are_listed_by_collection_run_and_error(embedq: CommandLine) -> None:
+    embedq("ingest", "docs", "-", "-m", "poisoned", input="id,content\na,poison\nb,two\n", exit_code=1)
+    [letter] = json.loads(embedq("dead", "list", "--collection", "docs", "--json").out)
+    assert (letter["id"], letter["content"], letter["model"], letter["error"]) == (
+        "a",
+        "poison",
+        "poisoned",
+        "ValueError",
+    )
+    assert letter["message"] == "this model can't take poison"
+    assert json.loads(embedq("dead", "list", "--run", letter["run"], "--json").out) == [letter]
+    assert json.loads(embedq("dead", "list", "--error", "KeyError", "--json").out) == []
+    assert "this model can't take poison" in embedq("dead").out
+
+
+# --- the program itself
+
+
+def test_help_names_every_command(embedq: CommandLine) -> None:
+    shown = embedq("--help").out
+    names = [
+        "ingest",
+        "submit",
+        "worker",
+        "status",
+        "similar",
+        "embed",
+        "collections",
+        "models",
+        "runs",
+        "dead",
+        "demo",
+    ]
+    assert [name for name in names if name not in shown] == []
+
+
+def test_help_loads_no_heavy_library(embedq: CommandLine) -> None:
+    code = (
+        "import sys, runpy\nsys.argv = ['embedq', '--help']\n"
+        "try:\n    runpy.run_module('embedq', run_name='__main__')\n"
+        "except SystemExit:\n    pass\n"
+        "heavy = ('numpy', 'redis', 'arq', 'sqlite3', 'aiosqlite', 'embedq_plugins')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    command = [*embedq.command()[:1], "-c", code]
+    done = subprocess.run(command, env=embedq.environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_version_is_printed(embedq: CommandLine) -> None:
+    from importlib.metadata import version
+
+    assert embedq("--version").out.strip() == version("embedq")
+
+
+def test_a_wrong_setting_is_named(embedq: CommandLine) -> None:
+    result = embedq("status", exit_code=2, environment={"EMBEDQ_QUEUE_BYTES": "many"})
+    assert "EMBEDQ_QUEUE_BYTES" in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+def test_half_a_pair_is_refused(embedq: CommandLine) -> None:
+    result = embedq("ingest", "docs", "--files", ".", exit_code=2)
+    assert "--files needs two values" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ((), "name what to read"),
+        (("x.csv", "--files", ".", "*"), "--files can't be used together"),
+        (("--binary", "x.csv"), "--binary is for --files"),
+        (("--attach", "a", "b.db", "x.csv"), "--attach is for --sql"),
+        (("--files", ".", "*", "--binary", "--encoding", "utf-8"), "--binary and --encoding"),
+        (("a.db", "b.db", "--sql", "SELECT 1"), "--sql takes one database"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    embedq: CommandLine, arguments: tuple[str, ...], problem: str
+) -> None:
+    assert problem in embedq("ingest", "docs", *arguments, exit_code=2).err
+
+
+def test_a_database_of_another_kind_is_left_alone(embedq: CommandLine) -> None:
+    db = sqlite3.connect(embedq.database)
+    db.execute("CREATE TABLE diary (day, text)")
+    db.close()
+    assert json.loads(embedq("collections", "list", "--json").out) == []

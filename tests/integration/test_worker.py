@@ -1,0 +1,413 @@
+"""Workers that are killed, and a Redis that is: nothing is lost, nothing is doubled, the work goes on by itself."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import redis
+
+from embedq_core.counts import Counts
+from embedq_core.settings import Settings, load_settings
+from embedq_jobs import Queue, open_queue
+from embedq_jobs.embedded import find_server
+from embedq_store import Store
+from embedq_worker.service import ServiceOptions, serve
+from support.chunks import RUN, chunk, install, items, submit
+from support.command_line import TESTS
+from support.models import SlowModel
+from support.waiting import Eventually
+
+LEASE_SECONDS = 0.6
+
+# A worker whose model is slow, and writes down what it was given before it answers.
+WORKER = """
+import asyncio, os, sys, time
+from pathlib import Path
+import embedq_worker.pipeline, embedq_worker.service
+from embedq_core.settings import load_settings
+from embedq_jobs import open_queue
+from embedq_store import Store
+from embedq_worker.service import ServiceOptions, serve, stop_on_signals
+from support.models import RecordingModel
+
+log, seconds, lease = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+
+class Slow(RecordingModel):
+    def embed_batch(self, items):
+        batch = list(items)
+        with log.open("a") as file:
+            file.writelines(f"{item}\\n" for item in batch)
+        time.sleep(seconds)
+        return super().embed_batch(batch)
+
+async def main():
+    model = Slow("recording", batch_size=4)
+    embedq_worker.service.get_embedding_model = lambda name: model
+    embedq_worker.pipeline.FLUSH_SECONDS = 0
+    settings, stop = load_settings(), asyncio.Event()
+    with stop_on_signals(stop):
+        async with open_queue(settings) as queue, await Store.open(settings.database) as store:
+            await serve(settings, ServiceOptions(lease_seconds=lease), queue, store, stop)
+
+asyncio.run(main())
+"""
+
+
+class WorkerProcess:
+    """A worker in a process of its own."""
+
+    def __init__(self, settings: Settings, log: Path, seconds: float, lease: float = LEASE_SECONDS) -> None:
+        assert settings.redis_url is not None
+        environment = {
+            **os.environ,
+            "EMBEDQ_DATABASE": str(settings.database),
+            "EMBEDQ_REDIS_URL": str.__str__(settings.redis_url),
+            "PYTHONPATH": str(TESTS),
+        }
+        command = [sys.executable, "-c", WORKER, str(log), str(seconds), str(lease)]
+        self.process = subprocess.Popen(command, env=environment)
+        self._log = log
+
+    @property
+    def inputs(self) -> list[str]:
+        """What the model was given so far."""
+        return self._log.read_text().splitlines() if self._log.exists() else []
+
+
+@contextlib.contextmanager
+def worker_process(
+    settings: Settings, log: Path, seconds: float = 0.05, lease: float = LEASE_SECONDS
+) -> Iterator[WorkerProcess]:
+    worker = WorkerProcess(settings, log, seconds, lease)
+    try:
+        yield worker
+    finally:
+        worker.process.kill()
+        worker.process.wait(10)
+
+
+def stored(database: Path) -> int:
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        try:
+            return int(db.execute("SELECT count(*) FROM embeddings").fetchone()[0])
+        except sqlite3.OperationalError:  # not made yet
+            return 0
+
+
+async def until_complete(queue: Queue, eventually: Eventually) -> None:
+    async def done() -> bool:
+        return (await queue.runs.summary(RUN)).complete
+
+    await eventually(done)
+
+
+# --- workers
+
+
+async def test_the_chunk_of_a_worker_that_was_killed_is_taken_over_and_what_was_committed_is_not_paid_again(
+    settings: Settings, queue: Queue, tmp_path: Path, eventually: Eventually
+) -> None:
+    await submit(queue, chunk(items(40)))
+
+    async def some_are_stored() -> bool:
+        return stored(settings.database) >= 12
+
+    with worker_process(settings, tmp_path / "first") as first:
+        await eventually(some_are_stored)
+        first.process.kill()
+        first.process.wait(10)
+        killed = time.monotonic()
+        committed = stored(settings.database)
+    assert committed < 40
+    assert [load.in_progress for load in await queue.loads()] == [1], "the lease of the dead"
+    with worker_process(settings, tmp_path / "second", seconds=0) as second:
+        await until_complete(queue, eventually)
+        assert time.monotonic() - killed < LEASE_SECONDS + 5
+    assert len(second.inputs) == 40 - committed
+    assert stored(settings.database) == 40
+    counts = (await queue.runs.summary(RUN)).counts
+    assert (counts.embedded, counts.done, counts.unchanged) == (40, 40, 0)
+
+
+async def test_workers_that_are_killed_one_after_the_other_lose_nothing(
+    settings: Settings, queue: Queue, tmp_path: Path, eventually: Eventually
+) -> None:
+    await submit(queue, *(chunk(items(20, first=20 * number), number) for number in range(6)))
+    for round_ in range(3):
+        enough = stored(settings.database) + 12
+
+        async def some_more(enough: int = enough) -> bool:
+            return stored(settings.database) >= enough
+
+        with worker_process(settings, tmp_path / str(round_), seconds=0.02, lease=0.2) as worker:
+            await eventually(some_more)
+            worker.process.kill()
+    with worker_process(settings, tmp_path / "last", seconds=0, lease=0.2):
+        await until_complete(queue, eventually)
+    assert stored(settings.database) == 120
+    counts = (await queue.runs.summary(RUN)).counts
+    assert (counts.done, counts.failed, counts.embedded) == (120, 0, 120)
+    assert [(load.jobs, load.items, load.bytes) for load in await queue.loads()] == [(0, 0, 0)]
+
+
+async def test_two_processes_on_one_queue_pay_for_each_text_once(
+    settings: Settings, queue: Queue, tmp_path: Path, eventually: Eventually
+) -> None:
+    await submit(queue, *(chunk(items(10, first=10 * number), number) for number in range(30)))
+    with (
+        worker_process(settings, tmp_path / "one", seconds=0.002, lease=15) as one,
+        worker_process(settings, tmp_path / "other", seconds=0.002, lease=15) as other,
+    ):
+        await until_complete(queue, eventually)
+    assert sorted([*one.inputs, *other.inputs]) == sorted(str(item.content) for item in items(300))
+    assert stored(settings.database) == 300
+
+
+async def test_sigterm_hands_back_at_once_and_the_process_ends_well(
+    settings: Settings, queue: Queue, tmp_path: Path, eventually: Eventually
+) -> None:
+    await submit(queue, *(chunk(items(20, first=20 * number), number) for number in range(3)))
+    with worker_process(settings, tmp_path / "first", lease=15) as first:
+
+        async def working() -> bool:
+            return len(first.inputs) >= 4
+
+        await eventually(working)
+        first.process.terminate()
+        assert await asyncio.to_thread(first.process.wait, 10) == 0
+    committed = stored(settings.database)
+    assert committed == len(first.inputs), "what was begun has been committed"
+    assert [(load.jobs > 0, load.in_progress) for load in await queue.loads()] == [(True, 0)]
+    with worker_process(settings, tmp_path / "second", seconds=0) as second:
+        await until_complete(queue, eventually)
+    assert len(second.inputs) == 60 - committed
+    assert (await queue.runs.summary(RUN)).counts.embedded == 60
+
+
+# --- Redis
+
+
+class MortalRedis:
+    """A redis-server that can be killed and started again on the same socket and append-only file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = folder / "redis.sock"
+        self.url = f"unix://{quote(str(self.socket))}"
+        self.start()
+
+    def start(self) -> None:
+        command = [find_server(), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)]
+        command += ["--appendonly", "yes", "--save", "", "--logfile", str(self.folder / "log")]
+        self._process = subprocess.Popen(command)
+        deadline = time.monotonic() + 20
+        with redis.Redis(unix_socket_path=str(self.socket)) as client:
+            while True:
+                try:
+                    client.ping()
+                except redis.exceptions.ConnectionError:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                else:
+                    return
+
+    def kill(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(10)
+
+
+@pytest.fixture
+def mortal_redis() -> Iterator[MortalRedis]:
+    with tempfile.TemporaryDirectory(prefix="embedq-test-") as folder:
+        server = MortalRedis(Path(folder))
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+class ServingModel(SlowModel):
+    """Slow enough for things to happen meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__("recording", batch_size=5, seconds=0.01)
+
+    def embed_batch(self, items: Iterable[str | bytes]) -> Iterator[list[float]]:
+        return iter(list(super().embed_batch(items)))
+
+
+async def test_when_redis_is_killed_and_comes_back_the_work_goes_on_by_itself(
+    mortal_redis: MortalRedis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Eventually,
+) -> None:
+    monkeypatch.setattr("embedq_worker.lane.STORE_SECONDS", 0.05)
+    model = ServingModel()
+    install(monkeypatch, model)
+    settings = load_settings(database=tmp_path / "embeddings.db", redis_url=mortal_redis.url)
+    stop = asyncio.Event()
+    async with open_queue(settings) as queue, await Store.open(settings.database) as store:
+        await submit(queue, *(chunk(items(25, first=25 * number), number) for number in range(20)))
+        serving = asyncio.create_task(serve(settings, ServiceOptions(lease_seconds=0.5), queue, store, stop))
+        for enough in (50, 200):
+
+            async def some_more(enough: int = enough) -> bool:
+                return model.inputs >= enough
+
+            await eventually(some_more)
+            mortal_redis.kill()
+            await asyncio.to_thread(mortal_redis.start)
+        await until_complete(queue, eventually)
+        assert not serving.done()
+        stop.set()
+        await serving
+        assert (await queue.runs.summary(RUN)).counts.done == 500
+        assert [(load.jobs, load.items) for load in await queue.loads()] == [(0, 0)]
+    assert model.inputs == 500
+    assert stored(settings.database) == 500
+
+
+async def test_a_worker_says_once_that_redis_is_away_and_waits_for_it(
+    mortal_redis: MortalRedis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Eventually,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    install(monkeypatch, ServingModel())
+    settings = load_settings(database=tmp_path / "embeddings.db", redis_url=mortal_redis.url)
+    stop = asyncio.Event()
+    async with open_queue(settings) as queue, await Store.open(settings.database) as store:
+        await submit(queue, chunk(items(5)))
+        serving = asyncio.create_task(serve(settings, ServiceOptions(), queue, store, stop))
+        await until_complete(queue, eventually)
+        mortal_redis.kill()
+
+        async def said() -> bool:
+            return "waiting for it to come back" in caplog.text
+
+        await eventually(said)
+        await asyncio.to_thread(mortal_redis.start)
+        await submit(queue, chunk(items(5, first=5), run="afterwards"))
+
+        async def done() -> bool:
+            return (await queue.runs.summary("afterwards")).complete
+
+        await eventually(done)
+        stop.set()
+        await serving
+    assert caplog.text.count("waiting for it to come back") == 1
+    assert str(mortal_redis.socket) in caplog.text
+
+
+async def test_a_worker_can_be_stopped_while_redis_is_away(
+    mortal_redis: MortalRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    model = ServingModel()
+    install(monkeypatch, model)
+    settings = load_settings(database=tmp_path / "embeddings.db", redis_url=mortal_redis.url)
+    stop = asyncio.Event()
+    async with open_queue(settings) as queue, await Store.open(settings.database) as store:
+        await submit(queue, chunk(items(100)))
+        serving = asyncio.create_task(serve(settings, ServiceOptions(lease_seconds=0.5), queue, store, stop))
+
+        async def working() -> bool:
+            return model.inputs >= 10
+
+        await eventually(working)
+        mortal_redis.kill()
+        stop.set()
+        async with asyncio.timeout(15):
+            await serving
+    assert stored(settings.database) == model.inputs, "what was paid for is kept"
+    await asyncio.to_thread(mortal_redis.start)
+    async with open_queue(settings) as queue, await Store.open(settings.database) as store:
+        async with asyncio.timeout(20):
+            await serve(settings, ServiceOptions(burst=True), queue, store, asyncio.Event())
+        assert (await queue.runs.summary(RUN)).counts == Counts(embedded=100, calls=20, inputs=100)
+    assert model.inputs == 100
+
+
+async def test_a_burst_outlives_a_redis_that_goes_and_comes(
+    mortal_redis: MortalRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    monkeypatch.setattr("embedq_worker.lane.STORE_SECONDS", 0.05)
+    model = ServingModel()
+    install(monkeypatch, model)
+    settings = load_settings(database=tmp_path / "embeddings.db", redis_url=mortal_redis.url)
+    options = ServiceOptions(burst=True, lease_seconds=0.5)
+    async with open_queue(settings) as queue, await Store.open(settings.database) as store:
+        await submit(queue, *(chunk(items(25, first=25 * number), number) for number in range(6)))
+        serving = asyncio.create_task(serve(settings, options, queue, store, asyncio.Event()))
+
+        async def working() -> bool:
+            return model.inputs >= 10
+
+        await eventually(working)
+        mortal_redis.kill()
+        await asyncio.to_thread(mortal_redis.start)
+        async with asyncio.timeout(20):
+            await serving
+        assert (await queue.runs.summary(RUN)).counts.done == 150
+    assert stored(settings.database) == model.inputs == 150
+
+
+# --- several processes under one
+
+
+def command_line(settings: Settings, *arguments: str) -> "subprocess.Popen[str]":
+    assert settings.redis_url is not None
+    environment = {
+        **os.environ,
+        "EMBEDQ_DATABASE": str(settings.database),
+        "EMBEDQ_REDIS_URL": str.__str__(settings.redis_url),
+    }
+    command = [sys.executable, "-m", "embedq", *arguments]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+async def pids(queue: Queue) -> set[int]:
+    return {int(json.loads(report)["pid"]) for report in await queue.worker_reports()}
+
+
+async def test_a_process_that_is_killed_is_replaced_and_all_end_with_the_one_above_them(
+    settings: Settings, queue: Queue, eventually: Eventually
+) -> None:
+    above = command_line(settings, "worker", "--processes", "2")
+    try:
+
+        async def two_work() -> bool:
+            return len(await pids(queue)) == 2
+
+        await eventually(two_work)
+        before = await pids(queue)
+        os.kill(min(before), signal.SIGKILL)
+
+        async def another_works() -> bool:
+            return bool(await pids(queue) - before)
+
+        await eventually(another_works)
+    finally:
+        above.terminate()
+        _, said = await asyncio.to_thread(above.communicate, timeout=20)
+    assert above.returncode == 0, said
+    assert await pids(queue) == {min(before)}, "all others have said good-bye"
+
+
+def test_a_worker_that_can_t_start_is_not_started_again_and_again(settings: Settings) -> None:
+    process = command_line(settings, "worker", "--processes", "2", "-m", "no-such-model")
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert 1 <= said.count("there is no model 'no-such-model'") <= 2

@@ -1,0 +1,58 @@
+import io
+
+import pytest
+
+from embedq_core.errors import RowError
+from embedq_producer.terminal import MAX_ROW_LINES, Figures, Pace, RowReport, display, duration
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (61, "1 min 01 s"), (3599, "59 min 59 s"), (7500, "2 h 05 min")],
+)
+def test_durations_read_well(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_the_pace_is_that_of_the_last_seconds() -> None:
+    pace = Pace()
+    for second in range(30):
+        done = second if second < 20 else 20 + (second - 20) * 100
+        pace.add(second, Figures(done, done / 2000))
+    assert pace.items_per_second() == pytest.approx(90, rel=0.15)
+    assert pace.seconds_left() == pytest.approx((2000 - 920) / pace.items_per_second(), rel=0.01)
+
+
+def test_nobody_can_tell_the_time_left_before_something_moves() -> None:
+    pace = Pace()
+    pace.add(0, Figures(0, 0.0))
+    assert pace.seconds_left() is None
+    pace.add(1, Figures(0, 0.0))
+    assert pace.seconds_left() is None
+    assert pace.items_per_second() == 0
+
+
+def test_without_a_terminal_lines_are_plain_and_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("embedq_producer.terminal.time.monotonic", lambda: now)
+    stream = io.StringIO()
+    with display("do\x1bcs", stream) as shown_on:
+        for second in range(13):
+            now = 100.0 + second
+            shown_on.show(Figures(second * 10, second / 100))
+        shown_on.line("a line that stays")
+    assert stream.getvalue().splitlines() == [
+        "do\\x1bcs: 5%, 50 items, 10/s, 1 min 35 s left",
+        "do\\x1bcs: 10%, 100 items, 10/s, 1 min 30 s left",
+        "a line that stays",
+    ]
+
+
+def test_rows_are_reported_as_they_come_and_of_very_many_only_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    report = RowReport()
+    for number in range(MAX_ROW_LINES + 50):
+        report(RowError(f"x.csv line {number}", "is bad"))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "skipped: x.csv line 0: is bad"
+    assert len(lines) == MAX_ROW_LINES + 1
+    assert report.count == MAX_ROW_LINES + 50

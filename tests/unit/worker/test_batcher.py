@@ -1,0 +1,162 @@
+"""Contents of many requests, cut into batches of exactly the model's size."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedq_worker.batcher import LINGER_SECONDS, MAX_LINGER_SECONDS, Batcher, Request, Slice
+
+
+def request(*contents: str) -> Request:
+    return Request(contents)
+
+
+def contents(batch: list[Slice]) -> list[str | bytes]:
+    return [content for piece in batch for content in piece.contents]
+
+
+def test_a_full_batch_goes_at_once() -> None:
+    batcher = Batcher(2)
+    batcher.add(request("a", "b", "c"), now=0)
+    assert contents(batcher.next_batch(now=0)) == ["a", "b"]
+    assert len(batcher) == 1
+
+
+def test_a_batch_is_filled_across_requests() -> None:
+    batcher = Batcher(4)
+    first, second, third = request("a"), request("b", "c"), request("d", "e")
+    for each in (first, second, third):
+        batcher.add(each, now=0)
+    assert batcher.next_batch(now=0) == [Slice(first, 0, 1), Slice(second, 0, 2), Slice(third, 0, 1)]
+    assert third.taken == 1
+
+
+def test_a_tail_waits_for_company_and_then_goes_short() -> None:
+    batcher = Batcher(4)
+    batcher.add(request("a"), now=10)
+    assert batcher.deadline() == 10 + LINGER_SECONDS
+    assert batcher.next_batch(now=10 + LINGER_SECONDS / 2) == []
+    assert contents(batcher.next_batch(now=10 + LINGER_SECONDS)) == ["a"]
+    assert batcher.deadline() is None
+
+
+def test_company_makes_a_tail_wait_longer_but_not_for_ever() -> None:
+    batcher = Batcher(1000)
+    for moment in (0.0, 0.02, 0.04, 0.06, 0.08, 0.09):
+        batcher.add(request("a"), now=moment)
+        assert batcher.next_batch(now=moment) == []
+    assert batcher.deadline() == MAX_LINGER_SECONDS
+    assert len(batcher.next_batch(now=MAX_LINGER_SECONDS)) == 6
+
+
+def test_a_tail_that_waited_while_the_model_was_busy_goes_as_soon_as_it_is_free() -> None:
+    batcher = Batcher(2)
+    batcher.add(request("a", "b", "c"), now=0)
+    batcher.next_batch(now=0)
+    assert contents(batcher.next_batch(now=5)) == ["c"]
+
+
+def test_a_model_without_a_batch_size_gets_each_request_whole_and_at_once() -> None:
+    batcher = Batcher(None)
+    batcher.add(request("a", "b", "c"), now=0)
+    batcher.add(request("d"), now=0)
+    assert contents(batcher.next_batch(now=0)) == ["a", "b", "c"]
+    assert contents(batcher.next_batch(now=0)) == ["d"]
+    assert batcher.next_batch(now=99) == []
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_a_request_for_nothing_holds_nobody_up(batch_size: int | None) -> None:
+    batcher = Batcher(batch_size)
+    batcher.add(request(), now=0)
+    assert batcher.deadline() is None
+    batcher.add(request("a"), now=0)
+    assert contents(batcher.next_batch(now=99)) == ["a"]
+
+
+def test_a_request_that_nobody_wants_any_more_is_not_embedded() -> None:
+    batcher = Batcher(2)
+    unwanted = request("a", "b", "c")
+    batcher.add(unwanted, now=0)
+    batcher.add(request("d"), now=0)
+    assert contents(batcher.next_batch(now=0)) == ["a", "b"]
+    batcher.remove(unwanted)
+    batcher.remove(unwanted)
+    assert len(batcher) == 1
+    assert contents(batcher.next_batch(now=99)) == ["d"]
+    assert len(batcher) == 0
+
+
+def test_clearing_returns_what_waited() -> None:
+    batcher = Batcher(2)
+    first, second = request("a", "b", "c"), request("d")
+    batcher.add(first, now=0)
+    batcher.add(second, now=0)
+    batcher.next_batch(now=0)
+    assert batcher.clear() == [first, second]
+    assert len(batcher) == 0
+    assert batcher.next_batch(now=99) == []
+
+
+@dataclass
+class Step:
+    """Requests arrive, or time passes and batches are taken."""
+
+    sizes: list[int]
+    passes: float
+
+
+steps = st.lists(
+    st.builds(Step, st.lists(st.integers(0, 12), max_size=4), st.sampled_from([0.0, 0.001, 0.02, 0.06, 1.0])),
+    max_size=12,
+)
+
+
+@given(st.none() | st.integers(1, 7), steps)
+def test_nothing_is_lost_order_is_kept_and_only_a_tail_that_has_lingered_is_short(
+    batch_size: int | None, history: list[Step]
+) -> None:
+    batcher, now, sent, received = Batcher(batch_size), 0.0, 0, list[str | bytes]()
+    wholes = list[list[str]]()
+    for step in history:
+        for size in step.sizes:
+            names = [f"{number:05}" for number in range(sent, sent + size)]
+            sent += size
+            batcher.add(Request(names), now)
+            wholes += [names] if names else []
+        now += step.passes
+        while True:
+            deadline = batcher.deadline()
+            waiting = len(batcher)
+            batch = batcher.next_batch(now)
+            if not batch:
+                assert not waiting or (batch_size is not None and waiting < batch_size)
+                assert deadline is None or now < deadline
+                break
+            found = contents(batch)
+            received += found
+            assert len(batcher) == waiting - len(found) == sent - len(received)
+            if batch_size is None:
+                assert found == wholes.pop(0)
+            else:
+                tail = len(found) == waiting and deadline is not None and now >= deadline
+                assert len(found) == batch_size or (tail and len(found) < batch_size)
+    now += MAX_LINGER_SECONDS
+    while batch := batcher.next_batch(now):
+        received += contents(batch)
+    assert received == [f"{number:05}" for number in range(sent)]
+
+
+@given(st.integers(1, 7), st.lists(st.integers(1, 20), min_size=1), st.floats(0, 1e6))
+def test_a_deadline_is_always_ahead_of_the_last_arrival_and_is_kept(size: int, sizes: list[int], now: float) -> None:
+    batcher = Batcher(size)
+    for each in sizes:
+        batcher.add(Request(["x"] * each), now)
+    while len(batcher):
+        deadline = batcher.deadline()
+        assert deadline is not None
+        assert now <= deadline <= now + MAX_LINGER_SECONDS
+        assert batcher.next_batch(deadline), "what waits is sent off at its deadline"
+        now = deadline

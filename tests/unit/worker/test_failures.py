@@ -1,0 +1,161 @@
+"""What follows when a call of the model fails: a table."""
+
+import socket
+from urllib.error import HTTPError, URLError
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedq_core.errors import UnknownModel, UnsupportedContent, WrongVectorCount
+from embedq_worker.failures import (
+    LONGEST_DELAY_SECONDS,
+    PATIENCE,
+    Bisect,
+    Bury,
+    GiveBack,
+    TryAgain,
+    after_failure,
+    concerns_all,
+    is_transient,
+)
+
+
+class Response:
+    def __init__(self, status_code: int, headers: object = None) -> None:
+        self.status_code = status_code
+        self.headers = headers
+
+
+class HttpError(Exception):
+    """As httpx and requests have it: the status is in the response."""
+
+    def __init__(self, status_code: int, headers: object = None) -> None:
+        super().__init__(f"HTTP {status_code}")
+        self.response = Response(status_code, headers)
+
+
+class ApiStatusError(Exception):
+    """As the clients of paid services have it: the status is on the error."""
+
+    def __init__(self, status_code: object) -> None:
+        self.status_code = status_code
+
+
+class RateLimitError(Exception):
+    """Known by its name alone."""
+
+
+class ReadTimeout(Exception):  # noqa: N818
+    """Known by its name alone."""
+
+
+class APIConnectionError(Exception):
+    """Known by its name alone."""
+
+
+TRANSIENT = [
+    ConnectionRefusedError("no"),
+    ConnectionResetError(),
+    BrokenPipeError(),
+    TimeoutError(),
+    socket.gaierror(-3, "no name server"),
+    URLError(ConnectionRefusedError("no")),
+    URLError(socket.gaierror(-2, "unknown name")),
+    HttpError(429),
+    HttpError(503),
+    HttpError(529),
+    ApiStatusError(408),
+    ApiStatusError(500),
+    HTTPError("http://x", 502, "bad gateway", None, None),  # type: ignore[arg-type]  # no headers
+    RateLimitError(),
+    ReadTimeout(),
+    APIConnectionError(),
+]
+PERMANENT = [
+    ValueError("too long"),
+    RuntimeError("out of memory"),
+    MemoryError(),
+    HttpError(400),
+    HttpError(401),
+    HttpError(413),
+    ApiStatusError(404),
+    ApiStatusError("429"),
+    ApiStatusError(True),
+    URLError("unknown url type"),
+    FileNotFoundError("weights"),
+    WrongVectorCount("two for one"),
+    UnsupportedContent("bytes"),
+    SystemExit(1),
+    StopIteration(),
+]
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=repr)
+def test_trouble_on_the_way_to_the_model_keeps_the_batch_whole(error: BaseException) -> None:
+    assert is_transient(error)
+    assert isinstance(after_failure(error, 32, 1), TryAgain)
+    assert isinstance(after_failure(error, 1, 1), TryAgain)
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=repr)
+def test_patience_ends_and_the_chunks_go_back(error: BaseException) -> None:
+    decisions = [type(after_failure(error, 32, attempt)) for attempt in range(1, PATIENCE + 2)]
+    assert decisions == [TryAgain] * (PATIENCE - 1) + [GiveBack] * 2
+
+
+@pytest.mark.parametrize("error", PERMANENT, ids=repr)
+def test_any_other_error_may_be_the_fault_of_one_item(error: BaseException) -> None:
+    assert not is_transient(error)
+    assert after_failure(error, 2, 1) == Bisect()
+
+
+@pytest.mark.parametrize("error", PERMANENT, ids=repr)
+def test_a_single_item_that_fails_is_buried(error: BaseException) -> None:
+    assert after_failure(error, 1, 1) == Bury()
+
+
+@pytest.mark.parametrize("error", [ImportError("torch"), ModuleNotFoundError("torch"), NotImplementedError()], ids=repr)
+def test_an_error_that_is_no_item_s_fault_is_not_looked_for_among_them(error: Exception) -> None:
+    assert concerns_all(error)
+    assert after_failure(error, 1000, 1) == Bury()
+
+
+def test_an_unknown_model_concerns_all() -> None:
+    assert after_failure(UnknownModel("x"), 10, 1) == Bury()
+
+
+@pytest.mark.parametrize(
+    ("headers", "at_least"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"Retry-After": "120"}, 120),
+        ({"retry-after": 3.5}, 3.5),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, 0),
+        ({"retry-after": "-5"}, 0),
+        ({}, 0),
+        (None, 0),
+        ("no mapping", 0),
+    ],
+)
+def test_the_delay_that_a_server_asks_for_is_honoured(headers: object, at_least: float) -> None:
+    decision = after_failure(HttpError(429, headers), 8, 1, jitter=0.0)
+    assert decision == TryAgain(max(at_least, 0.25))
+
+
+def test_delays_double_up_to_a_limit() -> None:
+    delays = [
+        decision.seconds
+        for decision in (after_failure(TimeoutError(), 1, n, jitter=0.999999) for n in range(1, 12))
+        if isinstance(decision, TryAgain | GiveBack)
+    ]
+    assert [round(delay, 3) for delay in delays[:5]] == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert max(delays) <= LONGEST_DELAY_SECONDS
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(1, 1000))
+def test_jitter_spreads_a_delay_over_its_upper_half(jitter: float, attempt: int) -> None:
+    whole = min(0.5 * 2 ** (attempt - 1), LONGEST_DELAY_SECONDS)
+    decision = after_failure(ConnectionError(), 5, attempt, jitter=jitter)
+    assert isinstance(decision, TryAgain | GiveBack)
+    assert whole / 2 <= decision.seconds <= whole
