@@ -8,6 +8,7 @@ import os
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,7 @@ import pytest
 from arq.constants import job_key_prefix, result_key_prefix, retry_key_prefix
 
 import embedq_worker.lane
+import embedq_worker.service
 from embedq_core.counts import Counts
 from embedq_core.errors import DatabaseUnusable, UnknownModel
 from embedq_core.items import Item
@@ -30,6 +32,12 @@ from support.models import FaultyModel, RecordingModel, SlowModel, raising, vect
 from support.waiting import Eventually
 
 BURST = ServiceOptions(burst=True)
+
+
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker looks for new queues, and whether all are empty, more often than it needs to."""
+    monkeypatch.setattr(embedq_worker.service, "LOOK_SECONDS", 0.02)
 
 
 class GatedModel(RecordingModel):
@@ -668,6 +676,25 @@ async def test_a_database_that_is_broken_ends_the_worker_and_the_job_stays(
     await queue.redis.zadd(queue.names.queue("recording"), {job_id(RUN, 0): 1})
     await burst(settings, queue, store)
     assert await stored(store) == expected(items(10))
+
+
+async def test_a_chunk_that_waits_for_another_looks_less_and_less_often(
+    settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    monkeypatch.setattr(embedq_worker.lane, "AFTER_SECONDS", 0.01)
+    monkeypatch.setattr(embedq_worker.lane, "LONGEST_AFTER_SECONDS", 3600)
+    install(monkeypatch, RecordingModel())
+    await submit(queue, chunk([Item("a", "new")], 1, after=[0]))
+    await queue.redis.set(retry_key_prefix + job_id(RUN, 1), 10_000)
+
+    async def is_deferred() -> bool:
+        return (await queue.loads())[0].deferred == 1
+
+    before = time.time()
+    async with worker(settings):
+        await eventually(is_deferred)
+    (_, due), *_ = await queue.redis.zrange(queue.names.queue("recording"), 0, 0, withscores=True)
+    assert 99 < due / 1000 - before < 200
 
 
 async def test_chunks_of_one_run_go_on_while_another_waits(

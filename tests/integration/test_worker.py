@@ -315,6 +315,7 @@ async def test_a_worker_says_once_that_redis_is_away_and_waits_for_it(
 async def test_a_worker_can_be_stopped_while_redis_is_away(
     mortal_redis: MortalRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
+    monkeypatch.setattr("embedq_worker.service.GOODBYE_SECONDS", 0.1)
     model = ServingModel()
     install(monkeypatch, model)
     settings = load_settings(database=tmp_path / "embeddings.db", redis_url=mortal_redis.url)
@@ -338,6 +339,32 @@ async def test_a_worker_can_be_stopped_while_redis_is_away(
             await serve(settings, ServiceOptions(burst=True), queue, store, asyncio.Event())
         assert (await queue.runs.summary(RUN)).counts == Counts(embedded=100, calls=20, inputs=100)
     assert model.inputs == 100
+
+
+async def test_when_the_memory_of_redis_is_full_it_is_said_and_the_work_goes_on_when_there_is_room(
+    mortal_redis: MortalRedis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Eventually,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    install(monkeypatch, ServingModel())
+    settings = load_settings(database=tmp_path / "embeddings.db", redis_url=mortal_redis.url)
+    stop = asyncio.Event()
+    async with open_queue(settings) as queue, await Store.open(settings.database) as store:
+        await submit(queue, chunk(items(20)))
+        await queue.redis.config_set("maxmemory", 1)
+        serving = asyncio.create_task(serve(settings, ServiceOptions(), queue, store, stop))
+
+        async def said() -> bool:
+            return "command not allowed when used memory > 'maxmemory'" in caplog.text
+
+        await eventually(said)
+        await queue.redis.config_set("maxmemory", 0)
+        await until_complete(queue, eventually)
+        stop.set()
+        await serving
+    assert stored(settings.database) == 20
 
 
 async def test_a_burst_outlives_a_redis_that_goes_and_comes(

@@ -2,12 +2,18 @@
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from support import forked
+
 TESTS = Path(__file__).parent.parent
+
+# No command of the tests takes as long.
+SECONDS = 40
 
 
 _PR_CAPBSET_DROP = 24
@@ -27,7 +33,10 @@ class CommandLine:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.database = directory / "embeddings.db"
-        self.calls_file = directory / "model-calls.txt"
+        self.calls_file = directory.with_name("model-calls.txt")
+        self._streams = directory.with_name("streams")
+        self._streams.mkdir()
+        self._count = 0
         self.environment: dict[str, str] = {
             **os.environ,
             "EMBEDQ_DATABASE": str(self.database),
@@ -46,23 +55,51 @@ class CommandLine:
         permissions_hold: bool = False,
     ) -> "Result":
         """Run a command to its end; `exit_code` None means any. With `permissions_hold`, for root as well."""
-        try:
-            done = subprocess.run(
-                self.command(*arguments),
-                cwd=self.directory,
-                env={**self.environment, **(environment or {})},
-                input=input.encode() if isinstance(input, str) else (input or b""),
-                capture_output=True,
-                timeout=40,
-                check=False,
-                preexec_fn=_without_privileges if permissions_hold else None,
-            )
-        except subprocess.TimeoutExpired as hung:
-            raise AssertionError(f"{arguments} did not end: {hung.stdout!r} {hung.stderr!r}") from hung
-        result = Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+        if permissions_hold:
+            result = self._run_apart(arguments, input, environment)
+        else:
+            result = self._run_forked(arguments, input, environment)
         if exit_code is not None:
             assert result.exit_code == exit_code, f"{arguments}: {result}"
         return result
+
+    def _run_forked(
+        self, arguments: tuple[str | Path, ...], given: str | bytes | None, environment: Mapping[str, str] | None
+    ) -> "Result":
+        self._count += 1
+        given_file, out_file, err_file = (self._streams / f"{self._count}-{name}" for name in ("in", "out", "err"))
+        given_file.write_bytes(_bytes(given))
+        process = forked.start(
+            list(map(str, arguments)),
+            self.directory,
+            {**self.environment, **(environment or {})},
+            (given_file, out_file, err_file),
+        )
+        process.join(SECONDS)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+        out, err = (path.read_text() if path.exists() else "" for path in (out_file, err_file))
+        exit_code = process.exitcode
+        process.close()
+        assert exit_code is not None
+        assert exit_code != -signal.SIGKILL, f"{arguments} did not end: {out} {err}"
+        return Result(exit_code, out, err)
+
+    def _run_apart(
+        self, arguments: tuple[str | Path, ...], given: str | bytes | None, environment: Mapping[str, str] | None
+    ) -> "Result":
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.directory,
+            env={**self.environment, **(environment or {})},
+            input=_bytes(given),
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+            preexec_fn=_without_privileges,
+        )
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def command(self, *arguments: str | Path) -> list[str]:
         """The command line as a list."""
@@ -84,6 +121,10 @@ class CommandLine:
     def batch_sizes(self) -> list[int]:
         """Sizes of the batches that recording models were given, in all processes."""
         return [int(line) for line in self.calls_file.read_text().split()] if self.calls_file.exists() else []
+
+
+def _bytes(given: str | bytes | None) -> bytes:
+    return given.encode() if isinstance(given, str) else given or b""
 
 
 class Result:

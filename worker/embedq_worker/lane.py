@@ -39,6 +39,7 @@ FOR_EVER_TRIES: Final = 2**31
 
 # How long a chunk waits for an earlier one of its run, for the database, and after an error of our own.
 AFTER_SECONDS: Final = 0.2
+LONGEST_AFTER_SECONDS: Final = 5.0
 STORE_SECONDS: Final = 5.0
 BUG_SECONDS: Final = 30.0
 
@@ -237,7 +238,7 @@ class Lane:
     async def _embed_chunk(self, ctx: dict[Any, Any], payload: object) -> None:
         """Arq's job for a chunk."""
         job = str(ctx["job_id"])
-        await self._kept(job, self._embed(job, payload))
+        await self._kept(job, self._embed(job, payload, int(ctx["job_try"])))
 
     async def _bury_chunk(self, ctx: dict[Any, Any], raw: bytes, problem: str) -> None:
         """Arq's job for a payload that is none of ours."""
@@ -266,7 +267,7 @@ class Lane:
                 _log.exception("%s: failed in embedq itself; trying again in %.0f s", job, BUG_SECONDS)
                 raise Retry(defer=BUG_SECONDS) from error
 
-    async def _embed(self, job: str, payload: object) -> None:
+    async def _embed(self, job: str, payload: object, attempt: int) -> None:
         try:
             chunk = decode_chunk(payload)
             if (job_id(chunk.run, chunk.number), chunk.model_id) != (job, self.model_id):
@@ -277,7 +278,8 @@ class Lane:
             await self._bury(job, payload if isinstance(payload, bytes) else b"", str(error))
             return
         if chunk.after and not await self._queue.runs.done(chunk.run, chunk.after):
-            raise Retry(defer=AFTER_SECONDS)
+            # Each look takes the whole payload out of Redis: the longer it has been waiting, the fewer looks.
+            raise Retry(defer=min(AFTER_SECONDS * attempt, LONGEST_AFTER_SECONDS))
         began = time.monotonic()
         counts = await process(
             chunk, self.runner, self._store, self._claims, partial(self._report, chunk.run, chunk.number)

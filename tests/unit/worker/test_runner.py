@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedq_core.vectors import Matrix
@@ -123,6 +123,7 @@ async def test_nothing_to_embed_is_no_call() -> None:
 
 
 @given(st.none() | st.integers(1, 9), st.lists(st.integers(0, 20), max_size=8))
+@settings(max_examples=40)
 def test_whatever_the_sizes_all_are_answered_and_nothing_is_embedded_twice(
     batch_size: int | None, sizes: list[int]
 ) -> None:
@@ -230,6 +231,7 @@ async def test_bisection_finds_the_bad_items_and_spares_the_others(places: list[
 
 
 @given(st.data(), st.integers(1, 40), st.integers(1, 20))
+@settings(max_examples=40)
 def test_bisection_buries_exactly_the_bad_whatever_requests_share_a_batch(
     data: st.DataObject, count: int, batch_size: int
 ) -> None:

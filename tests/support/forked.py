@@ -1,0 +1,75 @@
+"""The program without its start-up: a process that has imported everything forks one for each command.
+
+Importing takes most of the time of a command that does little, and the tests run hundreds of them. What is forked is
+as good a process as any: its own memory, directory, environment, standard streams and signals.
+"""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+
+_PRELOADED = [
+    "embedq.app",
+    "embedq.ingesting",
+    "embedq.searching",
+    "embedq.embedding_one",
+    "embedq.reporting",
+    "embedq.running",
+    "embedq.inspecting",
+    "embedq.tables",
+    "embedq_worker.running",
+    "embedq_producer.submitting",
+    "pydantic",
+    "rich.progress",
+    "typer.rich_utils",
+]
+
+
+def _context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+_CONTEXT = _context()
+
+
+def start(
+    arguments: Sequence[str], directory: Path, environment: Mapping[str, str], streams: tuple[Path, Path, Path]
+) -> ForkServerProcess:
+    """Start `embedq ARGUMENTS`, its standard input, output and errors in the files of `streams`."""
+    process = _CONTEXT.Process(target=_run, args=(list(arguments), directory, dict(environment), streams))
+    process.start()
+    return process
+
+
+def _run(arguments: list[str], directory: Path, environment: dict[str, str], streams: tuple[Path, Path, Path]) -> None:
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, (path, flags) in enumerate(zip(streams, (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT] * 2), strict=True)):
+        opened = os.open(path, flags, 0o600)
+        os.dup2(opened, number)
+        os.close(opened)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the standard stream, which ends with the process
+    sys.argv = ["embedq", *arguments]
+    code = _main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _main() -> int:
+    from embedq.__main__ import main
+
+    try:
+        main()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:  # as the interpreter does
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
