@@ -36,9 +36,9 @@ unit: $(VENV)/.installed-dev ## The fast tests only
 
 test: check ## Everything that CI runs: checks, then every test, with coverage
 	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -n 3
 	@$(BIN)/coverage combine --quiet
-	@$(BIN)/coverage report --fail-under=85
+	@$(BIN)/coverage report --fail-under=95
 
 bench: $(VENV)/.installed-dev ## Compare embedq ingest with llm embed-multi
 	$(BIN)/python benchmarks/ingest_vs_llm.py

@@ -1,6 +1,8 @@
 """What `demo` does: the standard library's docstrings in, three questions out."""
 
 import asyncio
+import os
+import shutil
 import sys
 import textwrap
 import time
@@ -103,8 +105,17 @@ def _print_next_steps(settings: Settings, *, again: bool) -> None:
     print(f"\nThe vectors are in {settings.database}")
     print("The built-in model compares words, not meanings: plugins bring others.\n")
     print("Next:")
-    print(f"  embedq similar {COLLECTION} -c 'your question' --plain -n 3 {option}")
+    program = _program()
+    print(f"  {program} similar {COLLECTION} -c 'your question' --plain -n 3 {option}")
     if not again:
-        print("  embedq demo                      # again: nothing has changed, no model is called")
-    print("  embedq ingest notes --files . '**/*.md'")
-    print("  embedq --help")
+        print(f"  {program} demo                      # again: nothing has changed, no model is called")
+    print(f"  {program} ingest notes --files . '**/*.md'")
+    print(f"  {program} --help")
+
+
+def _program() -> str:
+    """What to type to run this program: its name, or its path where the name is not on the PATH."""
+    if shutil.which(APP_NAME) is not None:
+        return APP_NAME
+    path = Path(sys.argv[0])
+    return os.path.relpath(path) if path.name == APP_NAME else f"{sys.executable} -m {APP_NAME}"

@@ -26,6 +26,7 @@ from urllib.parse import quote
 import redis
 
 from embedq_core.errors import NoRedisServer
+from embedq_jobs.names import lease_key
 
 START_SECONDS: Final = 20.0
 
@@ -74,6 +75,9 @@ class EmbeddedRedis:
                 if not self._answers():
                     self._start()
                 self._presence = _private_file(self.directory / "users.lock", "wb")
+                if _locked(self._presence):
+                    # Nobody else is here: whoever had jobs in hand is dead, and nobody need wait for their leases.
+                    self._drop_leases()
                 fcntl.flock(self._presence, fcntl.LOCK_SH)
         except OSError as error:
             raise NoRedisServer(f"{self.directory}: can't be used for the queue: {error.strerror}") from error
@@ -84,13 +88,15 @@ class EmbeddedRedis:
         presence, self._presence = self._presence, None
         with _Lock(self.directory / "start.lock"), presence:
             fcntl.flock(presence, fcntl.LOCK_UN)
-            try:
-                fcntl.flock(presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if self._process is not None:
-                    self._process.returncode = 0  # others are there: its end is not ours to wait for
-                return
-            self._stop()
+            if _locked(presence):
+                self._stop()
+            elif self._process is not None:
+                self._process.returncode = 0  # others are there: its end is not ours to wait for
+
+    def _drop_leases(self) -> None:
+        with self._client() as client:
+            for key in client.scan_iter(lease_key("*"), count=1000):
+                client.delete(key)
 
     def _answers(self) -> bool:
         if not self.socket.exists():
@@ -141,16 +147,13 @@ class EmbeddedRedis:
         """Lock `alive` once no server has it: two that write one append-only file would destroy it."""
         deadline = time.monotonic() + START_SECONDS
         while True:
-            try:
-                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise NoRedisServer(
-                        f"the redis-server of {self.directory} runs and does not answer: end it, then try again"
-                    ) from None
-                time.sleep(0.01)
-            else:
+            if _locked(alive):
                 return
+            if time.monotonic() > deadline:
+                raise NoRedisServer(
+                    f"the redis-server of {self.directory} runs and does not answer: end it, then try again"
+                )
+            time.sleep(0.01)
 
     def _arguments(self) -> list[str]:
         return [
@@ -192,6 +195,15 @@ class EmbeddedRedis:
         if self.socket.parent != self.directory:
             with contextlib.suppress(OSError):
                 self.socket.parent.rmdir()
+
+
+def _locked(file: IO[bytes]) -> bool:
+    """Lock `file` for this process alone. False if another one has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class _Lock:

@@ -104,6 +104,11 @@ class Queue:
             value = await cast("Awaitable[Any]", self.redis.hget(self.names.load(model_id), "bytes"))
         return int(value or 0)
 
+    async def length(self, model_id: str) -> int:
+        """Jobs of a model that are queued, deferred or in hand."""
+        with translated(self.where):
+            return int(await self.redis.zcard(self.names.queue(model_id)))
+
     async def model_ids(self) -> list[str]:
         """The models that have a queue."""
         with translated(self.where):

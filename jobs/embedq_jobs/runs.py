@@ -252,7 +252,9 @@ class Runs:
                 pipe.hvals(self._names.partial(run))
                 fields, parts, partial = await pipe.execute()
         if b"started" not in fields:
-            raise RunMissing(f"there is no run {run!r}.{suggestion(run, await self._ids())}")
+            raise RunMissing(
+                f"there is no run {run!r}.{suggestion(run, await self._ids())} 'embedq runs' lists the latest"
+            )
         return _summary(run, {key.decode(): value.decode() for key, value in fields.items()}, parts, partial)
 
     async def latest(self, count: int) -> list[RunSummary]:

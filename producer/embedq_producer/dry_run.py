@@ -53,7 +53,7 @@ async def dry_run(request: CorpusRequest, settings: Settings) -> int:
             f"{shown(request.collection)} ({model.model_id}): {plural(totals['items'], 'item')}: "
             f"{totals['new']:,} new, "
             f"{totals['changed']:,} changed, {totals['reused']:,} of known content, {totals['unchanged']:,} unchanged; "
-            f"{totals['duplicates']:,} duplicate ids, {plural(totals['skipped'], 'row')} skipped"
+            f"{plural(totals['duplicates'], 'duplicate id')}, {plural(totals['skipped'], 'row')} skipped"
         )
         print(f"{totals['characters']:,} characters to embed; nothing was queued")
     return 0

@@ -22,6 +22,7 @@ from embedq_core.settings import load_settings
 from embedq_jobs import open_queue, queue_exists
 from embedq_jobs.checks import server_warnings
 from embedq_jobs.embedded import EmbeddedRedis, find_server, server_version
+from embedq_jobs.names import lease_key
 from support.chunks import chunk, items
 
 USER = """
@@ -254,9 +255,7 @@ async def test_a_folder_that_others_could_enter_is_closed_to_them(directory: Pat
 async def test_a_folder_may_have_any_name(short: Path, name: str) -> None:
     async with open_queue(load_settings(database=short / name / "a.db")) as queue:
         assert await queue.put(chunk(items(1)))
-        assert (tmp_path / name / "a.db.embedq" / "appendonly.aof").exists() or (
-            tmp_path / name / "a.db.embedq" / "appendonlydir"
-        ).exists()
+        assert name in queue.where
 
 
 async def test_a_name_too_long_for_a_socket_gets_one_elsewhere_as_private(tmp_path: Path) -> None:
@@ -350,3 +349,13 @@ async def test_a_queue_that_a_newer_server_wrote_is_not_overlooked_by_an_older_o
 def test_the_server_that_was_found_says_its_version() -> None:
     assert server_version(find_server()) >= 6
     assert shutil.which(find_server()) or Path(find_server()).exists()
+
+
+async def test_the_leases_of_the_dead_end_when_the_next_one_comes(short: Path) -> None:
+    settings = load_settings(database=short / "a.db")
+    async with open_queue(settings) as queue:
+        await queue.redis.psetex(lease_key("a:1"), 60_000, b"1")
+        async with open_queue(settings) as other:
+            assert await other.redis.exists(lease_key("a:1"))
+    async with open_queue(settings) as queue:
+        assert not await queue.redis.exists(lease_key("a:1"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import logging
 import os
@@ -61,7 +62,10 @@ async def worker(
 ) -> AsyncIterator[asyncio.Event]:
     """A worker with connections of its own; it stops with the block, or when its event is set."""
     stop = asyncio.Event()
-    async with open_queue(settings) as queue, await Store.open(settings.database, busy_seconds=0.05) as store:
+    async with (
+        open_queue(settings) as queue,
+        await Store.open(settings.database, busy_seconds=settings.busy_seconds) as store,
+    ):
         serving = asyncio.create_task(serve(settings, options, queue, store, stop))
         try:
             yield stop
@@ -620,7 +624,7 @@ async def test_a_locked_database_is_waited_for_and_nothing_is_lost_or_paid_twice
 
     with contextlib.closing(sqlite3.connect(settings.database, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        async with worker(settings):
+        async with worker(dataclasses.replace(settings, busy_seconds=0.02)):
             await eventually(has_failed)
             other.execute("ROLLBACK")
             await until_complete(queue, eventually)

@@ -93,8 +93,8 @@ class ChunkWorker(Worker):
         self._done = asyncio.Event()
 
     async def main(self) -> None:
-        """Poll until cancelled: regularly, and at once when a job is done. Raises what Redis raises."""
-        while True:
+        """Poll while jobs may be picked: regularly, and at once when one is done. Raises what Redis raises."""
+        while self.allow_pick_jobs:
             self._done.clear()
             await self._poll_iteration()
             with contextlib.suppress(TimeoutError):
@@ -343,6 +343,10 @@ async def _settle(worker: Worker, grace_seconds: float | None) -> None:
         return
     await asyncio.wait(tasks, timeout=grace_seconds)
     await cancel(tasks)
+    for task in tasks:
+        if not task.cancelled() and task.exception() is not None:
+            # Its lease will run out, and then it is free.
+            _log.debug("a job could not be handed back: %s", task.exception())
 
 
 def quiet_libraries(level: int = logging.WARNING) -> None:

@@ -18,7 +18,6 @@ import redis.exceptions
 from embedq_core.errors import QueueError, UnknownModel
 from embedq_core.settings import Settings
 from embedq_jobs import Queue
-from embedq_jobs.errors import translated
 from embedq_plugins import get_embedding_model
 from embedq_store import Store
 from embedq_worker.cancelling import cancel
@@ -132,7 +131,8 @@ class _Service:
                 if model.model_id != model_id:
                     raise UnknownModel(f"here this is another name of {model.model_id}")  # noqa: TRY301
             except UnknownModel as error:
-                if model_id not in self._unserved:
+                # An empty queue may be left from a plugin that was only tried.
+                if model_id not in self._unserved and await self._queue.length(model_id):
                     self._unserved.add(model_id)
                     _log.warning("the queue of %s waits for a worker that has this model: %s", model_id, error)
                 continue
@@ -150,9 +150,7 @@ class _Service:
 
     async def _all_empty(self) -> bool:
         for lane in self._lanes.values():
-            with translated(self._queue.where):
-                jobs = await self._queue.redis.zcard(self._queue.names.queue(lane.model_id))
-            if jobs or lane.jobs_in_hand:
+            if await self._queue.length(lane.model_id) or lane.jobs_in_hand:
                 return False
         return True
 
