@@ -33,7 +33,7 @@ QUESTIONS: Final = (
     "read lines from a compressed file",
     "run a command and capture its output",
 )
-ANSWERS: Final = 3
+ANSWERS: Final = 4
 WIDTH: Final = 76
 
 

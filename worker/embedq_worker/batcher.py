@@ -9,6 +9,9 @@ from typing import NamedTuple
 LINGER_SECONDS = 0.025
 # … and never longer than this in all.
 MAX_LINGER_SECONDS = 0.1
+# While chunks are on their way that may bring more, it waits longer: on a busy machine they come slowly.
+COMING_LINGER_SECONDS = 0.5
+MAX_COMING_LINGER_SECONDS = 1.0
 
 
 @dataclass(eq=False, slots=True)
@@ -45,6 +48,8 @@ class Batcher:
         self._waiting = 0
         self._first_arrival = 0.0
         self._last_arrival = 0.0
+        self.coming = False
+        """Whether more is known to be on its way."""
 
     def __len__(self) -> int:
         """How many contents wait."""
@@ -64,7 +69,10 @@ class Batcher:
         """When a tail is to be sent off short; None while nothing waits."""
         if not self._waiting:
             return None
-        return min(self._last_arrival + LINGER_SECONDS, self._first_arrival + MAX_LINGER_SECONDS)
+        linger, most = (
+            (COMING_LINGER_SECONDS, MAX_COMING_LINGER_SECONDS) if self.coming else (LINGER_SECONDS, MAX_LINGER_SECONDS)
+        )
+        return min(self._last_arrival + linger, self._first_arrival + most)
 
     def next_batch(self, now: float) -> list[Slice]:
         """A full batch; or the tail, if it has waited long enough; or nothing, an empty list."""

@@ -114,10 +114,19 @@ class ChunkWorker(Worker):
             items_per_second=self._runner.items_per_second,
         )
         self._sizes |= {job: size for job, size in waiting if job in set(taken)}
-        await super().start_jobs([job.encode() for job in taken])
-        for job in taken:
-            if job in self.tasks:
-                self.tasks[job].add_done_callback(lambda _: self._done.set())
+        self._runner.coming(taken)
+        try:
+            await super().start_jobs([job.encode() for job in taken])
+        finally:
+            for job in taken:
+                if job in self.tasks:
+                    self.tasks[job].add_done_callback(partial(self._ended, job))
+                else:
+                    self._runner.came(job)
+
+    def _ended(self, job: str, _: object) -> None:
+        self._runner.came(job)
+        self._done.set()
 
     async def _free(self, jobs: list[str]) -> list[tuple[str, JobSize]]:
         """The first of `jobs` that no other worker has in hand, as many as may be started, and what they weigh."""

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from embedq_core.counts import Counts
 from embedq_core.errors import BadVectors, DatabaseUnusable, ModelMismatch, StoreError, UnsupportedContent
 from embedq_core.vectors import STORED_DTYPE
-from embedq_jobs import Chunk
+from embedq_jobs import Chunk, job_id
 from embedq_store import ChunkMark, DeadLetter, Incoming, Plan, Row, Store, Target, Write, decide
 from embedq_worker.claims import Claims
 from embedq_worker.runner import Fault, ModelRunner, Piece
@@ -138,6 +138,7 @@ class _Processing:
 
     async def _embed(self, owners: list[list[int]], incoming: list[Incoming]) -> None:
         """Have the first of each group embedded; all of the group get its vector."""
+        self._runner.came(job_id(self._chunk.run, self._chunk.number))
         if not owners:
             return
         contents = [incoming[group[0]].item.content for group in owners]

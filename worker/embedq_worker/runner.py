@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -71,6 +71,7 @@ class ModelRunner:
         self._batcher = Batcher(model.batch_size)
         self._slots = max(1, int(getattr(model, "concurrency", 1) or 1))
         self._threads = ThreadPoolExecutor(self._slots, thread_name_prefix=f"embedq-{model.model_id}")
+        self._coming: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pausing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -81,6 +82,19 @@ class ModelRunner:
     def busy(self) -> bool:
         """Whether a call of the model is going on."""
         return bool(self._tasks)
+
+    def coming(self, jobs: Iterable[str]) -> None:
+        """Say that these jobs were taken in hand: their contents are on the way, so a tail waits for them."""
+        self._coming.update(jobs)
+        self._batcher.coming = bool(self._coming)
+
+    def came(self, job: str) -> None:
+        """Say that a job has brought its contents, or will bring none. Saying so twice is saying it once."""
+        if job in self._coming:
+            self._coming.discard(job)
+            if not self._coming:
+                self._batcher.coming = False
+                self._dispatch()
 
     async def embed(self, contents: Sequence[str | bytes]) -> AsyncGenerator[Piece, None]:
         """Embed `contents`, in batches shared with others; results come as they are ready, in any order.

@@ -160,3 +160,16 @@ def test_a_deadline_is_always_ahead_of_the_last_arrival_and_is_kept(size: int, s
         assert now <= deadline <= now + MAX_LINGER_SECONDS
         assert batcher.next_batch(deadline), "what waits is sent off at its deadline"
         now = deadline
+
+
+def test_while_more_is_coming_a_tail_waits_longer_but_not_for_ever() -> None:
+    batcher = Batcher(32)
+    batcher.coming = True
+    batcher.add(request(*"abcdefg"), 100.0)
+    assert batcher.next_batch(100.4) == []
+    batcher.add(request(*"hi"), 100.4)
+    assert batcher.next_batch(100.85) == []
+    assert sum(piece.stop - piece.start for piece in batcher.next_batch(101.0)) == 9
+    batcher.add(request(*"abcdefg"), 200.0)
+    batcher.coming = False
+    assert batcher.next_batch(200.03)
