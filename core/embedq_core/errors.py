@@ -10,6 +10,7 @@ EmbedqError
 │   ├── NoModel
 │   ├── ModelMismatch
 │   ├── UnsupportedContent     text for a model of bytes, or the reverse
+│   ├── KilledWorker           the model ended its process: out of memory, a segmentation fault
 │   └── BadVectors             the model returned what can't be stored
 │       └── WrongVectorCount
 ├── StoreError
@@ -99,6 +100,10 @@ class ModelMismatch(ModelError, ValueError):  # noqa: N818
 
 class UnsupportedContent(ModelError, ValueError):  # noqa: N818
     """The model does not take content of this kind."""
+
+
+class KilledWorker(ModelError):  # noqa: N818
+    """The model ended the process that it ran in."""
 
 
 class BadVectors(ModelError, ValueError):  # noqa: N818

@@ -8,6 +8,7 @@ from embedq_jobs.connection import open_queue, queue_exists
 from embedq_jobs.names import job_id, new_run_id, parse_job_id
 from embedq_jobs.queue import Queue, QueueLoad
 from embedq_jobs.runs import Run, Runs, RunSummary
+from embedq_jobs.starts import Starts
 
 __all__ = [
     "Chunk",
@@ -16,6 +17,7 @@ __all__ = [
     "Run",
     "RunSummary",
     "Runs",
+    "Starts",
     "chunk_bytes",
     "decode_chunk",
     "encode_chunk",

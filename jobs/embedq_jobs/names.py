@@ -73,6 +73,10 @@ class Names:
         """Hash: number of a chunk that is in hand → how far it has come."""
         return f"{self.prefix}:run:{run}:partial"
 
+    def starts(self, run: str) -> str:
+        """Hash: number of a chunk → attempts at it that have begun and not ended."""
+        return f"{self.prefix}:run:{run}:starts"
+
     def done(self, bucket: int) -> str:
         """Counter of the items that were done in a span of `RATE_SECONDS`."""
         return f"{self.prefix}:done:{bucket}"

@@ -12,6 +12,7 @@ from embedq_jobs.codec import EMBED_CHUNK, Chunk, dump_job, encode_chunk
 from embedq_jobs.errors import translated
 from embedq_jobs.names import Names, job_id, lease_key, payload_key
 from embedq_jobs.runs import RATE_SECONDS, Runs
+from embedq_jobs.starts import Starts
 
 # arq drops a job whose payload has expired: ten years is for ever.
 EXPIRES_MS: Final = 10 * 365 * 24 * 3600 * 1000
@@ -65,6 +66,7 @@ class Queue:
         self.names = Names(prefix)
         self.where = where
         self.runs = Runs(redis, self.names, where)
+        self.starts = Starts(redis, self.names, where)
         self._enqueue = redis.register_script(_ENQUEUE)
 
     async def put(self, chunk: Chunk) -> bool:

@@ -58,6 +58,10 @@ def _explained(error: sqlite3.Error, path: str) -> StoreError:  # noqa: PLR0911 
             return DatabaseUnusable(f"{path}: can't be opened: {_why_not_opened(path)}")
         case sqlite3.SQLITE_IOERR if _disk_is_full(path):
             return DiskFull(f"{path}: the disk is full: free some space, then try again")
+        case sqlite3.SQLITE_IOERR:
+            return StoreError(
+                f"{path}: {error}: check the disk, quotas, and limits to the size of files, then try again"
+            )
         case _:
             return StoreError(f"{path}: {error}")
 

@@ -5,6 +5,7 @@ into the next one together. A caller's `write` returns when its rows are committ
 """
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -149,15 +150,24 @@ class Writer:
                 group.append(self._waiting.get_nowait())
                 size += group[-1].size
             try:
-                await self._commit(group)
-            except Exception as error:
-                for waiting in group:
-                    waiting.fail(error)
+                await self._commit_or_part(group)
             finally:
                 for _ in group:
                     self._waiting.task_done()
 
-    async def _commit(self, group: Sequence["_Waiting"]) -> None:
+    async def _commit_or_part(self, group: Sequence[_Waiting]) -> None:
+        """Commit the group; where one of them can't be written, each by itself, so that it fails alone."""
+        try:
+            await self._commit(group)
+        except Exception as error:
+            if len(group) > 1 and _is_one_s_own(error):
+                for waiting in group:
+                    await self._commit_or_part([waiting])
+            else:
+                for waiting in group:
+                    waiting.fail(error)
+
+    async def _commit(self, group: Sequence[_Waiting]) -> None:
         refused: list[tuple[_Waiting, EmbedqError]] = []
         accepted: list[tuple[_Waiting, object]] = []
         with translated(self._path):
@@ -273,6 +283,12 @@ class Writer:
                 for item, digest in write.updates
             ],
         )
+
+
+def _is_one_s_own(error: Exception) -> bool:
+    """Whether an error comes from what was to be written. Others are the database's: locked, full, corrupt."""
+    cause = error.__cause__ if isinstance(error, StoreError) else error
+    return not (isinstance(cause, sqlite3.OperationalError) or type(cause) is sqlite3.DatabaseError)
 
 
 async def ensure_collection(db: aiosqlite.Connection, target: Target) -> tuple[int, str]:

@@ -2,16 +2,17 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from embedq_core.counts import Counts
 from embedq_core.digests import content_hash
-from embedq_core.errors import BadVectors, CollectionMissing, EntryMissing, ModelMismatch, StoreError
+from embedq_core.errors import BadVectors, CollectionMissing, DatabaseLocked, EntryMissing, ModelMismatch, StoreError
 from embedq_core.items import Item
 from embedq_core.vectors import encode
 from embedq_store import ChunkMark, DeadLetter, Incoming, Row, Store, Target, Write
@@ -125,6 +126,48 @@ async def test_a_refused_write_leaves_neither_dead_letters_nor_a_mark(vectors: S
         await vectors.write(Write(TARGET, rows(1, first=1, dimension=3), dead=[letter], mark=mark))
     assert await vectors.chunk_mark("run", 1) is None
     assert await vectors.dead_letters() == []
+
+
+def unencodable() -> list[Row]:
+    """A row that no database takes: half of a surrogate pair is no text."""
+    return [Row(Item("half", "\ud800"), b"-" * 16, encode([1.0] * 4))]
+
+
+def unbindable() -> list[Row]:
+    """A row whose metadata is of a type that SQLite does not know."""
+    return [Row(Item("odd", "text", cast("str", object())), b"-" * 16, encode([1.0] * 4))]
+
+
+@pytest.mark.parametrize("bad", [unencodable, unbindable])
+async def test_a_write_that_the_database_can_t_take_fails_alone(vectors: Store, bad: Callable[[], list[Row]]) -> None:
+    statements = await traced(vectors)
+    results = await asyncio.gather(
+        vectors.write(Write(TARGET, rows(3), mark=ChunkMark("run", 0, Counts(embedded=3), finished=True))),
+        vectors.write(Write(TARGET, [*rows(3, first=10), *bad()])),
+        vectors.create_collection("birds", "recording"),
+        vectors.write(Write(TARGET, rows(3, first=20))),
+        return_exceptions=True,
+    )
+    assert [isinstance(result, Exception) for result in results] == [False, True, False, False]
+    assert statements.count("ROLLBACK") == 2, "the group, and the one at fault"
+    key = (await vectors.collection("pets")).id
+    assert {entry.id for entry in await vectors.similar(key, [1.0] * 4, number=10)} == {
+        *(f"{number:06}" for number in (0, 1, 2, 20, 21, 22))
+    }
+    assert await vectors.chunk_mark("run", 0) == (Counts(embedded=3), True)
+    assert await vectors.find_collection("birds") is not None
+
+
+async def test_when_the_database_is_locked_a_group_waits_for_it_once(tmp_path: Path) -> None:
+    path = tmp_path / "embeddings.db"
+    async with await Store.open(path, busy_seconds=0.05) as store:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            statements = await traced(store)
+            other.execute("BEGIN IMMEDIATE")
+            writes = (store.write(Write(TARGET, rows(1, first=number))) for number in range(20))
+            results = await asyncio.gather(*writes, return_exceptions=True)
+    assert {type(result) for result in results} == {DatabaseLocked}
+    assert statements.count("BEGIN IMMEDIATE") == 1
 
 
 async def test_a_write_after_an_error_of_the_database_works(vectors: Store) -> None:

@@ -73,7 +73,7 @@ class WorkerProcess:
             **os.environ,
             "EMBEDQ_DATABASE": str(settings.database),
             "EMBEDQ_REDIS_URL": str.__str__(settings.redis_url),
-            "PYTHONPATH": str(TESTS),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])),
         }
         command = [sys.executable, "-c", WORKER, str(log), str(seconds), str(lease)]
         self.process = subprocess.Popen(command, env=environment)

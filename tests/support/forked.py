@@ -7,7 +7,7 @@ as good a process as any: its own memory, directory, environment, standard strea
 import multiprocessing
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
@@ -75,3 +75,10 @@ def _main() -> int:
         sys.excepthook(*sys.exc_info())
         return 1
     return 0
+
+
+def call(function: Callable[..., None], *arguments: object) -> ForkServerProcess:
+    """Start `function(*arguments)`, of a module that a new process can import, in a process of its own."""
+    process = _CONTEXT.Process(target=function, args=arguments)
+    process.start()
+    return process

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, cast
 
@@ -25,6 +26,7 @@ from embedq_worker.cancelling import cancel
 from embedq_worker.claims import Claims
 from embedq_worker.leases import LEASE_SECONDS, Leases
 from embedq_worker.pipeline import process
+from embedq_worker.quarantine import SUSPECT_LOSSES, Quarantine
 from embedq_worker.runner import ModelRunner, Stopping, TransientFailure
 
 _log = logging.getLogger("embedq.worker")
@@ -128,6 +130,11 @@ class ChunkWorker(Worker):
         self._runner.came(job)
         self._done.set()
 
+    def set_aside(self, job: str) -> None:
+        """A job that is suspect takes memory, but not the model: others are taken in hand beside it."""
+        if job in self._sizes:
+            self._sizes[job] = JobSize(self._sizes[job].bytes, 0)
+
     async def _free(self, jobs: list[str]) -> list[tuple[str, JobSize]]:
         """The first of `jobs` that no other worker has in hand, as many as may be started, and what they weigh."""
         free: list[tuple[str, JobSize]] = []
@@ -172,6 +179,7 @@ class Lane:
         self._settings = settings
         self._leases = leases
         self._claims = claims
+        self._quarantine = Quarantine(runner.model)
         self._worker: ChunkWorker | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -196,7 +204,9 @@ class Lane:
         self._stopping.set()
         if self._worker is not None:
             self._worker.allow_pick_jobs = False
+        quarantine = asyncio.create_task(self._quarantine.stop(grace_seconds))
         await self.runner.stop(grace_seconds)
+        await quarantine
         # What the model has returned is still to be committed.
         left = max(deadline - time.monotonic(), COMMIT_SECONDS)
         if self._worker is not None:
@@ -290,10 +300,13 @@ class Lane:
             # Each look takes the whole payload out of Redis: the longer it has been waiting, the fewer looks.
             raise Retry(defer=min(AFTER_SECONDS * attempt, LONGEST_AFTER_SECONDS))
         began = time.monotonic()
-        counts = await process(
-            chunk, self.runner, self._store, self._claims, partial(self._report, chunk.run, chunk.number)
-        )
+        async with self._queue.starts.counted(chunk.run, chunk.number) as lost, self._place(job, lost) as runner:
+            counts = await process(
+                chunk, runner, self._store, self._claims, partial(self._report, chunk.run, chunk.number)
+            )
         await self._queue.runs.record(chunk.run, chunk.number, chunk.model_id, counts)
+        if lost:
+            await self._queue.starts.forget(chunk.run, chunk.number)
         self.jobs_done += 1
         _log.info(
             "%s: %d items for %r in %.2f s: %s",
@@ -303,6 +316,18 @@ class Lane:
             time.monotonic() - began,
             ", ".join(f"{value} {name}" for name, value in counts.nonzero().items()),
         )
+
+    @asynccontextmanager
+    async def _place(self, job: str, lost: int) -> AsyncIterator[ModelRunner]:
+        """Where a chunk is embedded with which `lost` workers have died."""
+        if lost < SUSPECT_LOSSES:
+            yield self.runner
+            return
+        _log.warning("%s: %d workers have died with it: it is embedded apart", job, lost)
+        if self._worker is not None:
+            self._worker.set_aside(job)
+        async with self._quarantine.entered() as runner:
+            yield runner
 
     async def _report(self, run: str, number: int, counts: Counts) -> None:
         """Say how far a chunk has come. That it can't be said just now is no reason to stop."""

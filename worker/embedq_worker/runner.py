@@ -62,11 +62,30 @@ class _Pending(Request):
     results: "asyncio.Queue[Piece | BaseException]" = field(default_factory=asyncio.Queue)
 
 
-class ModelRunner:
-    """One model in one process: its batcher, its threads, its speed. `sleep` waits before a call is repeated."""
+def call_model(model: Model, contents: Sequence[str | bytes]) -> CheckedRows | BaseException:
+    """Call the model. Whatever it raises is returned: sys.exit() in a plugin must not end the worker, and of
+    StopIteration and CancelledError asyncio makes something else, or, before Python 3.12, nothing at all.
+    """
+    try:
+        return embed_checked(model, contents)
+    except BaseException as error:
+        return error
 
-    def __init__(self, model: Model, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
+
+class ModelRunner:
+    """One model: its batcher, its threads, its speed. `call` is what a thread does with a batch, `sleep` waits
+    before it is repeated.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        call: Callable[[Model, Sequence[str | bytes]], CheckedRows | BaseException] = call_model,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
         self.model = model
+        self._call = call
         self._sleep = sleep
         self._batcher = Batcher(model.batch_size)
         self._slots = max(1, int(getattr(model, "concurrency", 1) or 1))
@@ -187,7 +206,7 @@ class ModelRunner:
             if self.stopping.is_set() and (attempts_before or attempt > 1):
                 raise Stopping
             began = time.monotonic()
-            outcome = await asyncio.get_running_loop().run_in_executor(self._threads, _call, self.model, contents)
+            outcome = await asyncio.get_running_loop().run_in_executor(self._threads, self._call, self.model, contents)
             if isinstance(outcome, CheckedRows):
                 self._measure(len(contents), time.monotonic() - began)
                 faults = {
@@ -240,16 +259,6 @@ class ModelRunner:
         rate = items / max(seconds, 1e-6) * self._slots
         known = self.items_per_second
         self.items_per_second = rate if not known else known + _RATE_WEIGHT * (rate - known)
-
-
-def _call(model: Model, contents: Sequence[str | bytes]) -> CheckedRows | BaseException:
-    """Call the model. Whatever it raises is returned: sys.exit() in a plugin must not end the worker, and of
-    StopIteration and CancelledError asyncio makes something else, or, before Python 3.12, nothing at all.
-    """
-    try:
-        return embed_checked(model, contents)
-    except BaseException as error:
-        return error
 
 
 def _answer(request: Request, result: "Piece | BaseException") -> None:

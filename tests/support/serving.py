@@ -1,0 +1,75 @@
+"""A worker in a forked process, as `embedq worker` runs one, with a lease as short as a test needs it."""
+
+import asyncio
+import os
+import resource
+import signal
+from collections.abc import Mapping
+from multiprocessing.context import ForkServerProcess
+
+import embedq_worker.pipeline
+from embedq_core.settings import Settings, load_settings
+from embedq_jobs import open_queue
+from embedq_store import Store
+from embedq_worker.service import ServiceOptions, serve, stop_on_signals
+from support import forked
+from support.command_line import TESTS
+
+
+def start_worker(
+    settings: Settings,
+    lease_seconds: float,
+    *,
+    kill_at: str | None = None,
+    file_size: int | None = None,
+    **environment: str,
+) -> ForkServerProcess:
+    """Start a worker with the tests' models; SIGTERM stops it.
+
+    It kills itself when it begins the SQL statement `kill_at`. The system refuses to let its files grow beyond
+    `file_size`, until it is sent SIGUSR1.
+    """
+    assert settings.redis_url is not None
+    given = {
+        "EMBEDQ_PLUGINS": str(TESTS / "support" / "plugin.py"),
+        **os.environ,
+        "EMBEDQ_DATABASE": str(settings.database),
+        "EMBEDQ_REDIS_URL": str.__str__(settings.redis_url),
+        **environment,
+    }
+    return forked.call(_work, given, lease_seconds, kill_at, file_size)
+
+
+def _work(environment: Mapping[str, str], lease_seconds: float, kill_at: str | None, file_size: int | None) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    if file_size is not None:
+        _bound_files(file_size)
+    asyncio.run(_serve(lease_seconds, kill_at))
+
+
+def _bound_files(size: int) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGUSR1, lambda *_: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
+    # The signal that comes with the refusal is ignored, as Python does by itself.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    embedq_worker.pipeline.WRITE_AGAIN_SECONDS = 0.05  # type: ignore[misc]
+
+
+async def _serve(lease_seconds: float, kill_at: str | None) -> None:
+    settings, stop = load_settings(), asyncio.Event()
+    with stop_on_signals(stop):
+        async with open_queue(settings) as queue, await Store.open(settings.database) as store:
+            if kill_at is not None:
+                await _kill_at(kill_at, store)
+            await serve(settings, ServiceOptions(lease_seconds=lease_seconds), queue, store, stop)
+
+
+async def _kill_at(statement: str, store: Store) -> None:
+    def trace(begun: str) -> None:
+        if begun.startswith(statement):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert store._writer_connection is not None
+    await store._writer_connection.set_trace_callback(trace)
