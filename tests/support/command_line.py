@@ -42,7 +42,7 @@ class CommandLine:
             "EMBEDQ_DATABASE": str(self.database),
             "EMBEDQ_PLUGINS": str(TESTS / "support" / "plugin.py"),
             "EMBEDQ_TEST_CALLS": str(self.calls_file),
-            "PYTHONPATH": str(TESTS),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])),
             "COLUMNS": "80",
         }
 
