@@ -32,6 +32,8 @@ CONNECT_SECONDS: Final = 5.0
 # No command of ours takes long; a reply that is this late will not come.
 REPLY_SECONDS: Final = 30.0
 HEALTH_CHECK_SECONDS: Final = 15
+# After a lost connection, how often a command is sent again.
+ATTEMPTS: Final = 3
 # Commands beyond these wait for each other. A worker has hundreds of jobs in hand that may all end at once.
 CONNECTIONS: Final = 64
 
@@ -66,10 +68,13 @@ def _options() -> dict[str, Any]:
         "socket_connect_timeout": CONNECT_SECONDS,
         "health_check_interval": HEALTH_CHECK_SECONDS,
         "redis_connect_func": _greet,
-        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.05), 3),
+        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.05), ATTEMPTS),
         "retry_on_error": [redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError],
         "max_connections": CONNECTIONS,
         "timeout": REPLY_SECONDS,
+        # A name for the library is a command more that an ACL would have to allow.
+        "lib_name": None,
+        "lib_version": None,
     }
 
 
@@ -103,17 +108,13 @@ def _check_tls(pool: BlockingConnectionPool) -> None:
         raise ValueError("ssl_keyfile needs ssl_certfile")
     for name in _TLS_FILES:
         if name in options and not os.access(options[name], os.R_OK):
-            raise SettingsError(
-                f"EMBEDQ_REDIS_URL can't be used: {name} names a file that can't be read: {options[name]}"
-            )
+            raise ValueError(f"{name} names a file that can't be read: {options[name]}")
     connection = pool.make_connection()  # type: ignore[no-untyped-call]
     if isinstance(connection, SSLConnection):
         try:
             connection.ssl_context.get()
         except OSError as error:
-            raise SettingsError(
-                f"EMBEDQ_REDIS_URL can't be used: the certificates and keys that it names: {error}"
-            ) from error
+            raise ValueError(f"the certificates and keys that it names: {error}") from error
 
 
 async def _greet(connection: AbstractConnection) -> None:
