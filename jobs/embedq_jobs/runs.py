@@ -234,6 +234,12 @@ class Runs:
                 args=[chunk, msgspec.json.encode(counts), counts.done, KEEP_SECONDS, RATE_KEEP_SECONDS],
             )
 
+    async def queued(self, run: str) -> int:
+        """How many chunks of a run were queued, done or not."""
+        with translated(self._where):
+            value = await cast("Awaitable[bytes | None]", self._redis.hget(self._names.run(run), "chunks"))
+        return int(value or 0)
+
     async def done(self, run: str, chunks: list[int]) -> bool:
         """Whether all these chunks are done."""
         with translated(self._where):
