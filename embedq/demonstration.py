@@ -17,7 +17,7 @@ from embedq.ingesting import first_of, ingest_run, working
 from embedq_core.model import embed_all
 from embedq_core.settings import APP_NAME, Settings, load_settings
 from embedq_core.text import excerpt, plural
-from embedq_jobs import RunSummary, open_queue
+from embedq_jobs import Patience, RunSummary, open_queue
 from embedq_plugins import get_embedding_model
 from embedq_producer.readers import Reader, RowOptions
 from embedq_producer.submission import new_submission
@@ -72,7 +72,17 @@ async def _ingest(settings: Settings) -> RunSummary:
             report.display = shown_on
             async with working(settings, queue, shown_on) as serving:
                 watching = asyncio.create_task(
-                    ingest_run(submission, reader, queue, settings, store=True, stop=stop, shown_on=shown_on)
+                    ingest_run(
+                        submission,
+                        reader,
+                        queue,
+                        settings,
+                        store=True,
+                        stop=stop,
+                        shown_on=shown_on,
+                        # The worker says what there is to say.
+                        patience=Patience(settings.patience_seconds, lambda _: None, stop.is_set),
+                    )
                 )
                 return await first_of(watching, serving)
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
-from embedq_jobs import Queue, RunSummary, open_queue
+from embedq_jobs import Patience, Queue, RunSummary, open_queue
 from embedq_jobs.checks import server_warnings
 from embedq_plugins import plugin_problems
 from embedq_producer.corpus import open_corpus
@@ -20,7 +20,7 @@ from embedq_producer.dry_run import dry_run
 from embedq_producer.models import FALLBACK_MODEL, check_binary, choose_model
 from embedq_producer.readers import Reader
 from embedq_producer.submission import Submission, new_submission, submit
-from embedq_producer.submitting import WATCH_SECONDS, read_share, stop_on_interrupt
+from embedq_producer.submitting import WATCH_SECONDS, read_share, say, stop_on_interrupt
 from embedq_producer.summary import print_summary, summary_exit_code
 from embedq_producer.terminal import Display, Figures, RowReport, display
 from embedq_store import Store
@@ -53,8 +53,19 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
         with display(request.collection) as shown_on:
             report.display = shown_on
             async with working(settings, queue, shown_on) as serving:
+                # A worker in this process says it, too.
+                tell = (lambda text: say(text, shown_on)) if serving is None else (lambda _: None)
                 watching = asyncio.create_task(
-                    ingest_run(submission, reader, queue, settings, store=request.store, stop=stop, shown_on=shown_on)
+                    ingest_run(
+                        submission,
+                        reader,
+                        queue,
+                        settings,
+                        store=request.store,
+                        stop=stop,
+                        shown_on=shown_on,
+                        patience=Patience(settings.patience_seconds, tell, stop.is_set),
+                    )
                 )
                 summary = await first_of(watching, serving)
             report.display = None
@@ -81,9 +92,12 @@ async def ingest_run(
     store: bool,
     stop: asyncio.Event,
     shown_on: Display,
+    patience: Patience,
 ) -> RunSummary:
     """Submit the corpus and wait until all of it is stored or dead, or until `stop` is set."""
-    sending = asyncio.create_task(submit(submission, reader, queue, settings, store=store, stop=stop.is_set))
+    sending = asyncio.create_task(
+        submit(submission, reader, queue, settings, store=store, stop=stop.is_set, patience=patience)
+    )
     run = submission.run.id
     try:
         while True:
@@ -91,7 +105,7 @@ async def ingest_run(
             if sending.done():
                 await sending
             if submission.chunks or sending.done():
-                summary = await queue.runs.summary(run)
+                summary = await patience.insist(lambda: queue.runs.summary(run))
                 shown_on.show(_figures(submission, reader, summary))
                 if sending.done() and (summary.settled or stop.is_set()):
                     return summary

@@ -38,10 +38,11 @@ def one_run(run: str, database: Path | None) -> RunSummary:
 
 async def wait_until_settled(run: str, database: Path | None, *, as_json: bool) -> int:
     """Wait for a run and print what became of it; return the exit code."""
-    async with open_queue(load_settings(database=database)) as queue:
+    settings = load_settings(database=database)
+    async with open_queue(settings) as queue:
         summary = await queue.runs.summary(run)
         stop = stop_on_interrupt()
-        summary = await wait_for_run(queue, run, summary.run.collection, stop)
+        summary = await wait_for_run(queue, run, summary.run.collection, settings, stop)
     if as_json:
         print(json.dumps(summary_object(summary)))
     else:

@@ -22,6 +22,7 @@ MIB: Final = 1024 * 1024
 _KINDS: Final = {int: "a whole number", float: "a number"}
 # The message of a value that typed-settings can't convert.
 _UNCONVERTED: Final = re.compile(r"value (.*) for option '(\w+)' from loader (\w+)")
+_SECONDS: Final = ("busy_seconds", "patience_seconds")
 _POSITIVE: Final = ("queue_bytes", "inflight_bytes", "chunk_items", "chunk_bytes", "item_bytes")
 
 
@@ -30,7 +31,7 @@ class Settings:
     """Everything that can be configured. Field `x_y` is read from the environment variable `EMBEDQ_X_Y`."""
 
     redis_url: ts.SecretStr | None = None
-    """Redis to use: redis://, rediss:// or unix://. None: a private one beside the database."""
+    """Redis to use: redis://, rediss://, redis+sentinel:// or unix://. None: a private one beside the database."""
 
     database: Path = field(default_factory=lambda: platformdirs.user_data_path(APP_NAME) / "embeddings.db")
     """SQLite file that holds the vectors."""
@@ -58,6 +59,9 @@ class Settings:
 
     busy_seconds: float = 30.0
     """Seconds to wait for another program that is writing to the database."""
+
+    patience_seconds: float = 300.0
+    """Seconds that producers, and those who wait for a run, wait for a Redis that went away."""
 
     log_level: str = "info"
     """debug, info, warning or error."""
@@ -105,8 +109,10 @@ def _problems(settings: Settings) -> Iterator[tuple[str, str]]:
     for name in _POSITIVE:
         if getattr(settings, name) < 1:
             yield name, f"at least 1, not {getattr(settings, name)}"
-    if not (math.isfinite(settings.busy_seconds) and settings.busy_seconds >= 0):
-        yield "busy_seconds", f"a number of seconds, 0 or more, not {settings.busy_seconds}"
+    for name in _SECONDS:
+        value = getattr(settings, name)
+        if not (math.isfinite(value) and value >= 0):
+            yield name, f"a number of seconds, 0 or more, not {value}"
     if settings.log_level.lower() not in ("debug", "info", "warning", "error"):
         yield "log_level", f"debug, info, warning or error, not {settings.log_level!r}"
     if not settings.queue or any(character.isspace() for character in settings.queue):

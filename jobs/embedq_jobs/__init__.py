@@ -6,12 +6,14 @@ No Redis type leaves this room but to the worker's supervisor, which runs arq.
 from embedq_jobs.codec import Chunk, chunk_bytes, decode_chunk, encode_chunk
 from embedq_jobs.connection import open_queue, queue_exists
 from embedq_jobs.names import job_id, new_run_id, parse_job_id
+from embedq_jobs.patience import Patience
 from embedq_jobs.queue import Queue, QueueLoad
 from embedq_jobs.runs import Run, Runs, RunSummary
 from embedq_jobs.starts import Starts
 
 __all__ = [
     "Chunk",
+    "Patience",
     "Queue",
     "QueueLoad",
     "Run",

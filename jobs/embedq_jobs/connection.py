@@ -1,6 +1,8 @@
 """A hardened connection to Redis, and the queue that it leads to."""
 
 import asyncio
+import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -9,23 +11,29 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import redis.exceptions
 from arq.connections import ArqRedis
-from redis.asyncio.connection import AbstractConnection, BlockingConnectionPool
+from redis.asyncio.connection import AbstractConnection, BlockingConnectionPool, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
 from embedq_core.errors import SettingsError
 from embedq_core.settings import Settings
+from embedq_jobs import sentinel
 from embedq_jobs.codec import dump_job, load_job
+from embedq_jobs.demotion import LEAVING_REPLICAS
 from embedq_jobs.embedded import EmbeddedRedis
 from embedq_jobs.errors import shown_url, translated
 from embedq_jobs.queue import EXPIRES_MS, Queue
 
-_SCHEMES: Final = ("redis", "rediss", "unix")
+_SCHEMES: Final = ("redis", "rediss", "unix", sentinel.SCHEME)
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 CONNECT_SECONDS: Final = 5.0
 # No command of ours takes long; a reply that is this late will not come.
 REPLY_SECONDS: Final = 30.0
 HEALTH_CHECK_SECONDS: Final = 15
+# After a lost connection, how often a command is sent again.
+ATTEMPTS: Final = 3
 # Commands beyond these wait for each other. A worker has hundreds of jobs in hand that may all end at once.
 CONNECTIONS: Final = 64
 
@@ -37,31 +45,76 @@ def connect(url: str) -> ArqRedis:
     connections are checked before use, and a command is tried again when its connection was lost: all of ours
     may be sent twice. Raises SettingsError for a URL that can't be used.
     """
-    parts = _split(url)
-    if parts.scheme not in _SCHEMES:
+    beginning = _SCHEME.match(url)
+    scheme = beginning[1].lower() if beginning else "nothing"
+    if scheme not in _SCHEMES:
         raise SettingsError(
-            f"EMBEDQ_REDIS_URL must start with redis://, rediss:// or unix://, not {parts.scheme or 'nothing'!r}"
+            f"EMBEDQ_REDIS_URL must start with redis://, rediss://, unix:// or redis+sentinel://, not {scheme!r}"
         )
-    options: dict[str, Any] = {
+    try:
+        pool = _master_pool(url) if scheme == sentinel.SCHEME else _pool(url)
+        _check_tls(pool)
+    except SettingsError:
+        raise
+    except (ValueError, redis.exceptions.RedisError) as error:
+        raise SettingsError(f"EMBEDQ_REDIS_URL can't be used: {error}") from error
+    return ArqRedis(pool_or_conn=pool, job_serializer=dump_job, job_deserializer=load_job, expires_extra_ms=EXPIRES_MS)
+
+
+def _options() -> dict[str, Any]:
+    """What all pools have in common."""
+    return {
         "socket_timeout": REPLY_SECONDS,
         "socket_connect_timeout": CONNECT_SECONDS,
         "health_check_interval": HEALTH_CHECK_SECONDS,
         "redis_connect_func": _greet,
-        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.05), 3),
+        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.05), ATTEMPTS),
         "retry_on_error": [redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError],
         "max_connections": CONNECTIONS,
         "timeout": REPLY_SECONDS,
+        # A name for the library is a command more that an ACL would have to allow.
+        "lib_name": None,
+        "lib_version": None,
     }
+
+
+def _pool(url: str) -> BlockingConnectionPool:
+    parts, options = _split(url), _options()
     if parts.scheme != "unix":
         options["socket_keepalive"] = True
     # Without certificates there is nothing to check a name against.
     if parts.scheme == "rediss" and parse_qs(parts.query).get("ssl_cert_reqs") != ["none"]:
         options["ssl_check_hostname"] = True
-    try:
-        pool = BlockingConnectionPool.from_url(url, **options)
-    except ValueError as error:
-        raise SettingsError(f"EMBEDQ_REDIS_URL can't be used: {error}") from error
-    return ArqRedis(pool_or_conn=pool, job_serializer=dump_job, job_deserializer=load_job, expires_extra_ms=EXPIRES_MS)
+    pool = BlockingConnectionPool.from_url(url, **options)
+    pool.connection_class = LEAVING_REPLICAS[pool.connection_class]
+    return pool
+
+
+def _master_pool(url: str) -> sentinel.MasterPool:
+    return sentinel.MasterPool(
+        sentinel.parse_sentinel_url(url),
+        _options() | {"socket_keepalive": True},
+        {"socket_timeout": CONNECT_SECONDS, "socket_connect_timeout": CONNECT_SECONDS, "socket_keepalive": True},
+    )
+
+
+def _check_tls(pool: BlockingConnectionPool) -> None:
+    """Read what TLS needs now: later it would look as if the server were away, for ever. Raises ValueError."""
+    options = pool.connection_kwargs
+    # redis-py takes no notice of a certificate without a key; the key may stand in the same file.
+    if "ssl_certfile" in options:
+        options.setdefault("ssl_keyfile", options["ssl_certfile"])
+    elif "ssl_keyfile" in options:
+        raise ValueError("ssl_keyfile needs ssl_certfile")
+    for name in _TLS_FILES:
+        if name in options and not os.access(options[name], os.R_OK):
+            raise ValueError(f"{name} names a file that can't be read: {options[name]}")
+    connection = pool.make_connection()  # type: ignore[no-untyped-call]
+    if isinstance(connection, SSLConnection):
+        try:
+            connection.ssl_context.get()
+        except OSError as error:
+            raise ValueError(f"the certificates and keys that it names: {error}") from error
 
 
 async def _greet(connection: AbstractConnection) -> None:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import importlib.util
+import logging
 import os
 import re
 import shutil
@@ -29,6 +30,9 @@ from embedq_core.errors import NoRedisServer
 from embedq_jobs.names import lease_key
 
 START_SECONDS: Final = 20.0
+WATCH_SECONDS: Final = 0.5
+
+_log = logging.getLogger("embedq.redis")
 
 # sun_path holds 104 bytes on macOS and 108 on Linux, with a NUL at the end.
 _SOCKET_PATH_BYTES: Final = 100
@@ -46,6 +50,7 @@ class EmbeddedRedis:
         self.url = f"unix://{quote(str(self.socket))}"
         self._presence: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> str:
         # A thread: waiting for a lock or for the server must not hold up the event loop.
@@ -58,12 +63,54 @@ class EmbeddedRedis:
             if joining.exception() is None:
                 await asyncio.to_thread(self._leave)
             raise
+        self._watching = asyncio.create_task(self._watch(), name="embedq-private-redis")
         return self.url
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
         await asyncio.to_thread(self._leave)
+
+    async def _watch(self) -> None:
+        """Start the server again when it has died: whoever waits for it to come back waits for us."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if await self._listens():
+                continue
+            reviving = asyncio.create_task(asyncio.to_thread(self._revive))
+            try:
+                await asyncio.shield(reviving)
+            except asyncio.CancelledError:
+                await asyncio.wait([reviving])
+                raise
+            except (NoRedisServer, OSError) as error:
+                _log.warning("%s; trying again", error)
+
+    async def _listens(self) -> bool:
+        """Whether there is a server; one that is too busy to answer is one."""
+        try:
+            _, writer = await asyncio.open_unix_connection(self.socket)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        return True
+
+    def _revive(self) -> None:
+        with _Lock(self.directory / "start.lock"):
+            if self._answers():
+                return  # another process was faster
+            if self._process is not None:
+                self._process.poll()
+                self._process = None
+            self._start()
+            _log.warning("the private Redis in %s had ended: started again", self.directory)
 
     def _join(self) -> None:
         _private_directory(self.directory)

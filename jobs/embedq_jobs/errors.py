@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 import redis.exceptions
 
 from embedq_core.errors import QueueError, RedisUnreachable
+from embedq_jobs.sentinel import SCHEME, parse_sentinel_url
 
 
 @contextmanager
@@ -37,6 +38,8 @@ def _reason(error: Exception) -> str:
 def shown_url(url: str) -> str:
     """`url` without user name, password and query: fit for messages and logs. Raises ValueError for no URL."""
     parts = urlsplit(url)
+    if parts.scheme == SCHEME:
+        return parse_sentinel_url(url).shown()
     if parts.scheme == "unix":
         return unquote(parts.path)
     port = f":{parts.port}" if parts.port else ""

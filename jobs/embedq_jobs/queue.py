@@ -1,5 +1,6 @@
 """The queue: chunks on their way to workers, one arq queue for each model."""
 
+import json
 import time
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from embedq_jobs.starts import Starts
 
 # arq drops a job whose payload has expired: ten years is for ever.
 EXPIRES_MS: Final = 10 * 365 * 24 * 3600 * 1000
+
+# The report of a worker that was killed stays for so long; `status` shows it for less.
+WORKER_GONE_SECONDS: Final = 600
 
 _HEAD_JOBS: Final = 4096
 
@@ -36,6 +40,9 @@ redis.call('HINCRBY', run, 'chunks', 1)
 redis.call('HINCRBY', run, 'items', items)
 redis.call('HINCRBY', run, 'bytes', size)
 redis.call('HSET', run, 'beat', now)
+-- A producer that was taken for dead may have been asleep.
+redis.call('PERSIST', run)
+redis.call('PERSIST', chunks)
 return 1
 """
 
@@ -149,9 +156,25 @@ class Queue:
         return sum(items) / (len(items) * RATE_SECONDS) if items else 0.0
 
     async def worker_reports(self) -> list[bytes]:
-        """What workers say of themselves, as JSON: host, pid, models, since, seen, in_hand, done."""
+        """What workers say of themselves, as JSON: host, pid, models, since, seen, in_hand, done.
+
+        Workers that were killed are among them for a while.
+        """
         with translated(self.where):
             return await cast("Awaitable[list[bytes]]", self.redis.hvals(self.names.workers))
+
+    async def tidy(self, now: float | None = None) -> None:
+        """Let go of what the dead have left: reports of workers that were killed, and runs that nobody will close.
+
+        A worker that is alive after all reports again within seconds.
+        """
+        before = (time.time() if now is None else now) - WORKER_GONE_SECONDS
+        with translated(self.where):
+            reports = await cast("Awaitable[dict[bytes, bytes]]", self.redis.hgetall(self.names.workers))
+            gone = [worker for worker, report in reports.items() if _seen(report) < before]
+            if gone:
+                await cast("Awaitable[int]", self.redis.hdel(self.names.workers, *[name.decode() for name in gone]))
+        await self.runs.tidy(now)
 
     # --- which model a collection has, for producers that can't see the database
 
@@ -170,3 +193,11 @@ class Queue:
         """Forget the model of a collection that was deleted."""
         with translated(self.where):
             await cast("Awaitable[int]", self.redis.hdel(self.names.collections, collection))
+
+
+def _seen(report: bytes) -> float:
+    """When a worker said what is in its report; long ago where it can't be read."""
+    try:
+        return float(json.loads(report)["seen"])
+    except (ValueError, TypeError, KeyError):
+        return 0.0

@@ -27,6 +27,11 @@ RATE_KEEP_SECONDS: Final = 3600
 # A producer says at least this often that it is alive; later its run counts as interrupted.
 BEAT_SECONDS: Final = 60
 
+# One that has been silent for so long will not come back: it would have lost patience with Redis long ago.
+ABANDONED_SECONDS: Final = 24 * 3600
+
+TIDY_AT_ONCE: Final = 500
+
 _FINISH: Final = """
 local total = redis.call('HGET', run, 'closed')
 if total and tonumber(total) <= redis.call('HLEN', chunks) and redis.call('HSETNX', run, 'finished', now) == 1 then
@@ -93,6 +98,19 @@ redis.call('HSET', run, 'closed', total, 'skipped', skipped, 'duplicates', dupli
 """
     + _FINISH
 )
+
+
+# Of a run whose producer died, once all its chunks are done, the keys go as those of a finished run do.
+_ABANDON: Final = """
+local chunks, run = unpack(KEYS)
+local before, keep = unpack(ARGV)
+local closed, beat, queued = unpack(redis.call('HMGET', run, 'closed', 'beat', 'chunks'))
+if closed or redis.call('TTL', run) ~= -1 or tonumber(beat or 0) >= tonumber(before) then return 0 end
+if redis.call('HLEN', chunks) < tonumber(queued or 0) then return 0 end
+redis.call('EXPIRE', run, keep)
+redis.call('EXPIRE', chunks, keep)
+return 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +185,7 @@ class Runs:
         self._record = redis.register_script(_RECORD)
         self._progress = redis.register_script(_PROGRESS)
         self._close = redis.register_script(_CLOSE)
+        self._abandon = redis.register_script(_ABANDON)
 
     async def open(self, run: Run) -> None:
         """Enter a run that begins."""
@@ -181,7 +200,6 @@ class Runs:
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hset(self._names.run(run.id), mapping=dict(entry))
                 pipe.zadd(self._names.runs, {run.id: run.started})
-                pipe.zremrangebyscore(self._names.runs, "-inf", time.time() - 12 * KEEP_SECONDS)
                 await pipe.execute()
 
     async def beat(self, run: str) -> None:
@@ -234,6 +252,12 @@ class Runs:
                 args=[chunk, msgspec.json.encode(counts), counts.done, KEEP_SECONDS, RATE_KEEP_SECONDS],
             )
 
+    async def queued(self, run: str) -> int:
+        """How many chunks of a run were queued, done or not."""
+        with translated(self._where):
+            value = await cast("Awaitable[bytes | None]", self._redis.hget(self._names.run(run), "chunks"))
+        return int(value or 0)
+
     async def done(self, run: str, chunks: list[int]) -> bool:
         """Whether all these chunks are done."""
         with translated(self._where):
@@ -266,6 +290,26 @@ class Runs:
             with contextlib.suppress(RunMissing):  # its time was up
                 summaries.append(await self.summary(run))
         return summaries
+
+    async def tidy(self, now: float | None = None) -> None:
+        """Let go of what nobody will finish: runs whose producers died and whose chunks are done get the time
+        that finished runs have, and runs whose time is up are listed no more.
+        """
+        before = (time.time() if now is None else now) - ABANDONED_SECONDS
+        ids = await self._ids()
+        for start in range(0, len(ids), TIDY_AT_ONCE):
+            some = ids[start : start + TIDY_AT_ONCE]
+            with translated(self._where):
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for run in some:
+                        pipe.hmget(self._names.run(run), ["started", "closed", "beat"])
+                    found = await pipe.execute()
+                for run, (started, closed, beat) in zip(some, found, strict=True):
+                    if started is None:
+                        await self._redis.zrem(self._names.runs, run)
+                    elif closed is None and float(beat or 0) < before:
+                        keys = [self._names.chunks(run), self._names.run(run)]
+                        await self._abandon(keys=keys, args=[before, KEEP_SECONDS])
 
     async def _ids(self) -> list[str]:
         with translated(self._where):

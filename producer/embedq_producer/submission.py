@@ -1,15 +1,19 @@
 """Submitting a corpus: read, cut into chunks, queue, hold back while the queue is full."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from embedq_core.errors import SourceError
 from embedq_core.settings import Settings
-from embedq_jobs import Chunk, Queue, Run, new_run_id
+from embedq_jobs import Patience, Queue, Run, new_run_id
 from embedq_producer.chunks import Cut, cut
 from embedq_producer.readers import Reader
+from embedq_producer.sending import Sender
+
+_log = logging.getLogger("embedq.producer")
 
 HOLD_SECONDS = 0.05
 
@@ -44,48 +48,41 @@ async def submit(
     *,
     store: bool,
     stop: Callable[[], bool] = lambda: False,
+    patience: Patience | None = None,
 ) -> Submission:
     """Queue everything that `reader` gives, as `submission.run`, until its end or until `stop` says so.
 
     When it returns, Redis has what was counted. Memory does not grow with the corpus: one chunk is read while
-    another is sent, and no more is sent while the queue of the model holds `settings.queue_bytes`. Raises
-    RedisUnreachable, and RowError where reading is strict; the run then counts as interrupted.
+    another is sent, and no more is sent while the queue of the model holds `settings.queue_bytes`. A Redis that
+    goes away is waited for, as long as `patience` allows, else `settings.patience_seconds`. Raises
+    RedisUnreachable when that is over, ChunkLost when Redis came back without some of what it had, and RowError
+    where reading is strict; the run then counts as interrupted.
     """
-    run = submission.run
-    await queue.runs.open(run)
-    await queue.set_collection_model(run.collection, run.model_id)
+    sender = Sender(submission.run, queue, patience or Patience(settings.patience_seconds, _log.warning, stop))
+    await sender.open()
     interrupted = True
     chunks = cut(reader, max_items=settings.chunk_items, max_bytes=settings.chunk_bytes)
+    reading = asyncio.create_task(asyncio.to_thread(_next, chunks))
     try:
-        reading = asyncio.create_task(asyncio.to_thread(_next, chunks))
         while (piece := await reading) is not None and not stop():
             if isinstance(piece, SourceError):
                 submission.problem = piece
                 break
             reading = asyncio.create_task(asyncio.to_thread(_next, chunks))
-            if not await _room(submission, queue, settings.queue_bytes, stop):
+            if not await _room(submission, sender, settings.queue_bytes, stop):
                 break
-            chunk = Chunk(
-                run=run.id,
-                number=piece.number,
-                collection=run.collection,
-                model_id=run.model_id,
-                store=store,
-                after=piece.after,
-                items=piece.items,
-            )
-            await queue.put(chunk)
+            await sender.send(piece, store=store)
             submission.chunks += 1
             submission.items += len(piece.items)
             submission.duplicates += piece.duplicates
             submission.skipped = reader.rejected
+        await sender.check(submission.chunks)
         interrupted = stop() or submission.problem is not None
     finally:
         await asyncio.gather(reading, return_exceptions=True)
         submission.skipped = reader.rejected
         submission.sent = True
-        await queue.runs.close(
-            run.id,
+        await sender.close(
             submission.chunks,
             skipped=submission.skipped,
             duplicates=submission.duplicates,
@@ -94,16 +91,16 @@ async def submit(
     return submission
 
 
-async def _room(submission: Submission, queue: Queue, limit: int, stop: Callable[[], bool]) -> bool:
+async def _room(submission: Submission, sender: Sender, limit: int, stop: Callable[[], bool]) -> bool:
     """Wait until the queue has room. False if `stop` says so before."""
     beat = time.monotonic()
-    while await queue.bytes_queued(submission.run.model_id) >= limit:
+    while await sender.bytes_queued() >= limit:
         if stop():
             return False
         submission.holding = True
         if time.monotonic() - beat > 1:
             beat = time.monotonic()
-            await queue.runs.beat(submission.run.id)
+            await sender.beat()
         await asyncio.sleep(HOLD_SECONDS)
     submission.holding = False
     return True

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from signal import SIGINT, SIGTERM
 
 from embedq_core.settings import Settings, load_settings
-from embedq_jobs import Queue, RunSummary, open_queue
+from embedq_core.text import shown
+from embedq_jobs import Patience, Queue, RunSummary, open_queue
 from embedq_producer.corpus import open_corpus
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.dry_run import dry_run
@@ -35,8 +36,9 @@ async def _submit(request: CorpusRequest, settings: Settings, *, wait: bool) -> 
         with display(request.collection) as shown_on:
             report.display = shown_on
             stop = stop_on_interrupt()
+            patience = Patience(settings.patience_seconds, lambda text: say(text, shown_on), stop.is_set)
             sending = asyncio.create_task(
-                submit(submission, reader, queue, settings, store=request.store, stop=stop.is_set)
+                submit(submission, reader, queue, settings, store=request.store, stop=stop.is_set, patience=patience)
             )
             await watch(sending, shown_on, lambda: _figures(submission, reader))
             report.display = None
@@ -44,7 +46,7 @@ async def _submit(request: CorpusRequest, settings: Settings, *, wait: bool) -> 
         if not wait or interrupted:
             print_submitted(submission, as_json=request.json, interrupted=interrupted)
             return submission_exit_code(submission, interrupted=interrupted)
-        summary = await wait_for_run(queue, submission.run.id, request.collection, stop)
+        summary = await wait_for_run(queue, submission.run.id, request.collection, settings, stop)
         print_summary(summary, settings, submission, as_json=request.json)
         return summary_exit_code(summary, submission, interrupted=stop.is_set())
 
@@ -84,11 +86,20 @@ def _figures(submission: Submission, reader: Reader) -> Figures:
     return Figures(submission.items, read_share(reader, sent=submission.sent), note)
 
 
-async def wait_for_run(queue: Queue, run: str, title: str, stop: asyncio.Event) -> RunSummary:
-    """Show the progress of a run until it is complete, or interrupted with nothing left, or `stop` is set."""
+def say(text: str, shown_on: Display) -> None:
+    """Print a line of embedq's own between the figures."""
+    shown_on.line(f"embedq: {shown(text)}")
+
+
+async def wait_for_run(queue: Queue, run: str, title: str, settings: Settings, stop: asyncio.Event) -> RunSummary:
+    """Show the progress of a run until it is complete, or interrupted with nothing left, or `stop` is set.
+
+    A Redis that goes away is waited for. Raises RedisUnreachable when it stays away.
+    """
     with display(title) as shown_on:
+        patience = Patience(settings.patience_seconds, lambda text: say(text, shown_on), stop.is_set)
         while True:
-            summary = await queue.runs.summary(run)
+            summary = await patience.insist(lambda: queue.runs.summary(run))
             share = summary.counts.done / summary.items if summary.items and summary.closed else None
             shown_on.show(Figures(summary.counts.done, share))
             if summary.settled or stop.is_set():

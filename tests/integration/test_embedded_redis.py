@@ -24,6 +24,7 @@ from embedq_jobs.checks import server_warnings
 from embedq_jobs.embedded import EmbeddedRedis, find_server, server_version
 from embedq_jobs.names import lease_key
 from support.chunks import chunk, items
+from support.waiting import Eventually
 
 USER = """
 import asyncio, contextlib, sys
@@ -181,6 +182,27 @@ async def test_a_server_that_was_killed_is_started_again_with_all_it_had(directo
         async with EmbeddedRedis(directory) as again:
             with client(again) as asking:
                 assert asking.get("paid") == b"for"
+
+
+async def test_a_server_that_dies_under_its_users_is_started_again_with_all_it_had(
+    directory: Path, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with EmbeddedRedis(directory) as url, EmbeddedRedis(directory):
+        with client(url) as asking:
+            asking.set("paid", "for")
+        os.kill(server_pid(url), signal.SIGKILL)
+
+        async def is_back() -> bool:
+            try:
+                with client(url) as asking:
+                    return bool(asking.get("paid") == b"for")
+            except redis.exceptions.ConnectionError:
+                return False
+
+        await eventually(is_back)
+        pid = server_pid(url)
+    assert caplog.text.count("started again") == 1
+    assert not alive(pid), "and it is stopped in the end"
 
 
 async def test_ctrl_c_in_the_terminal_does_not_reach_it(directory: Path) -> None:

@@ -12,20 +12,18 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
-import redis
 
 from embedq_core.counts import Counts
 from embedq_core.settings import Settings, load_settings
 from embedq_jobs import Queue, open_queue
-from embedq_jobs.embedded import find_server
 from embedq_store import Store
 from embedq_worker.service import ServiceOptions, serve
 from support.chunks import RUN, chunk, install, items, submit
 from support.command_line import TESTS
 from support.models import SlowModel
+from support.servers import MortalRedis
 from support.waiting import Eventually
 
 LEASE_SECONDS = 0.6
@@ -196,35 +194,6 @@ async def test_sigterm_hands_back_at_once_and_the_process_ends_well(
 
 
 # --- Redis
-
-
-class MortalRedis:
-    """A redis-server that can be killed and started again on the same socket and append-only file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.socket = folder / "redis.sock"
-        self.url = f"unix://{quote(str(self.socket))}"
-        self.start()
-
-    def start(self) -> None:
-        command = [find_server(), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)]
-        command += ["--appendonly", "yes", "--save", "", "--logfile", str(self.folder / "log")]
-        self._process = subprocess.Popen(command)
-        deadline = time.monotonic() + 20
-        with redis.Redis(unix_socket_path=str(self.socket)) as client:
-            while True:
-                try:
-                    client.ping()
-                except redis.exceptions.ConnectionError:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.01)
-                else:
-                    return
-
-    def kill(self) -> None:
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait(10)
 
 
 @pytest.fixture

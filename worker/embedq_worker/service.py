@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import socket
 import time
@@ -30,6 +31,7 @@ _log = logging.getLogger("embedq.worker")
 
 LOOK_SECONDS: Final = 0.1
 HEARTBEAT_SECONDS: Final = 5.0
+TIDY_SECONDS: Final = 600.0
 GRACE_SECONDS: Final = 30.0
 GOODBYE_SECONDS: Final = 2.0
 
@@ -155,9 +157,13 @@ class _Service:
         return True
 
     async def _beat_forever(self) -> None:
+        tidied = -math.inf
         while True:
             with contextlib.suppress(Exception):
                 await self._beat()
+                if time.monotonic() - tidied >= TIDY_SECONDS:
+                    await self._queue.tidy()
+                    tidied = time.monotonic()
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def _beat(self) -> None:

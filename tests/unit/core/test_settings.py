@@ -20,6 +20,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "chunk_bytes": ("10", 10),
     "item_bytes": ("11", 11),
     "busy_seconds": ("0.5", 0.5),
+    "patience_seconds": ("1.5", 1.5),
     "log_level": ("debug", "debug"),
 }
 
