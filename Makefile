@@ -43,8 +43,8 @@ test: check ## Everything that CI runs: checks, then every test, with coverage
 bench: $(VENV)/.installed-dev ## Compare embedq ingest with llm embed-multi
 	$(BIN)/python benchmarks/ingest_vs_llm.py
 
-chaos: $(VENV)/.installed-dev ## Kill workers and Redis over 24,000 items, with three seeds, and count
-	$(BIN)/python tests/chaos/driver.py --seed 1 2 3
+chaos: $(VENV)/.installed-dev ## Kill workers, producers and Redis over 24,000 items, with three seeds, and count
+	PYTHONPATH=tests $(BIN)/python -m chaos.driver --seed 1 2 3
 
 format: $(VENV)/.installed-dev ## Rewrite the code in the project's format
 	$(BIN)/ruff format .

@@ -195,7 +195,13 @@ class Writer:
             await self._db.execute("ROLLBACK")
 
     async def _apply(self, write: Write, transaction: _Transaction) -> None:
-        """Check first, so that a write that is refused has changed nothing."""
+        """Check first, so that a write that is refused has changed nothing.
+
+        Nothing changes either where the chunk is finished: a worker that had stalled for longer than its lease
+        comes late, and what others have stored since may be newer.
+        """
+        if write.mark is not None and await self._is_finished(write.mark):
+            return
         if write.rows or write.updates:
             collection_id = await self._collection_id(write.target, transaction)
             await self._check_dimension(write, collection_id, transaction)
@@ -213,6 +219,12 @@ class Writer:
                     time.time() if write.mark.finished else None,
                 ),
             )
+
+    async def _is_finished(self, mark: ChunkMark) -> bool:
+        rows = await self._db.execute_fetchall(
+            "SELECT 1 FROM embedq_chunks WHERE run = ? AND chunk = ? AND finished IS NOT NULL", (mark.run, mark.chunk)
+        )
+        return bool(list(rows))
 
     async def _collection_id(self, target: Target, transaction: _Transaction) -> int:
         found = transaction.ids.get(target.collection)

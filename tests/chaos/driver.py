@@ -1,53 +1,45 @@
-"""Chaos: workers are killed, Redis is restarted, items are poisoned, and at the end one oracle counts.
+"""Chaos: workers and producers are killed, Redis is restarted, items are poisoned, and at the end an oracle counts.
 
-    python tests/chaos/driver.py --seed 1 --items 24000
+PYTHONPATH=tests python -m chaos.driver --seed 1 2 3
 
 Real processes, a real Redis with an append-only file, a real database. Every 250 ms a die is cast from the seed:
 worker kill -9 8 %, SIGTERM 5 %, Redis restart 2 % (half of them kill -9). Of the items 2 % are poisoned, of the
-calls of one model 5 % lose their connection. It ends with 0 when nothing was lost or doubled, and says so.
+calls of one model 5 % lose their connection, of the producers 15 % are killed, and their files are sent again. The
+seed fixes the corpus, the casts, who is hit and which calls fail; what a process was doing then is the system's affair.
+It ends with 0 when nothing was lost or doubled and no chunk of a killed worker waited longer than 20 s.
 """
 
 import argparse
 import json
 import os
-import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import redis
 
+from chaos.oracle import Failure, Report, judge
+from chaos.plan import CAST_SECONDS, COLLECTIONS, Fault, Part, Plan, casts, corpus, ends_of_producers
+from chaos.recovery import Recovery
+from embedq_core.text import plural
 from embedq_jobs.embedded import find_server
+from embedq_jobs.names import Names, lease_key
+from support.command_line import TESTS, python_path
 
-TESTS: Final = Path(__file__).resolve().parent.parent
-
-CAST_SECONDS: Final = 0.25
-WORKER_KILL, WORKER_TERM, REDIS_RESTART = 0.08, 0.05, 0.02
-POISONED: Final = 0.02
-TRANSIENT: Final = 0.05
-
-# Collection → model.
-COLLECTIONS: Final = {"alpha": "steady", "beta": "shaky", "gamma": "steady"}
-PARTS: Final = 4
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is done: the same for the same seed."""
-
-    seed: int
-    items: int
-    workers: int = 3
-    producers: int = 2
-    max_seconds: float = 600.0
+LOOK_SECONDS: Final = 0.1
+# What a pipe takes though nobody reads it yet.
+PIPE_BYTES: Final = 60_000
+SENT_AGAIN: Final = "producer sent again"
+NAMES: Final = Names("embedq")
 
 
 @dataclass
@@ -55,32 +47,15 @@ class Tally:
     """What happened on the way."""
 
     events: Counter[str] = field(default_factory=Counter)
+    recovery: Recovery = field(default_factory=Recovery)
     seconds: float = 0.0
-    longest_idle: float = 0.0
 
 
-class Failure(Exception):  # noqa: N818 - it is the verdict
-    """The oracle has found something lost, doubled or changed."""
-
-
-Row = dict[str, Any]
-
-
-def corpus(plan: Plan) -> dict[str, list[Row]]:
-    """The rows of each collection: contents that repeat at times, metadata on some, poison in some."""
-    dice = random.Random(plan.seed)
-    rows: dict[str, list[Row]] = {name: [] for name in COLLECTIONS}
-    names = list(COLLECTIONS)
-    for number in range(plan.items):
-        name = names[number % len(names)]
-        text = f"text {number if dice.random() < 0.95 else number // 50} of {name} é\n"
-        if dice.random() < POISONED:
-            text += "poison"
-        row: Row = {"id": f"{name}/{number}", "content": text}
-        if dice.random() < 0.3:
-            row["metadata"] = {"number": number, "half": number / 2, "name": name}
-        rows[name].append(row)
-    return rows
+@dataclass
+class _Producer:
+    process: "subprocess.Popen[bytes]"
+    part: Part
+    dies: float | None
 
 
 class Theatre:
@@ -89,34 +64,180 @@ class Theatre:
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan = plan
         self.folder = folder
+        self.parts = corpus(plan)
         self.database = folder / "embeddings.db"
-        self.socket = folder / "redis.sock"
         self.tally = Tally()
-        self._dice = random.Random(plan.seed)
+        self._socket = folder / "redis.sock"
+        self._casts = casts(plan)
+        self._ends = ends_of_producers(plan)
         self._redis: subprocess.Popen[bytes] | None = None
-        self._workers: list[subprocess.Popen[bytes]] = []
-        self._producers: list[subprocess.Popen[bytes]] = []
-        self._waiting: list[tuple[str, Path]] = []
-        self.runs: list[str] = []
+        self._workers: dict[int, subprocess.Popen[bytes]] = {}
+        self._lives = [0] * plan.workers
+        self._producers: list[_Producer] = []
+        self._waiting = list(self.parts)
+        self._runs: dict[str, Part] = {}
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("EMBEDQ_")},
-            "EMBEDQ_REDIS_URL": f"unix://{self.socket}",
+            "EMBEDQ_REDIS_URL": f"unix://{self._socket}",
             "EMBEDQ_DATABASE": str(self.database),
             "EMBEDQ_PLUGINS": str(TESTS / "support" / "chaos_plugin.py"),
             "XDG_CONFIG_HOME": str(folder),
-            "EMBEDQ_CHUNK_ITEMS": "256",
-            "EMBEDQ_CHAOS_TRANSIENT": str(TRANSIENT),
+            "EMBEDQ_CHUNK_ITEMS": str(plan.chunk_items),
+            "EMBEDQ_CHAOS_TRANSIENT": str(plan.transient),
+            "EMBEDQ_CHAOS_SECONDS": str(plan.call_seconds),
             "EMBEDQ_LOG_LEVEL": "warning",
-            "PYTHONPATH": str(TESTS),
+            "PYTHONPATH": python_path(),
         }
 
-    # --- processes
+    # --- the play
 
-    def embedq(self, *arguments: str | Path) -> list[str]:
-        return [sys.executable, "-m", "embedq", *map(str, arguments)]
+    def play(self) -> None:
+        """Send everything while the die is cast, then wait until all of it is done. Raises Failure."""
+        for part in self.parts:
+            self._path(part).write_text("".join(json.dumps(row) + "\n" for row in part.rows))
+        began = time.monotonic()
+        self._start_redis()
+        try:
+            self._play(began)
+            self.tally.seconds = time.monotonic() - began
+            self._calm_down()
+        finally:
+            for process in [*self._workers.values(), *(each.process for each in self._producers)]:
+                process.kill()
+                process.communicate()
+            self._end_redis(signal.SIGKILL)
 
-    def start_redis(self) -> None:
-        command = [find_server(), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)]
+    def _play(self, began: float) -> None:
+        next_cast: float | None = None
+        next_look = began
+        played = 0
+        while True:
+            now = time.monotonic()
+            if now - began > self.plan.max_seconds:
+                raise Failure(f"not done after {self.plan.max_seconds:.0f} s")
+            self._mind_workers()
+            self._mind_producers()
+            if now >= next_look:
+                next_look = now + LOOK_SECONDS
+                leases, queued = self._look()
+                # The play begins when there is something to disturb.
+                if next_cast is None and leases:
+                    next_cast = now
+                enough = not self.plan.each_once or played > 3 * len(Fault)
+                if enough and not self._waiting and not self._producers and not queued:
+                    return
+            if next_cast is not None and now >= next_cast:
+                next_cast = max(next_cast + CAST_SECONDS, now)
+                played += 1
+                self._cast()
+            time.sleep(0.02)
+
+    def _cast(self) -> None:
+        """Cast the die once."""
+        fault, victim = next(self._casts)
+        if fault is None:
+            return
+        self.tally.events[fault] += 1
+        match fault:
+            case Fault.WORKER_KILL:
+                self._workers[victim].kill()
+                self._workers[victim].wait()
+                leases, _ = self._look()
+                self.tally.recovery.killed(time.monotonic(), leases)
+            case Fault.WORKER_TERM:
+                self._workers[victim].terminate()
+            case Fault.REDIS_KILL | Fault.REDIS_TERM:
+                self._end_redis(signal.SIGKILL if fault is Fault.REDIS_KILL else signal.SIGTERM)
+                self._start_redis()
+
+    def _look(self) -> tuple[dict[str, float], set[str]]:
+        """The jobs in hand, each with the seconds that its lease still is; and all that are not done."""
+        with self._client() as client:
+            models = [each.decode() for each in client.smembers(NAMES.models)]
+            queued = {job.decode() for model in models for job in client.zrange(NAMES.queue(model), 0, -1)}
+            pipe = client.pipeline(transaction=False)
+            for job in queued:
+                pipe.pttl(lease_key(job))
+            left = dict(zip(queued, pipe.execute(), strict=True))
+        leases = {job: milliseconds / 1000 for job, milliseconds in left.items() if milliseconds > 0}
+        self.tally.recovery.look(time.monotonic(), leases, queued)
+        return leases, queued
+
+    # --- workers
+
+    def _mind_workers(self) -> None:
+        """Put a worker in each place that has none."""
+        for place in range(self.plan.workers):
+            worker = self._workers.get(place)
+            if worker is not None:
+                if worker.poll() is None:
+                    continue
+                if worker.returncode not in (0, -signal.SIGKILL, -signal.SIGTERM):
+                    raise Failure(f"a worker ended with {worker.returncode}")
+            self._lives[place] += 1
+            lease = self.plan.lease_seconds
+            command = self._embedq("worker") if lease is None else _python("chaos.worker", lease)
+            seed = {"EMBEDQ_CHAOS_SEED": f"{self.plan.seed} {place} {self._lives[place]}"}
+            with (self.folder / "workers.log").open("ab") as log:
+                self._workers[place] = subprocess.Popen(command, env=self._environment | seed, stdout=log, stderr=log)
+
+    def _calm_down(self) -> None:
+        """Let workers end as they like to."""
+        for worker in self._workers.values():
+            worker.terminate()
+        for worker in self._workers.values():
+            if worker.wait(60) not in (0, -signal.SIGTERM):
+                raise Failure(f"a worker ended with {worker.returncode}")
+
+    # --- producers
+
+    def _path(self, part: Part) -> Path:
+        return self.folder / f"{part.collection}-{part.number}.jsonl"
+
+    def _mind_producers(self) -> None:
+        """Start those that may, end those that must, and send again what was not sent to its end."""
+        for producer in list(self._producers):
+            if producer.dies is not None and time.monotonic() > producer.dies:
+                producer.process.kill()
+                producer.process.wait()
+            if producer.process.poll() is None:
+                continue
+            self._producers.remove(producer)
+            out, _ = producer.process.communicate()
+            if producer.process.returncode == 0:
+                self._runs[json.loads(out)["run"]] = producer.part
+            else:
+                self.tally.events[SENT_AGAIN] += 1
+                self._waiting.append(producer.part)
+        while self._waiting and len(self._producers) < self.plan.producers:
+            self._start_producer(self._waiting.pop(0), next(self._ends))
+
+    def _start_producer(self, part: Part, seconds: float | None) -> None:
+        """Send a part. One that is to be killed after `seconds` gets half of it, and waits for the rest until then."""
+        source = "-" if seconds is not None else self._path(part)
+        command = self._embedq("submit", part.collection, source, "-m", COLLECTIONS[part.collection], "--json")
+        with (self.folder / "producers.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*command, "--format", "nl"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL if seconds is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        if process.stdin is not None:
+            half = self._path(part).read_bytes()[:PIPE_BYTES].splitlines(keepends=True)
+            process.stdin.write(b"".join(half[: len(part.rows) // 2]))
+            process.stdin.flush()
+        dies = None if seconds is None else time.monotonic() + seconds
+        self._producers.append(_Producer(process, part, dies))
+
+    # --- Redis
+
+    def _client(self) -> Any:
+        return closing(redis.Redis(unix_socket_path=str(self._socket)))
+
+    def _start_redis(self) -> None:
+        command = [find_server(), "--port", "0", "--unixsocket", str(self._socket), "--dir", str(self.folder)]
         command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
         command += ["--maxmemory-policy", "noeviction"]
         with (self.folder / "redis.log").open("ab") as log:
@@ -124,7 +245,7 @@ class Theatre:
         deadline = time.monotonic() + 30
         while True:
             try:
-                with redis.Redis(unix_socket_path=str(self.socket)) as client:
+                with self._client() as client:
                     client.ping()
                     return
             except (redis.exceptions.RedisError, OSError):
@@ -132,207 +253,87 @@ class Theatre:
                     raise
                 time.sleep(0.01)
 
-    def start_worker(self) -> None:
-        with (self.folder / "workers.log").open("ab") as log:
-            self._workers.append(subprocess.Popen(self.embedq("worker"), env=self._environment, stdout=log, stderr=log))
-
-    def start_producers(self) -> None:
-        while self._waiting and len(self._producers) < self.plan.producers:
-            collection, path = self._waiting.pop(0)
-            command = self.embedq("submit", collection, path, "-m", COLLECTIONS[collection], "--json")
-            with (self.folder / "producers.log").open("ab") as log:
-                producer = subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, stderr=log)
-            producer.args = (collection, path)  # what to send again if it fails
-            self._producers.append(producer)
-
-    def reap_producers(self) -> None:
-        for producer in [one for one in self._producers if one.poll() is not None]:
-            self._producers.remove(producer)
-            out, _ = producer.communicate()
-            if producer.returncode == 0:
-                self.runs.append(json.loads(out)["run"])
-            else:
-                self.tally.events["producer failed"] += 1
-                self._waiting.append(producer.args)  # type: ignore[arg-type] # set above
-
-    # --- the play
-
-    def play(self, rows: dict[str, list[Row]]) -> None:
-        """Send everything while the die is cast, then wait until all of it is done."""
-        for name, of_collection in rows.items():
-            size = -(-len(of_collection) // PARTS)
-            for part in range(PARTS):
-                path = self.folder / f"{name}-{part}.jsonl"
-                path.write_text(
-                    "".join(json.dumps(row) + "\n" for row in of_collection[part * size : (part + 1) * size])
-                )
-                self._waiting.append((name, path))
-        began = time.monotonic()
-        self.start_redis()
-        for _ in range(self.plan.workers):
-            self.start_worker()
-        try:
-            self._play(began)
-            self.tally.seconds = time.monotonic() - began
-            self._calm_down()
-        finally:
-            for process in [*self._workers, *self._producers]:
-                process.kill()
-                process.wait()
-            if self._redis is not None:
-                self._redis.kill()
-                self._redis.wait()
-
-    def _play(self, began: float) -> None:
-        next_cast = began
-        while True:
-            now = time.monotonic()
-            if now - began > self.plan.max_seconds:
-                raise Failure(f"not done after {self.plan.max_seconds:.0f} s: see {self.folder}")
-            if now >= next_cast:
-                next_cast += CAST_SECONDS
-                self.cast()
-            self.start_producers()
-            self.reap_producers()
-            self._replace_workers()
-            if not self._waiting and not self._producers and self.settled():
-                return
-            time.sleep(0.05)
-
-    def cast(self) -> None:
-        """Cast the die once."""
-        roll = self._dice.random()
-        victim = self._dice.randrange(1_000_000)
-        if roll < WORKER_KILL:
-            self._signal_worker(victim, signal.SIGKILL)
-        elif roll < WORKER_KILL + WORKER_TERM:
-            self._signal_worker(victim, signal.SIGTERM)
-        elif roll < WORKER_KILL + WORKER_TERM + REDIS_RESTART:
-            self._restart_redis(signal.SIGKILL if victim % 2 else signal.SIGTERM)
-
-    def _signal_worker(self, victim: int, number: signal.Signals) -> None:
-        alive = [worker for worker in self._workers if worker.poll() is None]
-        if alive:
-            self.tally.events[f"worker {number.name}"] += 1
-            alive[victim % len(alive)].send_signal(number)
-
-    def _restart_redis(self, number: signal.Signals) -> None:
+    def _end_redis(self, number: signal.Signals) -> None:
         if self._redis is not None:
-            self.tally.events[f"Redis {number.name}"] += 1
             self._redis.send_signal(number)
             self._redis.wait(30)
-        self.start_redis()
+            self._redis = None
 
-    def _replace_workers(self) -> None:
-        for worker in [one for one in self._workers if one.poll() is not None]:
-            self._workers.remove(worker)
-            if worker.returncode not in (0, -signal.SIGKILL, -signal.SIGTERM):
-                self.tally.events[f"worker ended with {worker.returncode}"] += 1
-            self.start_worker()
+    # --- the end
 
-    def settled(self) -> bool:
-        """Whether no job is left in any queue."""
+    def report(self) -> Report:
+        """What the commands say when all is done."""
+        self._start_redis()
         try:
-            with redis.Redis(unix_socket_path=str(self.socket)) as client:
-                models = {value.decode() for value in client.smembers("embedq:models")}
-                return all(client.zcard(f"embedq:{model}") == 0 for model in models)
-        except (redis.exceptions.RedisError, OSError):
-            return False
-
-    def _calm_down(self) -> None:
-        """Let workers end as they like to, so that what they hold is committed."""
-        for worker in self._workers:
-            worker.send_signal(signal.SIGTERM)
-        for worker in self._workers:
-            worker.wait(60)
-
-    def summaries(self) -> list[Row]:
-        """What `runs show` says of each run that was sent to its end."""
-        self.start_redis()
-        try:
-            return [
-                json.loads(
-                    subprocess.run(
-                        self.embedq("runs", "show", run, "--json"),
-                        env=self._environment,
-                        capture_output=True,
-                        check=True,
-                    ).stdout
-                )
-                for run in self.runs
-            ]
+            listed = self._asked("runs", "list", "-n", "1000")
+            shown = {run: self._asked("runs", "show", run) for run in self._runs}
+            status = self._asked("status")
+            return Report(self._runs, shown, listed, status, self.tally.events[SENT_AGAIN])
         finally:
-            assert self._redis is not None
-            self._redis.terminate()
-            self._redis.wait(30)
+            self._end_redis(signal.SIGTERM)
+
+    def _asked(self, *arguments: str) -> Any:
+        command = [*self._embedq(*arguments), "--json"]
+        return json.loads(subprocess.run(command, env=self._environment, capture_output=True, check=True).stdout)
+
+    def _embedq(self, *arguments: str | Path) -> list[str]:
+        return _python("embedq", *arguments)
+
+    def bugs(self) -> list[str]:
+        """Lines of the logs in which embedq itself went wrong."""
+        return [
+            line
+            for name in ("workers.log", "producers.log")
+            for line in (self.folder / name).read_text().splitlines()
+            if "in embedq itself" in line or line.startswith("Traceback")
+        ]
+
+    def events(self) -> str:
+        """What happened, in words."""
+        words = ", ".join(f"{self.tally.events[name]} x {name}" for name in [*Fault, SENT_AGAIN])
+        recovery = self.tally.recovery
+        taken = plural(recovery.taken_over, "chunk") + " taken over"
+        return f"{words}; {taken}, longest recovery {recovery.longest:.1f} s"
 
 
-# --- the oracle
+def _python(module: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", module, *map(str, arguments)]
 
 
-def judge(rows: dict[str, list[Row]], database: Path, summaries: list[Row]) -> str:
-    """Raise Failure where anything was lost, doubled or changed; else say what was found."""
-    db = sqlite3.connect(database)
-    try:
-        _expect(db.execute("PRAGMA integrity_check").fetchall() == [("ok",)], "the database is damaged")
-        stored = {name: {row[0]: row[1:] for row in _entries(db, name)} for name in COLLECTIONS}
-        doubled = sum(len(list(_entries(db, name))) - len(stored[name]) for name in COLLECTIONS)
-        _expect(doubled == 0, f"{doubled} ids stand twice")
-        dead = {
-            (row[0], row[1]): row[2:] for row in db.execute("SELECT collection, id, content, metadata FROM embedq_dead")
-        }
-    finally:
-        db.close()
-    for name, of_collection in rows.items():
-        for row in of_collection:
-            _judge_row(name, row, stored[name].get(row["id"]), dead.get((name, row["id"])))
-        extra = set(stored[name]) - {row["id"] for row in of_collection}
-        _expect(not extra, f"{name} holds ids that were never sent: {sorted(extra)[:5]}")
-    accepted = sum(len(of_collection) for of_collection in rows.values())
-    in_store = sum(len(entries) for entries in stored.values())
-    _expect(accepted == in_store + len(dead), f"{accepted} accepted, {in_store} stored, {len(dead)} dead")
-    for summary in summaries:
-        outcome = summary["embedded"] + summary["reused"] + summary["unchanged"] + summary["dead"]
-        _expect(summary["state"] == "complete", f"run {summary['run']} is {summary['state']}")
-        _expect(outcome == summary["items"], f"run {summary['run']}: {outcome} outcomes of {summary['items']} items")
-    return f"{accepted:,} accepted = {in_store:,} stored + {len(dead):,} dead; none lost, none twice, none changed"
-
-
-def _entries(db: sqlite3.Connection, collection: str) -> list[tuple[str, str, str | None]]:
-    query = (
-        "SELECT e.id, e.content, e.metadata FROM embeddings e JOIN collections c ON c.id = e.collection_id"
-        " WHERE c.name = ?"
-    )
-    return db.execute(query, (collection,)).fetchall()
-
-
-def _judge_row(name: str, row: Row, stored: tuple[str, str | None] | None, dead: tuple[str, str | None] | None) -> None:
-    metadata = row.get("metadata")
-    _expect((stored is None) != (dead is None), f"{row['id']} is {'lost' if stored is None else 'stored and dead'}")
-    content, text = stored or dead or ("", None)
-    _expect(content == row["content"], f"{row['id']} of {name} has another content")
-    _expect((json.loads(text) if text else None) == metadata, f"{row['id']} of {name} has other metadata")
-    poisoned = "poison" in row["content"]
-    _expect(poisoned == (dead is not None), f"{row['id']} is {'dead' if dead else 'stored'}, poisoned: {poisoned}")
-
-
-def _expect(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise Failure(otherwise)
-
-
-def run(plan: Plan, *, keep: bool = False) -> str:
-    """Play `plan` and judge it; the verdict, with what happened on the way. Raises Failure."""
+def run(plan: Plan, *, keep: bool = False) -> tuple[str, Tally]:
+    """Play `plan` and judge it; the verdict, and what happened on the way. Raises Failure, and keeps the logs."""
     # A short path, since a socket lies in it.
-    folder = Path(tempfile.mkdtemp(prefix="embedq-chaos-"))
-    theatre = Theatre(plan, folder)
-    rows = corpus(plan)
-    theatre.play(rows)
-    verdict = judge(rows, theatre.database, theatre.summaries())
-    events = ", ".join(f"{count} x {name}" for name, count in sorted(theatre.tally.events.items()))
+    theatre = Theatre(plan, Path(tempfile.mkdtemp(prefix="embedq-chaos-")))
+    try:
+        theatre.play()
+        verdict = judge(theatre.parts, theatre.database, theatre.report())
+        longest = theatre.tally.recovery.longest
+        if longest > plan.recovery_seconds:
+            raise Failure(f"a chunk of a killed worker waited {longest:.1f} s")  # noqa: TRY301 - as the oracle's
+        if theatre.bugs():
+            raise Failure(f"the logs tell of {plural(len(theatre.bugs()), 'bug')}")  # noqa: TRY301 - the same
+    except Failure as failure:
+        raise Failure(f"{failure} ({theatre.events()}); logs and database are in {theatre.folder}") from failure
     if not keep:
-        shutil.rmtree(folder)
-    return f"seed {plan.seed}: {verdict}, in {theatre.tally.seconds:.0f} s with {events}"
+        shutil.rmtree(theatre.folder)
+    return f"{verdict}, in {theatre.tally.seconds:.0f} s with {theatre.events()}", theatre.tally
+
+
+def run_seeds(plans: Iterable[Plan], *, keep: bool = False) -> int:
+    """Play each plan, print each verdict and the sum of them; the exit code."""
+    good, longest, failed = 0, 0.0, 0
+    for plan in plans:
+        try:
+            verdict, tally = run(plan, keep=keep)
+        except Failure as failure:
+            failed += 1
+            print(f"seed {plan.seed}: FAILED: {failure}", flush=True)
+        else:
+            good += 1
+            longest = max(longest, tally.recovery.longest)
+            print(f"seed {plan.seed}: {verdict}", flush=True)
+    print(f"{plural(good, 'seed')} good, {failed} failed; longest recovery after kill -9 {longest:.1f} s")
+    return int(failed > 0)
 
 
 def main() -> None:
@@ -342,8 +343,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=24_000)
     parser.add_argument("--keep", action="store_true", help="keep the folder with the logs")
     arguments = parser.parse_args()
-    for seed in arguments.seed:
-        print(run(Plan(seed, arguments.items), keep=arguments.keep), flush=True)
+    sys.exit(run_seeds((Plan(seed, arguments.items) for seed in arguments.seed), keep=arguments.keep))
 
 
 if __name__ == "__main__":

@@ -250,7 +250,21 @@ async def test_a_dead_item_is_not_embedded_again_when_its_chunk_runs_again(store
 
 async def begin_again(store: Store, counts: Counts, number: int = 0) -> None:
     """Mark a chunk as begun and not finished, as when its worker died before the end."""
+    with contextlib.closing(sqlite3.connect(store.path)) as db:
+        # Through the store a chunk that is finished stays so.
+        db.execute("DELETE FROM embedq_chunks WHERE run = ? AND chunk = ?", (RUN, number))
+        db.commit()
     await store.write(Write(Target("pets", "recording"), mark=ChunkMark(RUN, number, counts, finished=False)))
+
+
+async def test_the_dead_of_an_attempt_that_another_has_written_over_are_counted(store: Store) -> None:
+    both = chunk([Item("a", "cat"), Item("b", "poison")])
+    async with desk(store, FaultyModel(raising)) as worker:
+        await worker.one(both)
+        # A worker that had stalled wrote how far it had come: not as far as to the poison.
+        await begin_again(store, Counts(embedded=1, calls=1, inputs=1))
+        counts = await worker.one(both)
+    assert (counts.done, counts.embedded, counts.failed) == (2, 1, 1)
 
 
 async def test_a_collection_of_another_model_is_left_alone_and_the_items_are_dead(store: Store) -> None:

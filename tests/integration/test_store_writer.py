@@ -1,6 +1,7 @@
 """The group-commit writer: many writes, few transactions, each write whole or not at all."""
 
 import asyncio
+import dataclasses
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
@@ -253,6 +254,21 @@ async def test_a_chunk_that_is_written_twice_is_marked_once(vectors: Store) -> N
     await vectors.write(Write(TARGET, mark=ChunkMark("run", 3, Counts(embedded=5), finished=True)))
     assert await vectors.chunk_mark("run", 3) == (Counts(embedded=5), True)
     assert await vectors.chunk_mark("run", 4) is None
+
+
+async def test_a_worker_that_stalled_while_others_finished_its_chunk_changes_nothing_any_more(vectors: Store) -> None:
+    first, later = ChunkMark("run", 0, Counts(embedded=1), finished=True), ChunkMark("run", 1, Counts(embedded=1), True)
+    stale = Write(TARGET, rows(1, content="old"), mark=first)
+    await vectors.write(stale)
+    await vectors.write(Write(TARGET, rows(1, content="new"), mark=later))
+    letter = DeadLetter("run", 0, "pets", "000000", "old", None, "recording", "ValueError", "no", 1, 5.0)
+    await vectors.write(dataclasses.replace(stale, dead=[letter], updates=Incoming.of([Item("000000", "new 0", "{}")])))
+    (entry,) = await vectors.similar(1, [1.0] * 4)
+    assert (entry.content, entry.metadata) == ("new 0", None)
+    assert await vectors.dead_letters() == []
+    await vectors.write(Write(TARGET, rows(1, content="old"), mark=dataclasses.replace(first, finished=False)))
+    assert await vectors.chunk_mark("run", 0) == (Counts(embedded=1), True)
+    assert (await vectors.similar(1, [1.0] * 4))[0].content == "new 0"
 
 
 async def test_dead_letters_are_kept_whole_and_each_once(vectors: Store) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from collections.abc import Iterable
 
 import embedq
@@ -20,19 +21,20 @@ class SteadyModel(EmbeddingModel):
 
     def embed_batch(self, items: Iterable[str | bytes]) -> list[list[float]]:
         batch = list(items)
+        time.sleep(float(os.environ.get("EMBEDQ_CHAOS_SECONDS", "0")))
         if any(POISON in str(item) for item in batch):
             raise ValueError("this model can't take poison")
         return [vector_of(item) for item in batch]
 
 
 class ShakyModel(SteadyModel):
-    """Loses its connection in a share of its calls: `EMBEDQ_CHAOS_TRANSIENT`."""
+    """Loses its connection in a share of its calls, `EMBEDQ_CHAOS_TRANSIENT`; `EMBEDQ_CHAOS_SEED` says in which."""
 
     model_id = "shaky"
     batch_size: int | None = 32
 
     def __init__(self) -> None:
-        self._dice = random.Random(os.getpid())
+        self._dice = random.Random(os.environ.get("EMBEDQ_CHAOS_SEED"))
         self._share = float(os.environ.get("EMBEDQ_CHAOS_TRANSIENT", "0"))
 
     def embed_batch(self, items: Iterable[str | bytes]) -> list[list[float]]:

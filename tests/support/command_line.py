@@ -16,6 +16,11 @@ TESTS = Path(__file__).parent.parent
 SECONDS = 40
 
 
+def python_path() -> str:
+    """Where programs of the tests look for modules: here, and where this process was told to look."""
+    return os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+
+
 _PR_CAPBSET_DROP = 24
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
 
@@ -42,7 +47,7 @@ class CommandLine:
             "EMBEDQ_DATABASE": str(self.database),
             "EMBEDQ_PLUGINS": str(TESTS / "support" / "plugin.py"),
             "EMBEDQ_TEST_CALLS": str(self.calls_file),
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])),
+            "PYTHONPATH": python_path(),
             "COLUMNS": "80",
         }
 

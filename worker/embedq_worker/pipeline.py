@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+import msgspec
+
 from embedq_core.counts import Counts
 from embedq_core.errors import BadVectors, DatabaseUnusable, ModelMismatch, StoreError, UnsupportedContent
 from embedq_core.vectors import STORED_DTYPE
@@ -86,6 +88,8 @@ class _Processing:
         """Those that the collection and the model can take; the others are dead, some from an earlier attempt."""
         if begun:
             dead = await self._store.dead_ids(self._chunk.run, self._chunk.number)
+            # A worker that had stalled may have written its counts over those that told of them.
+            self._before = msgspec.structs.replace(self._before, failed=len(dead))
             incoming = [entry for entry in incoming if entry.item.id not in dead]
             self._stored_before = self._before.done - (len(self._chunk.items) - len(incoming))
         found = await self._store.find_collection(self._chunk.collection)
