@@ -79,6 +79,10 @@ class _LoopThread:
     async def _close_all(self) -> None:
         for collection in list(self._collections):
             await self._discard(collection)
+        # Collections that were dropped just before are on their way.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others)
 
 
 _loop_thread = _LoopThread()
