@@ -4,14 +4,26 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from embedq_core.errors import SourceError
+from embedq_core.items import Item
 from embedq_core.settings import Settings
 from embedq_jobs import Chunk, Queue, Run, new_run_id
 from embedq_producer.chunks import Cut, cut
-from embedq_producer.readers import Reader
 
 HOLD_SECONDS = 0.05
+
+
+class Corpus(Protocol):
+    """Items to submit, such as those of a Reader."""
+
+    @property
+    def rejected(self) -> int:
+        """Rows that could not be read so far."""
+
+    def __iter__(self) -> Iterator[Item]:
+        """The items in order. Called and iterated in a thread."""
 
 
 @dataclass(slots=True)
@@ -38,7 +50,7 @@ def new_submission(collection: str, model_id: str, source: str) -> Submission:
 
 async def submit(
     submission: Submission,
-    reader: Reader,
+    reader: Corpus,
     queue: Queue,
     settings: Settings,
     *,
