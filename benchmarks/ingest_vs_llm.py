@@ -142,7 +142,7 @@ def _environment(folder: Path, rows: str) -> dict[str, str]:
     return kept | {
         "BENCHMARK_ROWS": rows,
         "EMBEDQ_PLUGINS": str(plugin),
-        "EMBEDQ_SETTINGS": str(folder / "no-settings.toml"),
+        "XDG_CONFIG_HOME": str(folder),
         "LLM_USER_PATH": str(folder / "llm"),
         "PYTHONPATH": str(site),
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from embedq_core.errors import QueueError
 from embedq_core.settings import Settings, load_settings
 from embedq_jobs import open_queue, queue_exists
-from embedq_store import CollectionFigures, DeadLetter, DeadLetterSummary, Store
+from embedq_store import CollectionFigures, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,25 +120,3 @@ def delete_collection(name: str, database: Path | None) -> None:
                 return  # the database has the last word; the queue's note is corrected by the next submission
 
     asyncio.run(delete(load_settings(database=database)))
-
-
-def dead_letters(
-    database: Path | None, *, collection: str | None, run: str | None, error: str | None, limit: int | None
-) -> list[DeadLetter]:
-    """Dead letters, newest first. Raises DatabaseMissing for a database that was named."""
-
-    async def read(settings: Settings) -> list[DeadLetter]:
-        if database is None and not settings.database.exists():
-            return []
-        async with await Store.open(settings.database, read_only=True) as store:
-            return await store.dead_letters(collection=collection, run=run, error=error, limit=limit)
-
-    return asyncio.run(read(load_settings(database=database)))
-
-
-async def dead_summary(settings: Settings) -> list[DeadLetterSummary]:
-    """How many dead letters there are; none where there is no database yet."""
-    if not settings.database.exists():
-        return []
-    async with await Store.open(settings.database, read_only=True) as store:
-        return await store.dead_summary()

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from embedq.inspecting import dead_summary, moment, size
+from embedq.dead_letters import dead_summary
+from embedq.inspecting import moment, size
 from embedq.tables import print_fields, print_table
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural

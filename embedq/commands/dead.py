@@ -1,58 +1,140 @@
 """`embedq dead`: items that could not be embedded."""
 
-import json as json_module
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import typer
 
 from embedq.commands.groups import ListByDefault
 from embedq_core import options
 
-app = typer.Typer(help="List the items that could not be embedded. Without a command: list.", cls=ListByDefault)
+app = typer.Typer(
+    help="List the items that could not be embedded, show, requeue and purge them. Without a command: list.",
+    cls=ListByDefault,
+)
+
+Ids: TypeAlias = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of items.", show_default=False)
+]
+Keys: TypeAlias = Annotated[
+    list[int] | None, typer.Option("--key", metavar="KEY", help="With this key, as listed. May be repeated.")
+]
+Of: TypeAlias = Annotated[str | None, typer.Option("--collection", metavar="NAME", help="Of this collection.")]
+Run: TypeAlias = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run.")]
+Error: TypeAlias = Annotated[str | None, typer.Option("--error", metavar="CLASS", help="With this error class.")]
+All: TypeAlias = Annotated[bool, typer.Option("--all", help="All of them.")]
 
 
 @app.command("list")
 def list_dead(
-    collection: Annotated[str | None, typer.Option("--collection", metavar="NAME", help="Of this collection.")] = None,
-    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run.")] = None,
-    error: Annotated[str | None, typer.Option("--error", metavar="CLASS", help="With this error class.")] = None,
+    ids: Ids = None,
+    key: Keys = None,
+    collection: Of = None,
+    run: Run = None,
+    error: Error = None,
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many, the newest first.")] = 20,
     database: options.Database = None,
     json: options.Json = False,
 ) -> None:
     """List dead letters: which item, of which collection and run, and why."""
-    from embedq.inspecting import dead_letters, moment
+    from embedq.dead_letters import dead_headings, print_letters_json, selected
+    from embedq.inspecting import moment
     from embedq.tables import print_table
 
-    letters = dead_letters(database, collection=collection, run=run, error=error, limit=number)
+    selection = selected(ids, key, collection, run, error)
     if json:
-        print(
-            json_module.dumps(
-                [
-                    {
-                        "run": letter.run,
-                        "collection": letter.collection,
-                        "id": letter.id,
-                        "content": letter.content if isinstance(letter.content, str) else None,
-                        "content_bytes": None if letter.content is None else len(letter.content),
-                        "metadata": letter.metadata,
-                        "model": letter.model,
-                        "error": letter.error,
-                        "message": letter.message,
-                        "attempts": letter.attempts,
-                        "died": letter.died,
-                    }
-                    for letter in letters
-                ]
-            )
-        )
-    elif letters:
-        print_table(
-            ["id", "collection", "error", "message", "died", "run"],
-            [
-                [letter.id, letter.collection, letter.error, letter.message, moment(letter.died), letter.run]
-                for letter in letters
-            ],
-        )
-    else:
+        print_letters_json(selection, number, database)
+        return
+    headings = dead_headings(selection, number, database)
+    if not headings:
         print("no dead letters")
+        return
+    print_table(
+        ["key", "id", "collection", "error", "message", "died", "run"],
+        [
+            [str(each.key), each.id, each.collection, each.error, each.message, moment(each.died), each.run]
+            for each in headings
+        ],
+        right={0},
+    )
+
+
+@app.command()
+def show(
+    ids: Ids = None,
+    key: Keys = None,
+    collection: Of = None,
+    run: Run = None,
+    error: Error = None,
+    raw: Annotated[
+        Path | None,
+        typer.Option("--raw", metavar="FILE", help="Write the content, byte for byte, to a file; - for the output."),
+    ] = None,
+    database: options.Database = None,
+    json: options.Json = False,
+) -> None:
+    """Show dead letters whole: every field, content and metadata. Of several with one id, all."""
+    from embedq.dead_letters import print_letters, print_letters_json, selected
+    from embedq_core.errors import UsageError
+
+    selection = selected(ids, key, collection, run, error)
+    if selection.everything:
+        raise UsageError("say which: an ID, --key, --collection, --run or --error")
+    if json and raw is not None:
+        raise UsageError("--json and --raw contradict each other")
+    if json:
+        print_letters_json(selection, None, database)
+    else:
+        print_letters(selection, database, raw)
+
+
+@app.command()
+def requeue(
+    ids: Ids = None,
+    key: Keys = None,
+    collection: Of = None,
+    run: Run = None,
+    error: Error = None,
+    everything: All = False,
+    database: options.Database = None,
+) -> None:
+    """Put dead letters back into the queue, as a new run, whose id is printed.
+
+    There is a run for each collection and model. Content and metadata are those that came in, and the content is kept
+    beside the vector. An item leaves the dead letters when it is stored; one that fails again stays, and its attempts
+    add up.
+    """
+    from embedq.dead_letters import chosen, selected
+    from embedq.requeueing import run_requeue
+
+    run_requeue(chosen(selected(ids, key, collection, run, error), everything=everything), database)
+
+
+@app.command()
+def purge(
+    ids: Ids = None,
+    key: Keys = None,
+    collection: Of = None,
+    run: Run = None,
+    error: Error = None,
+    everything: All = False,
+    yes: options.Yes = False,
+    database: options.Database = None,
+) -> None:
+    """Delete dead letters for good, with their contents. Asks first."""
+    from embedq.dead_letters import chosen, groups_to_purge, none_matches, selected
+    from embedq.dead_letters import purge as purge_letters
+    from embedq_core.text import plural, shown
+
+    selection = chosen(selected(ids, key, collection, run, error), everything=everything)
+    groups = groups_to_purge(selection, database)
+    if not groups:
+        if selection.ids or selection.keys:
+            raise none_matches(selection)
+        print("no dead letters")
+        return
+    letters = plural(sum(group.letters for group in groups), "dead letter")
+    if not yes:
+        of = ", ".join(dict.fromkeys(shown(group.collection) or "no collection" for group in groups))
+        typer.confirm(f"Delete {letters} for good ({of})?", abort=True)
+    print(f"deleted {plural(purge_letters(selection, groups, database), 'dead letter')}")

@@ -5,17 +5,29 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from embedq_core.errors import SourceError
+from embedq_core.items import Item
 from embedq_core.settings import Settings
 from embedq_jobs import Patience, Queue, Run, new_run_id
 from embedq_producer.chunks import Cut, cut
-from embedq_producer.readers import Reader
 from embedq_producer.sending import Sender
 
 _log = logging.getLogger("embedq.producer")
 
 HOLD_SECONDS = 0.05
+
+
+class Corpus(Protocol):
+    """Items to submit, such as those of a Reader."""
+
+    @property
+    def rejected(self) -> int:
+        """Rows that could not be read so far."""
+
+    def __iter__(self) -> Iterator[Item]:
+        """The items in order. Called and iterated in a thread."""
 
 
 @dataclass(slots=True)
@@ -42,7 +54,7 @@ def new_submission(collection: str, model_id: str, source: str) -> Submission:
 
 async def submit(
     submission: Submission,
-    reader: Reader,
+    reader: Corpus,
     queue: Queue,
     settings: Settings,
     *,

@@ -4,7 +4,7 @@ No SQLite type, connection or SQL leaves this room.
 """
 
 from embedq_store.collection import AsyncCollection
-from embedq_store.deadletters import DeadLetter, DeadLetterSummary
+from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
 from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
 from embedq_store.search import Entry
 from embedq_store.store import CollectionFigures, CollectionInfo, Store
@@ -17,6 +17,8 @@ __all__ = [
     "Collection",
     "CollectionFigures",
     "CollectionInfo",
+    "DeadGroup",
+    "DeadHeading",
     "DeadLetter",
     "DeadLetterSummary",
     "Entry",
@@ -24,6 +26,7 @@ __all__ = [
     "Known",
     "Plan",
     "Row",
+    "Selection",
     "Store",
     "Stored",
     "Target",

@@ -1,5 +1,6 @@
 """Reading what the store knows about items that came in, many at a time."""
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final, TypeVar
@@ -17,14 +18,7 @@ _T = TypeVar("_T")
 
 async def look_up(db: aiosqlite.Connection, collection_id: int, incoming: Sequence[Incoming]) -> Known:
     """What is stored under the ids of `incoming`, and the vectors of their contents stored under other ids."""
-    by_id: dict[str, Stored] = {}
-    for ids in _slices([entry.item.id for entry in incoming]):
-        rows = await db.execute_fetchall(
-            "SELECT id, content_hash, metadata, content IS NOT NULL OR content_blob IS NOT NULL"  # noqa: S608
-            f" FROM embeddings WHERE collection_id = ? AND id IN ({_marks(len(ids))})",
-            (collection_id, *ids),
-        )
-        by_id.update((row[0], Stored(row[1], row[2], bool(row[3]))) for row in rows)
+    by_id = await stored_under(db, collection_id, [entry.item.id for entry in incoming])
     vectors: dict[bytes, bytes] = {}
     for digests in _slices(contents_to_find(incoming, by_id)):
         # The inner query stops at the first row of the collection, however many rows share the content.
@@ -36,6 +30,26 @@ async def look_up(db: aiosqlite.Connection, collection_id: int, incoming: Sequen
         )
         vectors.update((row[0], row[1]) for row in rows)
     return Known(by_id, vectors)
+
+
+async def stored_under(db: aiosqlite.Connection, collection_id: int, ids: Sequence[str]) -> dict[str, Stored]:
+    """What is stored under `ids`."""
+    rows = await where_in(
+        db,
+        "SELECT id, content_hash, metadata, content IS NOT NULL OR content_blob IS NOT NULL"
+        " FROM embeddings WHERE collection_id = ? AND id IN",
+        collection_id,
+        ids,
+    )
+    return {row[0]: Stored(row[1], row[2], bool(row[3])) for row in rows}
+
+
+async def where_in(db: aiosqlite.Connection, sql: str, value: object, ids: Sequence[str]) -> list[sqlite3.Row]:
+    """The rows of `sql`, which has a mark for `value` and ends with IN, for all of `ids`."""
+    rows: list[sqlite3.Row] = []
+    for some in _slices(ids):
+        rows.extend(await db.execute_fetchall(f"{sql} ({_marks(len(some))})", (value, *some)))
+    return rows
 
 
 def _slices(values: Sequence[_T]) -> Iterator[list[_T]]:

@@ -106,6 +106,11 @@ EMBEDQ_TABLES: Final = (
         died REAL NOT NULL,
         UNIQUE (run, chunk, collection, id)
     )""",
+    # For what is asked with every transaction: has this id a dead letter? And for counting them by their errors.
+    "CREATE INDEX IF NOT EXISTS embedq_dead_item ON embedq_dead (collection, id)",
+    "CREATE INDEX IF NOT EXISTS embedq_dead_error ON embedq_dead (error, collection)",
+    # And for the newest, without a look at the contents of the others.
+    "CREATE INDEX IF NOT EXISTS embedq_dead_died ON embedq_dead (died)",
     # What a chunk has come to, written with its rows: a chunk that runs twice is counted once.
     """CREATE TABLE IF NOT EXISTS embedq_chunks (
         run TEXT NOT NULL,
@@ -118,8 +123,8 @@ EMBEDQ_TABLES: Final = (
 
 
 async def check_schema(db: aiosqlite.Connection, path: str) -> bool:
-    """Whether embedq's tables and llm's are all there. Raises DatabaseUnusable for a file of another kind."""
-    rows = await db.execute_fetchall("SELECT name FROM sqlite_master WHERE type IN ('table', 'trigger')")
+    """Whether everything that `create_schema` makes is there. Raises DatabaseUnusable for a file of another kind."""
+    rows = await db.execute_fetchall("SELECT name FROM sqlite_master WHERE type IN ('table', 'trigger', 'index')")
     names = {str(row[0]) for row in rows}
     if names & LLM_COLUMNS.keys():
         for table, columns in LLM_COLUMNS.items():
@@ -140,7 +145,8 @@ async def check_schema(db: aiosqlite.Connection, path: str) -> bool:
                 "upgrade embedq"
             )
     needed = {"collections", "embeddings", "embedq_schema", "embedq_changes", "embedq_dead", "embedq_chunks"}
-    return needed | {"embedq_embedding_updated", "embedq_embedding_deleted"} <= names
+    needed |= {"embedq_embedding_updated", "embedq_embedding_deleted"}
+    return needed | {"embedq_dead_item", "embedq_dead_error", "embedq_dead_died"} <= names
 
 
 async def create_schema(db: aiosqlite.Connection) -> None:

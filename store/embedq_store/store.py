@@ -16,7 +16,7 @@ from embedq_core.text import shown, suggestion
 from embedq_core.vectors import Vector, decode
 from embedq_store import deadletters
 from embedq_store.connection import MEMORY, check_file, connect, prepare, translated
-from embedq_store.deadletters import DeadLetter, DeadLetterSummary
+from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
 from embedq_store.lookup import look_up
 from embedq_store.outcomes import Incoming, Known
 from embedq_store.schema import check_schema
@@ -242,16 +242,26 @@ class Store:
     async def dead_letters(
         self,
         *,
+        ids: Sequence[str] = (),
+        keys: Sequence[int] = (),
         collection: str | None = None,
         run: str | None = None,
         error: str | None = None,
         limit: int | None = None,
     ) -> list[DeadLetter]:
-        """Dead letters, newest first, of a collection, a run, an error class; at most `limit`."""
+        """Dead letters, newest first, at most `limit`; of what is named: see `Selection`."""
+        selection = Selection(tuple(ids), tuple(keys), collection, run, error)
         if not await self._has_table("embedq_dead"):
             return []
         with translated(self.path):
-            return await deadletters.select(self._reader, collection=collection, run=run, error=error, limit=limit)
+            return await deadletters.select(self._reader, selection, limit)
+
+    async def dead_headings(self, selection: Selection, limit: int | None = None) -> list[DeadHeading]:
+        """Dead letters without their contents, newest first, at most `limit`."""
+        if not await self._has_table("embedq_dead"):
+            return []
+        with translated(self.path):
+            return await deadletters.headings(self._reader, selection, limit)
 
     async def dead_summary(self) -> list[DeadLetterSummary]:
         """How many dead letters there are of each collection and error class."""
@@ -259,6 +269,30 @@ class Store:
             return []
         with translated(self.path):
             return await deadletters.summarise(self._reader)
+
+    async def dead_groups(self, selection: Selection) -> list[DeadGroup]:
+        """How many dead letters there are of each collection and model."""
+        if not await self._has_table("embedq_dead"):
+            return []
+        with translated(self.path):
+            return await deadletters.groups(self._reader, selection)
+
+    async def dead_page(
+        self, selection: Selection, after_key: int, last_key: int, *, max_items: int, max_bytes: int
+    ) -> list[DeadLetter]:
+        """The next dead letters in the order of their keys: see `deadletters.page`."""
+        with translated(self.path):
+            return await deadletters.page(
+                self._reader, selection, after_key, last_key, max_items=max_items, max_bytes=max_bytes
+            )
+
+    async def delete_dead(self, selection: Selection, last_key: int) -> int:
+        """Delete dead letters whose keys are not beyond `last_key`, in one transaction; return how many."""
+        return await self._writing().transact(lambda db: deadletters.delete(db, selection, last_key))
+
+    async def delete_stored_dead(self, selection: Selection) -> int:
+        """Delete dead letters whose items the store holds; return how many."""
+        return await self._writing().transact(lambda db: deadletters.delete_stored(db, selection))
 
     # --- private
 

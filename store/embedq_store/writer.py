@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, NamedTuple, TypeVar, cast
 
 import aiosqlite
@@ -19,7 +20,7 @@ from embedq_core.errors import BadVectors, EmbedqError, ModelMismatch, StoreErro
 from embedq_core.items import Item
 from embedq_store import deadletters
 from embedq_store.connection import translated
-from embedq_store.deadletters import DeadLetter
+from embedq_store.deadletters import DeadLetter, Origin, Suspects
 from embedq_store.outcomes import Incoming
 
 GROUP_ROWS: Final = 16_384
@@ -79,6 +80,7 @@ class _Transaction:
 
     ids: dict[str, tuple[int, str]] = field(default_factory=dict)
     dimensions: dict[int, int | None] = field(default_factory=dict)
+    suspects: dict[str, Suspects] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +209,9 @@ class Writer:
             await self._check_dimension(write, collection_id, transaction)
             await self._insert(write, collection_id)
             await self._update(write, collection_id)
+            await self._settle(write, collection_id, transaction)
         if write.dead:
-            await deadletters.insert(self._db, write.dead)
+            await self._bury(write.dead, transaction)
         if write.mark is not None:
             await self._db.execute(
                 "INSERT OR REPLACE INTO embedq_chunks (run, chunk, counts, finished) VALUES (?, ?, ?, ?)",
@@ -273,6 +276,31 @@ class Writer:
                 for row in write.rows
             ],
         )
+
+    async def _settle(self, write: Write, collection_id: int, transaction: _Transaction) -> None:
+        """What is stored now is dead no longer."""
+        collection = write.target.collection
+        suspects = self._suspects(collection, transaction)
+        dead = await suspects.among(
+            item.id for item in chain((row.item for row in write.rows), (entry.item for entry in write.updates))
+        )
+        if dead:
+            stored = [Incoming(row.item, row.digest) for row in write.rows if row.item.id in dead]
+            stored += [entry for entry in write.updates if entry.item.id in dead]
+            origin = None if write.mark is None else Origin(write.mark.run, write.mark.chunk)
+            await deadletters.settle(self._db, collection, collection_id, stored, origin)
+
+    async def _bury(self, letters: Sequence[DeadLetter], transaction: _Transaction) -> None:
+        for collection, model_id in dict.fromkeys((letter.collection, letter.model) for letter in letters):
+            own = [letter for letter in letters if (letter.collection, letter.model) == (collection, model_id)]
+            rows = await self._db.execute_fetchall(
+                "SELECT id FROM collections WHERE name = ? AND model = ?", (collection, model_id)
+            )
+            collection_id = next((int(row[0]) for row in rows), None)
+            await deadletters.insert(self._db, own, collection_id, self._suspects(collection, transaction))
+
+    def _suspects(self, collection: str, transaction: _Transaction) -> Suspects:
+        return transaction.suspects.setdefault(collection, Suspects(self._db, collection))
 
     async def _update(self, write: Write, collection_id: int) -> None:
         if not write.updates:

@@ -157,7 +157,7 @@ class _Processing:
         size = piece.matrix.shape[1]
         if self._dimension is None and len(faults) < len(piece.matrix):
             self._dimension = size
-        embedded = copied = 0
+        rows, embedded, copied = self._pending.rows, 0, 0
         blob, stride = piece.matrix.astype(STORED_DTYPE, copy=False).tobytes(), size * STORED_DTYPE.itemsize
         for offset in range(len(piece.matrix)):
             group = owners[piece.start + offset]
@@ -169,7 +169,9 @@ class _Processing:
                     self._bury(incoming[index], fault)
                 continue
             vector = blob[offset * stride : (offset + 1) * stride]
-            self._pending.rows.extend(Row(*incoming[index], vector) for index in group)
+            for index in group:  # no generator: it would cost as much as the row
+                item, digest = incoming[index]
+                rows.append(Row(item, digest, vector))
             embedded += 1
             copied += len(group) - 1
         self._pending.counts += Counts(embedded=embedded, reused=copied, calls=piece.calls, inputs=len(piece.matrix))

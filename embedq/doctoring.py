@@ -1,0 +1,112 @@
+"""What `doctor` does: look at everything, say what was found."""
+
+import asyncio
+import json
+import stat
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from embedq.findings import Facts, Finding, RedisFacts, SettingsFacts, Verdict, findings
+from embedq_core.errors import QueueError, SettingsError, StoreError, UnknownModel
+from embedq_core.settings import Settings, load_settings, settings_file
+from embedq_core.text import shown
+from embedq_jobs import open_queue, queue_exists
+from embedq_jobs.connection import queue_directory
+from embedq_jobs.embedded import find_server
+from embedq_jobs.health import queue_facts, server_facts, worker_facts
+from embedq_plugins import get_embedding_model, get_embedding_models, plugin_problems
+from embedq_store import CollectionInfo, DeadLetterSummary, Store
+from embedq_store.health import database_facts
+
+# Long enough for any transaction of ours.
+BUSY_SECONDS: Final = 5.0
+
+
+def run_doctor(database: Path | None, *, full: bool, as_json: bool) -> None:
+    """Look, print, and exit with 1 where something is broken."""
+    try:
+        settings = load_settings(database=database)
+    except SettingsError as error:
+        # Without them there is nothing else to look at.
+        found = [Finding(Verdict.fail, "settings", str(error), "put it right in the environment or in the file")]
+    else:
+        found = findings(asyncio.run(gather(settings, named=database is not None, full=full)))
+    _print(found, as_json=as_json)
+    sys.exit(any(finding.verdict is Verdict.fail for finding in found))
+
+
+async def gather(settings: Settings, *, named: bool, full: bool) -> Facts:
+    """All facts. What can't be looked at is a fact as well: no error is raised for it."""
+    redis = await _redis(settings)
+    database = await database_facts(settings.database, full=full, busy_seconds=min(settings.busy_seconds, BUSY_SECONDS))
+    collections, dead = await _contents(settings, usable=database.exists and database.unusable is None)
+    users = [(info.model_id, f"the collection {info.name!r}") for info in collections]
+    users += [(each.model_id, "its queue") for each in redis.queues if each.jobs]
+    return Facts(
+        settings=_settings(),
+        redis=redis,
+        database=database,
+        database_named=named,
+        models=len(get_embedding_models()),
+        missing=tuple((model, user) for model, user in users if not _is_here(model)),
+        plugin_problems=tuple((problem.plugin, problem.message) for problem in plugin_problems()),
+        dead=dead,
+    )
+
+
+def _settings() -> SettingsFacts:
+    path = settings_file()
+    try:
+        mode = path.stat().st_mode
+        exposed = bool(mode & (stat.S_IRGRP | stat.S_IROTH)) and "redis_url" in path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return SettingsFacts(str(path), path.exists(), exposed=False)
+    return SettingsFacts(str(path), exists=True, exposed=exposed)
+
+
+async def _redis(settings: Settings) -> RedisFacts:
+    embedded = settings.redis_url is None
+    where = str(queue_directory(settings.database)) if embedded else "EMBEDQ_REDIS_URL"
+    try:
+        if not queue_exists(settings):
+            return RedisFacts(find_server(), embedded)
+        async with open_queue(settings) as queue:
+            return RedisFacts(
+                queue.where,
+                embedded,
+                server=await server_facts(queue),
+                queues=tuple([await queue_facts(queue, model_id) for model_id in await queue.model_ids()]),
+                workers=tuple(await worker_facts(queue)),
+            )
+    except (QueueError, SettingsError) as error:
+        return RedisFacts(where, embedded, problem=str(error))
+
+
+async def _contents(settings: Settings, *, usable: bool) -> tuple[list[CollectionInfo], list[DeadLetterSummary]]:
+    """The collections, and how many dead letters there are."""
+    if not usable:
+        return [], []
+    try:
+        async with await Store.open(settings.database, read_only=True) as store:
+            return await store.collections(), await store.dead_summary()
+    except StoreError:
+        return [], []  # what is wrong with the database is a finding of its own
+
+
+def _is_here(model_id: str) -> bool:
+    try:
+        return get_embedding_model(model_id).model_id == model_id
+    except UnknownModel:
+        return False
+
+
+def _print(found: Sequence[Finding], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([finding._asdict() for finding in found]))
+        return
+    width = max(len(shown(finding.what)) for finding in found)
+    for finding in found:
+        words = ": ".join(filter(None, (finding.detail, finding.mend)))
+        print(f"{finding.verdict:<4}  {shown(finding.what):<{width}}  {shown(words)}")
