@@ -297,7 +297,9 @@ def test_an_unreachable_redis_is_named_without_its_password(embedq: CommandLine,
 
 def test_a_url_that_is_none_is_named(embedq: CommandLine) -> None:
     result = embedq("status", exit_code=2, environment={"EMBEDQ_REDIS_URL": "http://s3cret@localhost"})
-    assert only_line(result) == "embedq: EMBEDQ_REDIS_URL must start with redis://, rediss:// or unix://, not 'http'"
+    assert only_line(result) == (
+        "embedq: EMBEDQ_REDIS_URL must start with redis://, rediss://, unix:// or redis+sentinel://, not 'http'"
+    )
 
 
 def test_a_plugin_that_fails_names_itself_and_takes_nothing_down(embedq: CommandLine) -> None:
