@@ -48,7 +48,7 @@ class As:
 def test_each_part_works_with_the_permissions_that_are_documented_and_none_is_refused(
     embedq: CommandLine, redis_url: str, administrator: redis.Redis
 ) -> None:
-    administrator.execute_command("ACL", "LOG", "RESET")
+    administrator.acl_log_reset()
     run = As(embedq, redis_url)
     rows = "id,content\n" + "".join(f"{number},text {number}\n" for number in range(20))
     submitted = run("producer", "submit", "pets", "-", "-m", "recording-10", input=rows).strip()
@@ -61,7 +61,7 @@ def test_each_part_works_with_the_permissions_that_are_documented_and_none_is_re
     run("producer", "submit", "pets", "-", input=rows)
     run("both", "ingest", "more", "-", "-m", "recording", input=rows)
     run("producer", "collections", "delete", "more", "--yes")
-    assert administrator.execute_command("ACL", "LOG") == []
+    assert administrator.acl_log() == []
 
 
 @pytest.mark.usefixtures("administrator")
