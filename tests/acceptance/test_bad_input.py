@@ -297,9 +297,8 @@ def test_an_unreachable_redis_is_named_without_its_password(embedq: CommandLine,
 
 def test_a_url_that_is_none_is_named(embedq: CommandLine) -> None:
     result = embedq("status", exit_code=2, environment={"EMBEDQ_REDIS_URL": "http://s3cret@localhost"})
-    assert (
-        only_line(result)
-        == "embedq: EMBEDQ_REDIS_URL must start with redis://, rediss://, unix:// or redis+sentinel://, not 'http'"
+    assert only_line(result) == (
+        "embedq: EMBEDQ_REDIS_URL must start with redis://, rediss://, unix:// or redis+sentinel://, not 'http'"
     )
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from embedq_jobs.connection import queue_directory
+from embedq_jobs.embedded import EmbeddedRedis
 from support.command_line import CommandLine
 
 PETS: list[dict[str, Any]] = [
@@ -220,6 +222,23 @@ def test_stopped_in_the_middle_it_goes_on_and_pays_for_nothing_twice(
     embedq("worker", "--burst")
     assert json.loads(embedq("status", "--json").out)["items"] == 0
     assert sum(embedq.batch_sizes) == 400 + paid - stored
+
+
+def test_a_private_redis_that_is_killed_under_it_comes_back_and_everything_is_stored_once(embedq: CommandLine) -> None:
+    rows = embedq.directory / "rows.csv"
+    rows.write_text("id,content\n" + "".join(f"{number},text {number}\n" for number in range(100)))
+    process = embedq.start("ingest", "docs", rows, "-m", "slow")
+    wait_for_calls(embedq, 2)
+    socket = EmbeddedRedis(queue_directory(embedq.database)).socket
+    with redis.Redis(unix_socket_path=str(socket)) as client:
+        os.kill(int(client.info("server")["process_id"]), signal.SIGKILL)
+    out, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert "100 items" in out
+    assert errors.count("waiting for it to come back") <= 1, errors
+    assert errors.count("had ended: started again") == 1, errors
+    assert len(entries(embedq.database)) == 100
+    assert sum(embedq.batch_sizes) == 100
 
 
 def test_on_a_terminal_a_bar_shows_how_far_it_is(embedq: CommandLine) -> None:

@@ -122,6 +122,21 @@ async def test_redis_is_killed_while_a_producer_sends_and_comes_back(
     await all_is_queued_once(mortal_queue, submission)
 
 
+async def test_what_a_redis_lost_is_sent_again_as_soon_as_it_is_back(
+    mortal_redis: MortalRedis, mortal_queue: Queue
+) -> None:
+    sender = Sender(run(), mortal_queue, Patience(20, print))
+    await sender.open()
+    await sender.send(Cut(0, items(2), [], 0), store=True)
+    mortal_redis.kill()
+    (mortal_redis.folder / "appendonly.aof").unlink()
+    starting = asyncio.create_task(asyncio.to_thread(mortal_redis.start))
+    await sender.beat()
+    await starting
+    assert await queued_ids(mortal_queue, RUN, 1) == ["000000", "000001"]
+    assert (await mortal_queue.runs.summary(RUN)).items == 2
+
+
 async def test_what_a_redis_lost_unnoticed_is_sent_again(queue: Queue) -> None:
     sender = Sender(run(), queue, Patience(0, print))
     await sender.open()

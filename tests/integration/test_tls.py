@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from embedq_core.errors import RedisUnreachable
 from embedq_core.settings import load_settings
 from embedq_jobs import open_queue
 from support.chunks import RUN, chunk, items, run
+from support.servers import watched
 from support.tls import tls_endpoint
 
 
@@ -103,3 +105,18 @@ async def test_without_the_right_certificate_such_a_server_refuses_us_and_it_is_
             async with asyncio.timeout(10):
                 await put(f"rediss://localhost:{port}?ssl_ca_certs={files}/ca.pem{given.format(files)}", tmp_path)
     assert f"Redis at localhost:{port} can't be reached" in str(caught.value)
+
+
+async def test_sentinels_and_the_master_that_they_name_are_spoken_to_with_tls(
+    authority: trustme.CA, files: Path, tmp_path: Path
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with tempfile.TemporaryDirectory(prefix="embedq-test-") as folder, watched(Path(folder), "pw", "pw") as servers:
+        async with tls_endpoint(context, servers.master) as master:
+            named = tuple(f"${len(str(port))}\r\n{port}".encode() for port in (servers.master, master))
+            async with tls_endpoint(context, servers.sentinel, (named[0], named[1])) as sentinel:
+                url = f"redis+sentinel://:pw@127.0.0.1:{sentinel}/main?sentinel_password=pw&tls=1"
+                await put(f"{url}&ssl_ca_certs={files}/ca.pem", tmp_path)
+                with pytest.raises(RedisUnreachable, match="certificate"):
+                    await put(f"{url}&ssl_ca_certs={files}/other-ca.pem", tmp_path)

@@ -1,0 +1,77 @@
+"""Users of Redis with the permissions that docs/reliability.md names, and no others."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+from support.command_line import CommandLine
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
+PASSWORD = "s3cret"  # noqa: S105 - for users that live for one test
+
+
+def documented() -> dict[str, list[str]]:
+    """The rules of each user, as the document has them."""
+    commands = [line.split() for line in DOCUMENT.read_text().splitlines() if line.startswith("ACL SETUSER ")]
+    return {name: rules for _, _, name, *rules in commands}
+
+
+@pytest.fixture
+def administrator(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        for name, rules in documented().items():
+            for user in (name, "both") if name in ("producer", "worker") else (name,):
+                client.execute_command("ACL", "SETUSER", user, *[rule.replace("PASSWORD", PASSWORD) for rule in rules])
+        yield client
+        client.execute_command("ACL", "DELUSER", *documented(), "both")
+
+
+class As:
+    """The command line, as a user of Redis."""
+
+    def __init__(self, embedq: CommandLine, redis_url: str) -> None:
+        self._embedq = embedq
+        self._path = urlsplit(redis_url).path
+
+    def __call__(self, user: str, *arguments: str, input: str | None = None) -> str:  # noqa: A002 - as in CommandLine
+        url = f"unix://{user}:{PASSWORD}@{self._path}?db=1"
+        result = self._embedq(*arguments, input=input, environment={"EMBEDQ_REDIS_URL": url})
+        assert "NOPERM" not in result.err
+        assert "permission" not in result.err
+        return result.out
+
+
+def test_each_part_works_with_the_permissions_that_are_documented_and_none_is_refused(
+    embedq: CommandLine, redis_url: str, administrator: redis.Redis
+) -> None:
+    administrator.acl_log_reset()
+    run = As(embedq, redis_url)
+    rows = "id,content\n" + "".join(f"{number},text {number}\n" for number in range(20))
+    submitted = run("producer", "submit", "pets", "-", "-m", "recording-10", input=rows).strip()
+    assert json.loads(run("reader", "status", "--json"))["items"] == 20
+    run("worker", "worker", "--burst")
+    assert json.loads(run("reader", "runs", "--json"))[0]["embedded"] == 20
+    assert json.loads(run("reader", "runs", "show", submitted, "--json"))["state"] == "complete"
+    assert json.loads(run("reader", "runs", "wait", submitted, "--json"))["state"] == "complete"
+    run("reader", "dead", "list")
+    run("producer", "submit", "pets", "-", input=rows)
+    run("both", "ingest", "more", "-", "-m", "recording", input=rows)
+    run("producer", "collections", "delete", "more", "--yes")
+    assert administrator.acl_log() == []
+
+
+@pytest.mark.usefixtures("administrator")
+def test_what_is_not_documented_is_refused(redis_url: str) -> None:
+    assert set(documented()) == {"producer", "worker", "reader"}
+    for user in documented():
+        forbidden = [["FLUSHALL"], ["KEYS", "*"], ["CONFIG", "GET", "*"], ["HGETALL", "another"], ["ACL", "LIST"]]
+        if user == "reader":
+            forbidden.append(["HSET", "embedq:collections", "pets", "another"])
+        with redis.Redis(unix_socket_path=urlsplit(redis_url).path, username=user, password=PASSWORD) as client:
+            for command in forbidden:
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    client.execute_command(*command)
