@@ -50,6 +50,17 @@ def processes(inputs: Path) -> set[str]:
     return {line.partition(" ")[0] for line in inputs.read_text().splitlines()}
 
 
+def is_there(process: int) -> bool:
+    """Whether a process lives."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    # In a container nobody may wait for what has lost its parent.
+    status = Path(f"/proc/{process}/stat")
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
 # --- real workers, really killed
 
 
@@ -154,9 +165,13 @@ async def test_other_chunks_and_other_models_go_on_beside_a_chunk_in_quarantine(
     async with serving(settings, queue, store):
         await eventually(in_quarantine)
         await eventually(all_others)
+        (apart,) = processes(inputs) - {str(os.getpid())}
+        # Who stops all processes of a service, or of a terminal, means the worker.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(int(apart), number)
         gate.touch()
         await eventually(complete)
-        assert len(processes(inputs)) == 2
+        assert processes(inputs) == {apart, str(os.getpid())}
         assert str(os.getpid()) in processes(inputs)
     assert (await queue.runs.summary(RUN)).counts.embedded == 4096 + 18
     assert await queue.redis.exists(queue.names.starts(RUN)) == 0
@@ -201,12 +216,32 @@ async def test_stopping_ends_a_quarantine_that_does_not_end_and_the_chunk_goes_b
     async with serving(settings, queue, store):
         await eventually(in_quarantine)
     (process,) = processes(inputs)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(process), 0)
+    assert not is_there(int(process))
     assert [(load.jobs, load.in_progress) for load in await queue.loads()] == [(1, 0)]
     assert await store.dead_letters() == []
     async with queue.starts.counted(RUN, 0) as lost:
         assert lost == SUSPECT_LOSSES, "the hand-back was orderly"
+
+
+async def test_the_process_apart_ends_with_its_worker_whatever_it_is_doing(
+    settings: Settings, queue: Queue, inputs: Path, tmp_path: Path, eventually: Eventually
+) -> None:
+    await submit(queue, chunk([Item("1", f"wait {tmp_path / 'never'}")], model_id="deadly"))
+    await lose(queue, 0)
+    worker = start_worker(settings, 5)
+
+    async def in_quarantine() -> bool:
+        return len(processes(inputs)) == 1
+
+    async def gone() -> bool:
+        return not is_there(int(min(processes(inputs))))
+
+    try:
+        await eventually(in_quarantine)
+    finally:
+        worker.kill()
+        worker.join(10)
+    await eventually(gone)
 
 
 # --- the count of attempts that never ended

@@ -61,18 +61,25 @@ class Quarantine:
         finally:
             self._chunks -= 1
             if not self._chunks:
-                await self._let_go()
+                await asyncio.to_thread(self._end_idle)
 
     async def stop(self, grace_seconds: float) -> None:
         """As the runner's `stop`; a call that does not end in time is ended."""
         await self._runner.stop(grace_seconds)
         self._stopped = True
-        await self._let_go()
-
-    async def _let_go(self) -> None:
-        child, self._child = self._child, None
+        child = self._child
         if child is not None:
             await asyncio.to_thread(child.end)
+
+    def _end_idle(self) -> None:
+        """End the process when nobody needs it any more; in a thread. A call that goes on, for a chunk that was
+        given up, ends first: repeated, it would be paid for again.
+        """
+        with self._turn:
+            child = self._child
+            if child is not None and not self._chunks:
+                self._child = None
+                child.end()
 
     def _call(self, model: Model, contents: Sequence[str | bytes]) -> CheckedRows | BaseException:
         """Embed a batch in the child process; in a thread."""
