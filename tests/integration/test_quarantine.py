@@ -14,7 +14,7 @@ import pytest
 
 from embedq_core.items import Item
 from embedq_core.settings import Settings
-from embedq_jobs import Queue
+from embedq_jobs import Queue, job_id
 from embedq_plugins import EmbeddingModel
 from embedq_store import Store
 from embedq_worker.quarantine import SUSPECT_LOSSES, Quarantine
@@ -23,7 +23,7 @@ from embedq_worker.service import ServiceOptions, serve
 from support.chunks import RUN, chunk, install, items, submit
 from support.command_line import TESTS
 from support.deadly_plugin import DeadlyModel
-from support.models import RecordingModel, vector_of
+from support.models import FaultyModel, RecordingModel, vector_of
 from support.serving import start_worker
 from support.waiting import Eventually
 
@@ -218,8 +218,7 @@ async def test_stopping_ends_a_quarantine_that_does_not_end_and_the_chunk_goes_b
     assert not is_there(int(process))
     assert [(load.jobs, load.in_progress) for load in await queue.loads()] == [(1, 0)]
     assert await store.dead_letters() == []
-    async with queue.starts.counted(RUN, 0) as lost:
-        assert lost == SUSPECT_LOSSES, "the hand-back was orderly"
+    assert await queue.starts.begin([job_id(RUN, 0)]) == [SUSPECT_LOSSES], "the hand-back was orderly"
 
 
 async def test_the_process_apart_ends_with_its_worker_whatever_it_is_doing(
@@ -246,28 +245,47 @@ async def test_the_process_apart_ends_with_its_worker_whatever_it_is_doing(
 # --- the count of attempts that never ended
 
 
-async def test_attempts_that_ended_are_no_losses_however_they_ended(queue: Queue) -> None:
-    for error in (None, TransientFailure(ConnectionError("away"), 1), asyncio.CancelledError(), KeyError("a bug")):
-        with contextlib.suppress(TransientFailure, asyncio.CancelledError, KeyError):
-            async with queue.starts.counted(RUN, 0) as lost:
-                assert lost == 0
-                if error is not None:
-                    raise error
+async def test_attempts_that_ended_are_no_losses_however_they_ended(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    monkeypatch.setattr("embedq_worker.failures.PATIENCE", 1)
+    monkeypatch.setattr("embedq_worker.lane.BUG_SECONDS", 0.01)
+    monkeypatch.setattr("embedq_worker.failures.FIRST_DELAY_SECONDS", 0.01)
+    ways = iter([ConnectionError("away"), TimeoutError(), ConnectionError("away")])
+
+    def fail(_: list[str | bytes]) -> None:
+        for error in ways:
+            raise error
+
+    model = FaultyModel(fail)
+    install(monkeypatch, model)
+    await submit(queue, chunk(items(3), model_id="faulty"), chunk([], 1, model_id="faulty", after=[0]))
+
+    async def complete() -> bool:
+        return (await queue.runs.summary(RUN)).complete
+
+    async with serving(settings, queue, store):
+        await eventually(complete)
+    assert len(model.batches) == 4, "handed back three times, and never embedded apart"
     assert await queue.redis.exists(queue.names.starts(RUN)) == 0
 
 
 async def test_attempts_that_go_on_or_went_down_with_their_worker_are_losses_to_the_next(queue: Queue) -> None:
-    async with queue.starts.counted(RUN, 0) as none, queue.starts.counted(RUN, 0) as one:
-        async with queue.starts.counted(RUN, 1) as other:
-            assert (none, one, other) == (0, 1, 0)
-        # The first was only slow: whoever is done says so, and the other's end counts for nothing more.
-        await queue.starts.forget(RUN, 0)
+    job = job_id(RUN, 0)
+    assert await queue.starts.begin([job, job_id(RUN, 1)]) == [0, 0]
+    assert await queue.starts.begin([job]) == [1]
+    await queue.starts.end(job)
+    assert await queue.starts.begin([job]) == [1]
+    # The first was only slow: whoever is done says so, and the other's end counts for nothing more.
+    await queue.starts.forget(job)
+    await queue.starts.end(job)
+    await queue.starts.end(job_id(RUN, 1))
     assert await queue.redis.exists(queue.names.starts(RUN)) == 0
 
 
 async def test_the_count_is_kept_no_longer_than_the_run(queue: Queue) -> None:
-    async with queue.starts.counted(RUN, 0):
-        assert 29 * 24 * 3600 < await queue.redis.ttl(queue.names.starts(RUN)) <= 30 * 24 * 3600
+    await queue.starts.begin([job_id(RUN, 0)])
+    assert 29 * 24 * 3600 < await queue.redis.ttl(queue.names.starts(RUN)) <= 30 * 24 * 3600
 
 
 # --- the process apart

@@ -22,6 +22,7 @@ import msgspec
 
 from embedq_core.errors import KilledWorker
 from embedq_core.model import Model
+from embedq_core.text import plural
 from embedq_core.vectors import STORED_DTYPE, CheckedRows
 from embedq_worker.apart import LENGTH_BYTES, Answer, Raised, Ready, Rows, answers, frame
 from embedq_worker.runner import ModelRunner
@@ -100,7 +101,7 @@ class Quarantine:
                     if child.ending or (len(contents) == 1 and not fresh):
                         # What it did before may have been the cause: an item must do it alone, and by itself.
                         continue
-                    _log.warning("%s: %s over %d items; going on", model.model_id, death, len(contents))
+                    _log.warning("%s: %s over %s; going on", model.model_id, death, plural(len(contents), "item"))
                     return KilledWorker(f"{death} over this item, after workers had died with its chunk")
             return ConnectionError("the worker is stopping")
 
