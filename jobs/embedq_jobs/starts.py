@@ -1,24 +1,17 @@
 """How often a worker has died with a chunk: what tells a chunk that kills from one that was handed back."""
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Sequence
 from typing import Final, cast
 
 from arq.connections import ArqRedis
 
 from embedq_core.errors import QueueError
 from embedq_jobs.errors import translated
-from embedq_jobs.names import Names
+from embedq_jobs.names import Names, parse_job_id
 
 # As long as a run is listed after its end.
 KEEP_SECONDS: Final = 30 * 24 * 3600
-
-_BEGIN: Final = """
-local begun = redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-return begun - 1
-"""
 
 # One that was taken over from a worker that only stalled ends twice; what is done has no count any more.
 _END: Final = """
@@ -36,25 +29,31 @@ class Starts:
         self._redis = redis
         self._names = names
         self._where = where
-        self._begin = redis.register_script(_BEGIN)
         self._end = redis.register_script(_END)
 
-    @asynccontextmanager
-    async def counted(self, run: str, chunk: int) -> AsyncIterator[int]:
-        """Count an attempt while the block runs, and give the number of those that never ended: a worker died
-        with each. However the block ends, the attempt has ended. Raises RedisUnreachable.
+    async def begin(self, jobs: Sequence[str]) -> list[int]:
+        """Count an attempt at each of `jobs`, in one request, and give for each the number of earlier attempts that
+        never ended: a worker died with it. Raises RedisUnreachable.
         """
-        keys = [self._names.starts(run)]
         with translated(self._where):
-            lost = int(await self._begin(keys=keys, args=[chunk, KEEP_SECONDS]))
-        try:
-            yield lost
-        finally:
-            # One that can't be taken back counts as lost: that costs a detour, and loses nothing.
-            with contextlib.suppress(QueueError), translated(self._where):
-                await self._end(keys=keys, args=[chunk])
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for run, chunk in map(parse_job_id, jobs):
+                    pipe.hincrby(self._names.starts(run), str(chunk), 1)
+                for run in dict.fromkeys(parse_job_id(job)[0] for job in jobs):
+                    pipe.expire(self._names.starts(run), KEEP_SECONDS)
+                begun = await pipe.execute()
+        return [int(count) - 1 for count in begun[: len(jobs)]]
 
-    async def forget(self, run: str, chunk: int) -> None:
-        """Drop the count of a chunk that is done. Raises RedisUnreachable."""
+    async def end(self, job: str) -> None:
+        """Say that an attempt has ended, however it did. Where that can't be said it counts as lost: that costs a
+        detour, and loses nothing.
+        """
+        run, chunk = parse_job_id(job)
+        with contextlib.suppress(QueueError), translated(self._where):
+            await self._end(keys=[self._names.starts(run)], args=[chunk])
+
+    async def forget(self, job: str) -> None:
+        """Drop the count of a job that is done. Raises RedisUnreachable."""
+        run, chunk = parse_job_id(job)
         with translated(self._where):
             await cast("Awaitable[int]", self._redis.hdel(self._names.starts(run), str(chunk)))

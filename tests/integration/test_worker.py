@@ -71,6 +71,8 @@ class WorkerProcess:
             **os.environ,
             "EMBEDQ_DATABASE": str(settings.database),
             "EMBEDQ_REDIS_URL": str.__str__(settings.redis_url),
+            # For chunks that so many workers died with that they are embedded apart.
+            "EMBEDQ_PLUGINS": str(TESTS / "support" / "plugin.py"),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])),
         }
         command = [sys.executable, "-c", WORKER, str(log), str(seconds), str(lease)]

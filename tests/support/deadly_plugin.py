@@ -40,8 +40,6 @@ class DeadlyModel(EmbeddingModel):
                 os.kill(os.getpid(), signal.SIGKILL)
             case ["abort", *_]:
                 os.abort()
-            case ["exit", *_]:
-                os._exit(3)
             case ["tired", *_] if self._calls > 1:
                 os._exit(4)
             case ["orphan", path]:

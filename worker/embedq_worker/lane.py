@@ -92,6 +92,9 @@ class ChunkWorker(Worker):
         self._runner = runner
         self._max_bytes = settings.inflight_bytes
         self._sizes: dict[str, JobSize] = {}
+        self._starts = queue.starts
+        self.losses: dict[str, int] = {}
+        """Of each job in hand, how many workers died with it."""
         self._done = asyncio.Event()
 
     async def main(self) -> None:
@@ -116,6 +119,8 @@ class ChunkWorker(Worker):
             items_per_second=self._runner.items_per_second,
         )
         self._sizes |= {job: size for job, size in waiting if job in set(taken)}
+        self.losses = {job: lost for job, lost in self.losses.items() if job in in_hand}
+        self.losses |= dict(zip(taken, await self._starts.begin(taken), strict=True))
         self._runner.coming(taken)
         try:
             await super().start_jobs([job.encode() for job in taken])
@@ -124,7 +129,9 @@ class ChunkWorker(Worker):
                 if job in self.tasks:
                     self.tasks[job].add_done_callback(partial(self._ended, job))
                 else:
+                    # Another worker was quicker, or Redis went away.
                     self._runner.came(job)
+                    await self._starts.end(job)
 
     def _ended(self, job: str, _: object) -> None:
         self._runner.came(job)
@@ -285,6 +292,8 @@ class Lane:
             except Exception as error:
                 _log.exception("%s: failed in embedq itself; trying again in %.0f s", job, BUG_SECONDS)
                 raise Retry(defer=BUG_SECONDS) from error
+            finally:
+                await self._queue.starts.end(job)
 
     async def _embed(self, job: str, payload: object, attempt: int) -> None:
         try:
@@ -300,13 +309,14 @@ class Lane:
             # Each look takes the whole payload out of Redis: the longer it has been waiting, the fewer looks.
             raise Retry(defer=min(AFTER_SECONDS * attempt, LONGEST_AFTER_SECONDS))
         began = time.monotonic()
-        async with self._queue.starts.counted(chunk.run, chunk.number) as lost, self._place(job, lost) as runner:
+        lost = 0 if self._worker is None else self._worker.losses.get(job, 0)
+        async with self._place(job, lost) as runner:
             counts = await process(
                 chunk, runner, self._store, self._claims, partial(self._report, chunk.run, chunk.number)
             )
         await self._queue.runs.record(chunk.run, chunk.number, chunk.model_id, counts)
         if lost:
-            await self._queue.starts.forget(chunk.run, chunk.number)
+            await self._queue.starts.forget(job)
         self.jobs_done += 1
         _log.info(
             "%s: %d items for %r in %.2f s: %s",

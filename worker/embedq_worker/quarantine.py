@@ -22,6 +22,7 @@ import msgspec
 
 from embedq_core.errors import KilledWorker
 from embedq_core.model import Model
+from embedq_core.text import plural
 from embedq_core.vectors import STORED_DTYPE, CheckedRows
 from embedq_worker.apart import LENGTH_BYTES, Answer, Raised, Ready, Rows, answers, frame
 from embedq_worker.runner import ModelRunner
@@ -61,18 +62,25 @@ class Quarantine:
         finally:
             self._chunks -= 1
             if not self._chunks:
-                await self._let_go()
+                await asyncio.to_thread(self._end_idle)
 
     async def stop(self, grace_seconds: float) -> None:
         """As the runner's `stop`; a call that does not end in time is ended."""
         await self._runner.stop(grace_seconds)
         self._stopped = True
-        await self._let_go()
-
-    async def _let_go(self) -> None:
-        child, self._child = self._child, None
+        child = self._child
         if child is not None:
             await asyncio.to_thread(child.end)
+
+    def _end_idle(self) -> None:
+        """End the process when nobody needs it any more; in a thread. A call that goes on, for a chunk that was
+        given up, ends first: repeated, it would be paid for again.
+        """
+        with self._turn:
+            child = self._child
+            if child is not None and not self._chunks:
+                self._child = None
+                child.end()
 
     def _call(self, model: Model, contents: Sequence[str | bytes]) -> CheckedRows | BaseException:
         """Embed a batch in the child process; in a thread."""
@@ -93,7 +101,7 @@ class Quarantine:
                     if child.ending or (len(contents) == 1 and not fresh):
                         # What it did before may have been the cause: an item must do it alone, and by itself.
                         continue
-                    _log.warning("%s: %s over %d items; going on", model.model_id, death, len(contents))
+                    _log.warning("%s: %s over %s; going on", model.model_id, death, plural(len(contents), "item"))
                     return KilledWorker(f"{death} over this item, after workers had died with its chunk")
             return ConnectionError("the worker is stopping")
 
