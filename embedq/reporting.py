@@ -27,6 +27,8 @@ class Status:
 
     where: str
     database: str
+    queue_bytes: int
+    """Bytes in the queue of a model at which producers, those with these settings, hold back."""
     loads: list[QueueLoad]
     items_per_second: float
     workers: list[dict[str, Any]]
@@ -47,13 +49,16 @@ class Status:
 async def read_status(settings: Settings) -> Status:
     """Ask the queue and the database. Raises RedisUnreachable."""
     if not queue_exists(settings):
-        return Status("none yet", str(settings.database), [], 0.0, [], [], await dead_summary(settings))
+        return Status(
+            "none yet", str(settings.database), settings.queue_bytes, [], 0.0, [], [], await dead_summary(settings)
+        )
     async with open_queue(settings) as queue:
         reports = [json.loads(report) for report in await queue.worker_reports()]
         fresh = [report for report in reports if time.time() - report["seen"] < WORKER_FRESH_SECONDS]
         return Status(
             where=queue.where,
             database=str(settings.database),
+            queue_bytes=settings.queue_bytes,
             loads=await queue.loads(),
             items_per_second=await queue.items_per_second(),
             workers=sorted(fresh, key=lambda report: (report["host"], report["pid"])),
@@ -72,7 +77,7 @@ def _object(status: Status) -> dict[str, Any]:
     return {
         "redis": status.where,
         "database": status.database,
-        "queues": [asdict(load) | {"queued": load.queued} for load in status.loads],
+        "queues": [asdict(load) | {"queued": load.queued, "bytes_limit": status.queue_bytes} for load in status.loads],
         "items": status.items,
         "items_per_second": status.items_per_second,
         "seconds_left": status.seconds_left,
@@ -106,7 +111,7 @@ def _print(status: Status) -> None:
                     f"{load.in_progress:,}",
                     f"{load.deferred:,}",
                     f"{load.items:,}",
-                    size(load.bytes),
+                    f"{size(load.bytes)} of {size(status.queue_bytes)}",
                     "-" if load.oldest is None else duration(max(time.time() - load.oldest, 0)),
                 ]
                 for load in status.loads
@@ -142,4 +147,11 @@ def _print(status: Status) -> None:
 def _workers(status: Status) -> str:
     if not status.workers:
         return "none: 'embedq worker' runs one" if status.items else "none"
-    return ", ".join(f"{report['host']}:{report['pid']}" for report in status.workers)
+    return ", ".join(map(_worker, status.workers))
+
+
+def _worker(report: dict[str, Any]) -> str:
+    """Where it is, and how much it has in hand of what it may; one of an earlier version doesn't say."""
+    place = f"{report['host']}:{report['pid']}"
+    in_hand, limit = report.get("in_hand_bytes"), report.get("in_hand_bytes_limit")
+    return f"{place} (in hand {size(in_hand)} of {size(limit)})" if in_hand is not None and limit else place

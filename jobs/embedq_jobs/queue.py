@@ -156,7 +156,7 @@ class Queue:
         return sum(items) / (len(items) * RATE_SECONDS) if items else 0.0
 
     async def worker_reports(self) -> list[bytes]:
-        """What workers say of themselves, as JSON: host, pid, models, since, seen, in_hand, done.
+        """What workers say of themselves, as JSON: host, pid, models, since, seen, in_hand, in_hand_bytes, done.
 
         Workers that were killed are among them for a while.
         """

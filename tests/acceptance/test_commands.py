@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -148,6 +149,14 @@ def test_status_shows_queue_runs_and_dead_letters(embedq: CommandLine) -> None:
     assert {queue["model_id"]: queue["queued"] for queue in status["queues"]} == {"poisoned": 0, "recording": 1}
     assert status["dead"] == [{"collection": "docs", "error": "ValueError", "letters": 1}]
     assert [run["state"] for run in status["runs"]] == ["queued", "complete"]
+
+
+def test_status_shows_the_bytes_that_wait_and_where_producers_hold_back(embedq: CommandLine) -> None:
+    submit(embedq, "b,two\nc,three\n", "-m", "slow", collection="others")
+    small = {"EMBEDQ_QUEUE_BYTES": "2048"}
+    assert re.search(r"slow .* \d+ B of 2\.0 KiB ", embedq("status", environment=small).out)
+    (queue,) = json.loads(embedq("status", "--json", environment=small).out)["queues"]
+    assert 0 < queue["bytes"] < queue["bytes_limit"] == 2048
 
 
 def test_status_before_anything_makes_nothing(embedq: CommandLine) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import json
 import logging
 import os
 import socket
@@ -711,3 +712,35 @@ async def test_chunks_of_one_run_go_on_while_another_waits(
     await burst(settings, queue, store)
     assert (await queue.runs.summary(RUN)).state == "complete"
     assert (await stored(store))["a"] == tuple(vector_of("new"))
+
+
+# --- memory
+
+
+async def test_the_bytes_that_a_worker_has_in_hand_are_bounded_and_said_with_their_bound(
+    settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    monkeypatch.setattr(embedq_worker.service, "HEARTBEAT_SECONDS", 0.02)
+    model = GatedModel(batch_size=None)
+    install(monkeypatch, model)
+    await submit(queue, *(chunk(items(10, first=10 * number), number) for number in range(20)))
+    total = await queue.bytes_queued("recording")
+    reports: list[dict[str, int]] = []
+
+    async def several_are_in_hand() -> bool:
+        reports.extend(json.loads(report) for report in await queue.worker_reports())
+        return bool(reports) and reports[-1]["in_hand"] > 1
+
+    limit = total // 4
+    async with worker(dataclasses.replace(settings, inflight_bytes=limit)):
+        await eventually(several_are_in_hand)
+        model.gate.set()
+        await until_complete(queue, eventually)
+
+        async def nothing_is_in_hand() -> bool:
+            reports.extend(json.loads(report) for report in await queue.worker_reports())
+            return reports[-1]["in_hand_bytes"] == 0
+
+        await eventually(nothing_is_in_hand)
+    assert 0 < max(report["in_hand_bytes"] for report in reports) <= limit
+    assert reports[-1]["in_hand_bytes_limit"] == limit

@@ -158,6 +158,11 @@ class ChunkWorker(Worker):
                 break
         return free
 
+    @property
+    def bytes_in_hand(self) -> int:
+        """Bytes of the jobs that are running."""
+        return sum(self._sizes[job].bytes for job, task in self.tasks.items() if job in self._sizes and not task.done())
+
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
         """What arq does with a job that it gives up, which here is only one whose payload is gone: say so first."""
         await self._lost(job_id)
@@ -200,6 +205,11 @@ class Lane:
     def jobs_in_hand(self) -> int:
         """Jobs that are running here."""
         return 0 if self._worker is None else sum(not task.done() for task in self._worker.tasks.values())
+
+    @property
+    def bytes_in_hand(self) -> int:
+        """Bytes of the chunks of those jobs, of which a worker takes no more than `inflight_bytes`."""
+        return 0 if self._worker is None else self._worker.bytes_in_hand
 
     def start(self, worker_id: str) -> None:
         """Begin to serve."""

@@ -174,6 +174,8 @@ class _Service:
             "since": self._since,
             "seen": time.time(),
             "in_hand": sum(lane.jobs_in_hand for lane in self._lanes.values()),
+            "in_hand_bytes": sum(lane.bytes_in_hand for lane in self._lanes.values()),
+            "in_hand_bytes_limit": self._settings.inflight_bytes * len(self._lanes),
             "done": sum(lane.jobs_done for lane in self._lanes.values()),
         }
         await cast(

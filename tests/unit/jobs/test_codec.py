@@ -1,13 +1,15 @@
 """Chunks as bytes: what goes in comes out, and nothing else is accepted."""
 
 import pickle
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 from arq.jobs import deserialize_job_raw, serialize_job
 from arq.utils import args_to_string, ms_to_datetime
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedq_core.errors import ChunkUndecodable
@@ -62,6 +64,63 @@ def test_a_damaged_chunk_is_decoded_or_refused_and_raises_nothing_else(original:
     except ChunkUndecodable:
         return
     assert all(isinstance(item.content, str | bytes) for item in decoded.items)
+
+
+@st.composite
+def mutated(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
+    """Something valid with bits flipped, cut off, a part doubled, or a part of another put in."""
+    data = bytearray(draw(whole))
+    for _ in range(draw(st.integers(1, 4))):
+        if not data:
+            break
+        start, stop = sorted(draw(st.tuples(*[st.integers(0, len(data))] * 2)))
+        match draw(st.sampled_from(["flip", "cut", "double", "splice", "length"])):
+            case "flip":
+                data[start % len(data)] ^= 1 << draw(st.integers(0, 7))
+            case "cut":
+                del data[start:stop]
+            case "double":
+                data[start:start] = data[start:stop]
+            case "splice":
+                data[start:stop] = draw(whole)[start:]
+            case "length":  # heads that promise up to 4 GiB
+                data[start:start] = draw(st.sampled_from([b"\xc6", b"\xdb", b"\xdd", b"\xdf"])) + b"\xff" * 4
+    return bytes(data)
+
+
+@given(mutated(chunks.map(encode_chunk)))
+@settings(max_examples=300)
+def test_a_mutated_chunk_is_decoded_whole_or_refused_and_raises_nothing_else(payload: bytes) -> None:
+    try:
+        decoded = decode_chunk(payload)
+    except ChunkUndecodable:
+        return
+    assert decode_chunk(encode_chunk(decoded)) == decoded
+
+
+@given(mutated(chunks.map(lambda each: envelope(encode_chunk(each)))))
+@settings(max_examples=300)
+def test_a_mutated_job_is_run_or_buried_and_nothing_is_dropped(raw: bytes) -> None:
+    job = load_job(raw)
+    assert job["f"] in (EMBED_CHUNK, BURY_CHUNK)
+    if job["f"] == BURY_CHUNK:
+        assert job["a"][0] == raw
+
+
+@pytest.mark.parametrize("head", [b"\xc6", b"\xdb", b"\xdd", b"\xdf"])
+@pytest.mark.parametrize(
+    "wrap", [lambda head: head, lambda head: b"\x92\x01" + head, lambda head: b"\x92\x01\x97\xa1r" + head]
+)
+def test_a_length_that_is_promised_and_not_there_takes_no_memory(head: bytes, wrap: Callable[[bytes], bytes]) -> None:
+    payload = wrap(head + b"\xff\xff\xff\xff") + b"x" * 20
+    tracemalloc.start()
+    try:
+        with pytest.raises(ChunkUndecodable):
+            decode_chunk(payload)
+        assert load_job(payload)["f"] == BURY_CHUNK
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("version", [0, 2, 99, "1", None])

@@ -1,7 +1,14 @@
 """Whatever the bytes are, what comes out is items, reports and errors of our own."""
 
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
 import random
 import sqlite3
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -74,6 +81,60 @@ def damaged(good: bytes, count: int) -> list[bytes]:
             copy[rng.randrange(len(copy))] = rng.randrange(256)
         copies.append(bytes(copy[: rng.randrange(len(copy))] if rng.random() < 0.2 else copy))
     return copies
+
+
+def spliced(good: bytes, count: int) -> list[bytes]:
+    """Halves of the good one that are put together at other places: structure in the wrong place."""
+    rng = random.Random(2)
+    return [good[: rng.randrange(len(good))] + good[rng.randrange(len(good)) :] for _ in range(count)]
+
+
+ROWS = [(f"id {number}", f'a "text", {number};\né') for number in range(30)]
+
+
+def make_csv() -> bytes:
+    out = io.StringIO()
+    csv.writer(out).writerows([("id", "content"), *ROWS])
+    return out.getvalue().encode()
+
+
+def make_json() -> bytes:
+    return json.dumps([{"id": key, "content": text, "metadata": {"n": [1, {"m": key}]}} for key, text in ROWS]).encode()
+
+
+def make_lines() -> bytes:
+    return b"".join(json.dumps({"id": key, "content": text}).encode() + b"\n" for key, text in ROWS)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress], ids=["", "gz", "bz2", "xz"])
+@pytest.mark.parametrize(
+    ("make", "format_name"), [(make_csv, "csv"), (make_json, "json"), (make_lines, "nl"), (make_csv, None)]
+)
+def test_damage_in_a_valid_file(
+    path: Path, make: Callable[[], bytes], format_name: str | None, pack: Callable[[bytes], bytes]
+) -> None:
+    good = pack(make())
+    path.write_bytes(good)
+    assert len(list(read_corpus(FileSource(path, format_name), RowOptions(), lambda _: None))) == len(ROWS)
+    for copy in [
+        *damaged(good, 40),
+        *spliced(good, 20),
+        *spliced(good * 2, 10),
+        *(good[:at] for at in range(0, 60, 7)),
+    ]:
+        path.write_bytes(copy)
+        read_noise(FileSource(path, format_name), item_bytes=2_000)
+
+
+def test_a_file_that_unpacks_to_much_more_than_it_is_takes_little_memory(path: Path) -> None:
+    row = gzip.compress(b"x" * 1_000_000)
+    path.write_bytes(gzip.compress(b"id,content\na,") + row * 40)
+    tracemalloc.start()
+    try:
+        read_noise(FileSource(path, "csv"), item_bytes=100_000)
+        assert tracemalloc.get_traced_memory()[1] < 15_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def make_database(path: Path) -> None:
