@@ -28,6 +28,7 @@ from embedq_jobs.codec import dump_job
 from embedq_jobs.names import lease_key, payload_key
 from embedq_store import DeadLetter, Store
 from embedq_worker.pipeline import process
+from embedq_worker.runner import ModelRunner
 from embedq_worker.service import ServiceOptions, serve
 from support.chunks import RUN, chunk, install, items, submit
 from support.models import FaultyModel, RecordingModel, SlowModel, raising, vector_of
@@ -178,6 +179,15 @@ async def test_a_worker_that_is_stopped_hands_back_and_the_next_one_finishes_wit
     model = GatedModel()
     install(monkeypatch, model)
     await submit(queue, *(chunk(items(50, first=50 * number), number) for number in range(6)))
+    stopped = ModelRunner.stop
+
+    async def stop_and_let_the_call_end(runner: ModelRunner, grace_seconds: float) -> None:
+        stopping = asyncio.create_task(stopped(runner, grace_seconds))
+        await asyncio.sleep(0)
+        model.gate.set()
+        await stopping
+
+    monkeypatch.setattr(ModelRunner, "stop", stop_and_let_the_call_end)
 
     async def a_call_goes_on() -> bool:
         return model.begun >= 1
@@ -185,8 +195,6 @@ async def test_a_worker_that_is_stopped_hands_back_and_the_next_one_finishes_wit
     async with worker(settings) as stop:
         await eventually(a_call_goes_on)
         stop.set()
-        await asyncio.sleep(0)
-        model.gate.set()
     assert model.inputs == 10, "the call that was going on has ended, and no other was begun"
     loads = await queue.loads()
     assert (loads[0].jobs, loads[0].in_progress, loads[0].deferred) == (6, 0, 0), "all is handed back, at once"

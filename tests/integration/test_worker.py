@@ -328,7 +328,7 @@ async def test_when_the_memory_of_redis_is_full_it_is_said_and_the_work_goes_on_
         serving = asyncio.create_task(serve(settings, ServiceOptions(), queue, store, stop))
 
         async def said() -> bool:
-            return "command not allowed when used memory > 'maxmemory'" in caplog.text
+            return "is out of memory: raise its maxmemory, or let workers catch up; waiting" in caplog.text
 
         await eventually(said)
         await queue.redis.config_set("maxmemory", 0)

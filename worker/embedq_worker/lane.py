@@ -246,7 +246,8 @@ class Lane:
                 if time.monotonic() - began > max(RECONNECT_SECONDS):
                     failures = 0
                 if failures == 0:
-                    _log.warning("Redis at %s: %s; waiting for it to come back", self._queue.where, error)
+                    problem = error if isinstance(error, QueueError) else f"Redis at {self._queue.where}: {error}"
+                    _log.warning("%s; waiting for it to come back", problem)
             except Exception:  # whatever it was, the queue is served on
                 _log.exception("serving %s failed in embedq itself; beginning again", self.model_id)
             if not self._stopping.is_set():
