@@ -58,12 +58,12 @@ def row(item: Item) -> Row:
 
 async def bury(store: Store, *letters: DeadLetter) -> None:
     for each in letters:
-        mark = ChunkMark(each.run, each.chunk, Counts(failed=1), finished=True)
+        mark = ChunkMark(each.run, each.chunk, Counts(failed=1), finished=False)
         await store.write(Write(Target(each.collection, each.model), dead=[each], mark=mark))
 
 
 async def keep(store: Store, *items: Item, run: str | None = MONDAY, chunk: int = 0) -> None:
-    mark = None if run is None else ChunkMark(run, chunk, Counts(embedded=len(items)), finished=True)
+    mark = None if run is None else ChunkMark(run, chunk, Counts(embedded=len(items)), finished=False)
     await store.write(Write(TARGET, [row(item) for item in items], mark=mark))
 
 
@@ -160,7 +160,7 @@ async def test_an_update_of_what_is_stored_ends_the_letter_and_one_that_comes_to
         other.commit()
     await bury(pets, late)
     updates = Incoming.of([Item("a", "cat", '{"n": 1}'), Item("b", "dog", '{"n": 1}')])
-    mark = ChunkMark(FRIDAY, 0, Counts(unchanged=2), finished=True)
+    mark = ChunkMark(FRIDAY, 0, Counts(unchanged=2), finished=False)
     await pets.write(Write(TARGET, updates=updates, mark=mark))
     assert await pets.dead_letters() == [late]
 
