@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, cast
@@ -16,28 +16,19 @@ from embedq_core.counts import Counts
 from embedq_core.errors import ChunkLost, ChunkUndecodable, DatabaseUnusable, EmbedqError, QueueError
 from embedq_core.settings import Settings
 from embedq_jobs import Queue, decode_chunk, job_id, parse_job_id
-from embedq_jobs.codec import BURY_CHUNK, EMBED_CHUNK, dump_job, load_job
+from embedq_jobs.codec import BURY_CHUNK, EMBED_CHUNK
 from embedq_jobs.errors import translated
-from embedq_jobs.names import lease_key
-from embedq_jobs.queue import EXPIRES_MS
 from embedq_store import ChunkMark, DeadLetter, Store, Target, Write
-from embedq_worker.admission import UNKNOWN, JobSize, admit, parse_size
+from embedq_worker.admission import UNKNOWN, parse_size
 from embedq_worker.cancelling import cancel
 from embedq_worker.claims import Claims
-from embedq_worker.leases import LEASE_SECONDS, Leases
+from embedq_worker.leases import Leases
+from embedq_worker.picking import ChunkWorker
 from embedq_worker.pipeline import process
 from embedq_worker.quarantine import SUSPECT_LOSSES, Quarantine
 from embedq_worker.runner import ModelRunner, Stopping, TransientFailure
 
 _log = logging.getLogger("embedq.worker")
-
-POLL_SECONDS: Final = 0.05
-# Many, since jobs may be of one item each; what is really taken in hand is decided by admission.
-MAX_JOBS: Final = 512
-# Jobs in hand keep their place at the head of arq's queue: fewer than all of the fleet's would hide the rest.
-READ_LIMIT: Final = 8192
-FOR_EVER_SECONDS: Final = 10 * 365 * 24 * 3600
-FOR_EVER_TRIES: Final = 2**31
 
 # How long a chunk waits for an earlier one of its run, for the database, and after an error of our own.
 AFTER_SECONDS: Final = 0.2
@@ -49,124 +40,6 @@ BUG_SECONDS: Final = 30.0
 COMMIT_SECONDS: Final = 5.0
 
 RECONNECT_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
-
-
-class ChunkWorker(Worker):
-    """arq's worker, taught what fits in hand, and to look for more as soon as something is done.
-
-    arq walks every job at the head of its queue at each poll, the running ones too, one round trip after the
-    other; here one request tells which are free and what they weigh, and only those that fit are started.
-    """
-
-    def __init__(
-        self,
-        queue: Queue,
-        runner: ModelRunner,
-        settings: Settings,
-        *,
-        lease_seconds: float,
-        lost: Callable[[str], Awaitable[None]],
-        **options: Any,  # noqa: ANN401 - whatever arq's worker takes
-    ) -> None:
-        super().__init__(
-            queue_name=queue.names.queue(runner.model.model_id),
-            redis_pool=queue.redis,
-            handle_signals=False,
-            max_jobs=MAX_JOBS,
-            job_timeout=FOR_EVER_SECONDS,
-            max_tries=FOR_EVER_TRIES,
-            keep_result=0,
-            poll_delay=POLL_SECONDS,
-            queue_read_limit=READ_LIMIT,
-            job_serializer=dump_job,
-            job_deserializer=load_job,
-            expires_extra_ms=EXPIRES_MS,
-            health_check_interval=LEASE_SECONDS,
-            log_results=False,
-            **options,
-        )
-        # The lease that a job gets when it is picked up; arq would derive it from the job timeout.
-        self.in_progress_timeout_s = lease_seconds
-        self._lost = lost
-        self._names = queue.names
-        self._runner = runner
-        self._max_bytes = settings.inflight_bytes
-        self._sizes: dict[str, JobSize] = {}
-        self._starts = queue.starts
-        self.losses: dict[str, int] = {}
-        """Of each job in hand, how many workers died with it."""
-        self._done = asyncio.Event()
-
-    async def main(self) -> None:
-        """Poll while jobs may be picked: regularly, and at once when one is done. Raises what Redis raises."""
-        while self.allow_pick_jobs:
-            self._done.clear()
-            await self._poll_iteration()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._done.wait(), self.poll_delay_s)
-
-    async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Start those of `job_ids` that are free and fit."""
-        in_hand = {job for job, task in self.tasks.items() if not task.done()}
-        self._sizes = {job: size for job, size in self._sizes.items() if job in in_hand}
-        waiting = await self._free([job for job in (name.decode() for name in job_ids) if job not in self.tasks])
-        if not waiting:
-            return
-        taken = admit(
-            waiting,
-            self._sizes.values(),
-            max_bytes=self._max_bytes,
-            items_per_second=self._runner.items_per_second,
-        )
-        self._sizes |= {job: size for job, size in waiting if job in set(taken)}
-        self.losses = {job: lost for job, lost in self.losses.items() if job in in_hand}
-        self.losses |= dict(zip(taken, await self._starts.begin(taken), strict=True))
-        self._runner.coming(taken)
-        try:
-            await super().start_jobs([job.encode() for job in taken])
-        finally:
-            for job in taken:
-                if job in self.tasks:
-                    self.tasks[job].add_done_callback(partial(self._ended, job))
-                else:
-                    # Another worker was quicker, or Redis went away.
-                    self._runner.came(job)
-                    await self._starts.end(job)
-
-    def _ended(self, job: str, _: object) -> None:
-        self._runner.came(job)
-        self._done.set()
-
-    def set_aside(self, job: str) -> None:
-        """A job that is suspect takes memory, but not the model: others are taken in hand beside it."""
-        if job in self._sizes:
-            self._sizes[job] = JobSize(self._sizes[job].bytes, 0)
-
-    async def _free(self, jobs: list[str]) -> list[tuple[str, JobSize]]:
-        """The first of `jobs` that no other worker has in hand, as many as may be started, and what they weigh."""
-        free: list[tuple[str, JobSize]] = []
-        for start in range(0, len(jobs), MAX_JOBS):
-            some = jobs[start : start + MAX_JOBS]
-            async with self.pool.pipeline(transaction=False) as pipe:
-                pipe.mget([lease_key(job) for job in some])
-                pipe.hmget(self._names.load(self._runner.model.model_id), some)
-                leases, sizes = await pipe.execute()
-            free.extend(
-                (job, parse_size(size)) for job, lease, size in zip(some, leases, sizes, strict=True) if lease is None
-            )
-            if len(free) >= MAX_JOBS:
-                break
-        return free
-
-    @property
-    def bytes_in_hand(self) -> int:
-        """Bytes of the jobs that are running."""
-        return sum(self._sizes[job].bytes for job, task in self.tasks.items() if job in self._sizes and not task.done())
-
-    async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
-        """What arq does with a job that it gives up, which here is only one whose payload is gone: say so first."""
-        await self._lost(job_id)
-        await super().finish_failed_job(job_id, result_data)
 
 
 class Lane:
