@@ -36,7 +36,7 @@ unit: $(VENV)/.installed-dev ## The fast tests only
 
 test: check ## Everything that CI runs: checks, then every test, with coverage
 	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -n 3
+	$(BIN)/coverage run -m pytest -n 4
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
 

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 import pytest
 from arq.constants import job_key_prefix, result_key_prefix, retry_key_prefix
 
-import embedq_worker.lane
+import embedq_worker.picking
 import embedq_worker.service
 from embedq_core.counts import Counts
 from embedq_core.errors import DatabaseUnusable, UnknownModel
@@ -260,7 +260,7 @@ async def test_two_workers_on_one_queue_neither_lose_nor_double_anything(
 async def test_jobs_that_others_have_in_hand_do_not_hide_the_ones_behind_them(
     settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr(embedq_worker.lane, "MAX_JOBS", 4)
+    monkeypatch.setattr(embedq_worker.picking, "MAX_JOBS", 4)
     install(monkeypatch, RecordingModel())
     await submit(queue, *(chunk([item], number) for number, item in enumerate(items(20))))
     theirs = [lease_key(job_id(RUN, number)) for number in range(17)]
