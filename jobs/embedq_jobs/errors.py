@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import redis.exceptions
@@ -10,14 +11,20 @@ from embedq_core.errors import QueueError, RedisUnreachable
 from embedq_jobs.sentinel import SCHEME, parse_sentinel_url
 
 
+_REFUSED: Final = "Redis at {where} refuses the user name or password: check EMBEDQ_REDIS_URL"
+
+
 @contextmanager
 def translated(where: str) -> Iterator[None]:
     """Raise errors of the Redis at `where` (as `shown_url` gives it) as ours, saying what to do."""
     try:
         yield
     except redis.exceptions.AuthenticationError as error:
-        raise QueueError(f"Redis at {where} refuses the user name or password: check EMBEDQ_REDIS_URL") from error
+        raise QueueError(_REFUSED.format(where=where)) from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
+        # Over a Unix socket redis-py makes a lost connection of a refused password.
+        if "invalid username-password pair" in str(error):
+            raise QueueError(_REFUSED.format(where=where)) from error
         raise RedisUnreachable(
             f"Redis at {where} can't be reached ({_reason(error)}): start it, or check EMBEDQ_REDIS_URL"
         ) from error

@@ -122,6 +122,14 @@ async def test_a_wrong_password_is_said_and_not_shown(serve: Serve, tmp_path: Pa
     assert "s3cret" not in said(caught.value)
 
 
+async def test_a_wrong_password_is_said_over_a_socket_too(serve: Serve, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="embedq-test-") as folder:
+        serve("--unixsocket", f"{folder}/r.sock", password=SECRET)
+        with pytest.raises(QueueError, match="refuses the user name or password") as caught:
+            await ping(settings_for(f"unix://nobody:wr0ng@{folder}/r.sock", tmp_path))
+    assert "wr0ng" not in said(caught.value)
+
+
 async def test_a_redis_that_isn_t_there_is_said_with_its_place_and_no_password(tmp_path: Path) -> None:
     port = free_port()
     with pytest.raises(RedisUnreachable) as caught:
