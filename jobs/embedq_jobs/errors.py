@@ -10,7 +10,6 @@ import redis.exceptions
 from embedq_core.errors import QueueError, RedisUnreachable
 from embedq_jobs.sentinel import SCHEME, parse_sentinel_url
 
-
 _REFUSED: Final = "Redis at {where} refuses the user name or password: check EMBEDQ_REDIS_URL"
 
 
