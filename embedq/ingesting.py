@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -25,8 +23,6 @@ from embedq_producer.summary import print_summary, summary_exit_code
 from embedq_producer.terminal import Display, Figures, RowReport, display
 from embedq_store import Store
 from embedq_worker.service import ServiceOptions, serve
-
-WORKER_FRESH_SECONDS = 15.0
 
 
 def run_ingest(request: CorpusRequest) -> None:
@@ -145,7 +141,7 @@ async def working(
     settings: Settings, queue: Queue, shown_on: Display | None
 ) -> AsyncIterator["asyncio.Task[None] | None"]:
     """A worker in this process while the block runs, unless others serve the queue already; its task."""
-    if settings.redis_url is not None and await _workers_alive(queue):
+    if settings.redis_url is not None and await queue.live_workers():
         yield None
         return
     for warning in await server_warnings(queue):
@@ -159,11 +155,6 @@ async def working(
             finally:
                 stop.set()
                 await serving
-
-
-async def _workers_alive(queue: Queue) -> bool:
-    seen = [json.loads(report).get("seen", 0) for report in await queue.worker_reports()]
-    return any(time.time() - moment < WORKER_FRESH_SECONDS for moment in seen)
 
 
 @contextlib.contextmanager

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from embedq.dead_letters import dead_summary
-from embedq.inspecting import moment, size
+from embedq.inspecting import size
+from embedq.running import print_runs
 from embedq.tables import print_fields, print_table
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural
 from embedq_jobs import QueueLoad, RunSummary, open_queue, queue_exists
-from embedq_producer.summary import outcome_words, summary_object
+from embedq_producer.summary import summary_object
 from embedq_producer.terminal import duration
 from embedq_store import DeadLetterSummary
 
-WORKER_FRESH_SECONDS = 15.0
 LATEST_RUNS = 5
 
 
@@ -53,15 +53,13 @@ async def read_status(settings: Settings) -> Status:
             "none yet", str(settings.database), settings.queue_bytes, [], 0.0, [], [], await dead_summary(settings)
         )
     async with open_queue(settings) as queue:
-        reports = [json.loads(report) for report in await queue.worker_reports()]
-        fresh = [report for report in reports if time.time() - report["seen"] < WORKER_FRESH_SECONDS]
         return Status(
             where=queue.where,
             database=str(settings.database),
             queue_bytes=settings.queue_bytes,
             loads=await queue.loads(),
             items_per_second=await queue.items_per_second(),
-            workers=sorted(fresh, key=lambda report: (report["host"], report["pid"])),
+            workers=sorted(await queue.live_workers(), key=lambda report: (report["host"], report["pid"])),
             runs=await queue.runs.latest(LATEST_RUNS),
             dead=await dead_summary(settings),
         )
@@ -120,21 +118,7 @@ def _print(status: Status) -> None:
         )
     if status.runs:
         print()
-        print_table(
-            ["run", "state", "collection", "done", "started", "outcome"],
-            [
-                [
-                    run.run.id,
-                    run.state,
-                    run.run.collection,
-                    f"{run.counts.done:,}/{run.items:,}",
-                    moment(run.run.started),
-                    outcome_words(run.counts),
-                ]
-                for run in status.runs
-            ],
-            right={3},
-        )
+        print_runs(status.runs)
     if status.dead:
         print()
         print_table(

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from embedq.inspecting import moment, size
-from embedq.tables import print_fields
+from embedq.tables import print_fields, print_table
 from embedq_core.settings import load_settings
 from embedq_jobs import RunSummary, open_queue, queue_exists
 from embedq_producer.submitting import stop_on_interrupt, wait_for_run
@@ -50,6 +51,25 @@ async def wait_until_settled(run: str, database: Path | None, *, as_json: bool) 
     if not summary.settled:
         return EXIT_INTERRUPTED
     return EXIT_DEAD if summary.counts.failed else EXIT_DONE
+
+
+def print_runs(summaries: Sequence[RunSummary]) -> None:
+    """Print runs as a table: state, collection, progress, outcomes."""
+    print_table(
+        ["run", "state", "collection", "done", "started", "outcome"],
+        [
+            [
+                summary.run.id,
+                summary.state,
+                summary.run.collection,
+                f"{summary.counts.done:,}/{summary.items:,}",
+                moment(summary.run.started),
+                outcome_words(summary.counts),
+            ]
+            for summary in summaries
+        ],
+        right={3},
+    )
 
 
 def run_fields(summary: RunSummary) -> list[tuple[str, str]]:

@@ -22,10 +22,8 @@ def list_runs(
     json: options.Json = False,
 ) -> None:
     """List the latest runs: state, collection, progress, outcomes."""
-    from embedq.inspecting import moment
-    from embedq.running import latest_runs
-    from embedq.tables import print_table
-    from embedq_producer.summary import outcome_words, summary_object
+    from embedq.running import latest_runs, print_runs
+    from embedq_producer.summary import summary_object
 
     summaries = latest_runs(number, database)
     if json:
@@ -34,21 +32,7 @@ def list_runs(
     if not summaries:
         print("no runs yet: 'embedq submit COLLECTION FILE' begins one")
         return
-    print_table(
-        ["run", "state", "collection", "done", "started", "outcome"],
-        [
-            [
-                summary.run.id,
-                summary.state,
-                summary.run.collection,
-                f"{summary.counts.done:,}/{summary.items:,}",
-                moment(summary.run.started),
-                outcome_words(summary.counts),
-            ]
-            for summary in summaries
-        ],
-        right={3},
-    )
+    print_runs(summaries)
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """What can be seen of a Redis and of the queues in it, as plain facts: what they mean is decided elsewhere."""
 
-import json
 import time
 from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from embedq_jobs.queue import Queue
 SAMPLE_JOBS: Final = 1000
 
 # A worker that has not been heard of for this long is taken for dead: it reports three times as often.
-WORKER_FRESH_SECONDS: Final = 15.0
 
 _TOTALS: Final = ("bytes", "items")
 
@@ -130,9 +128,8 @@ async def _clock_ahead(queue: Queue) -> float | None:
 
 async def worker_facts(queue: Queue) -> list[WorkerFacts]:
     """Workers that were heard of in the last 15 seconds. Raises RedisUnreachable."""
-    reports = [json.loads(report) for report in await queue.worker_reports()]
-    fresh = [report for report in reports if time.time() - report["seen"] < WORKER_FRESH_SECONDS]
-    found = [WorkerFacts(f"{report['host']}:{report['pid']}", tuple(report["models"])) for report in fresh]
+    reports = await queue.live_workers()
+    found = [WorkerFacts(f"{report['host']}:{report['pid']}", tuple(report["models"])) for report in reports]
     return sorted(found, key=lambda worker: worker.name)
 
 

@@ -19,6 +19,7 @@ from embedq_jobs.starts import Starts
 EXPIRES_MS: Final = 10 * 365 * 24 * 3600 * 1000
 
 # The report of a worker that was killed stays for so long; `status` shows it for less.
+WORKER_FRESH_SECONDS: Final = 15.0
 WORKER_GONE_SECONDS: Final = 600
 
 _HEAD_JOBS: Final = 4096
@@ -162,6 +163,11 @@ class Queue:
         """
         with translated(self.where):
             return await cast("Awaitable[list[bytes]]", self.redis.hvals(self.names.workers))
+
+    async def live_workers(self) -> list[dict[str, Any]]:
+        """What the workers say of themselves that were heard of in the last 15 seconds; they report every 5."""
+        since = time.time() - WORKER_FRESH_SECONDS
+        return [json.loads(report) for report in await self.worker_reports() if _seen(report) > since]
 
     async def tidy(self, now: float | None = None) -> None:
         """Let go of what the dead have left: reports of workers that were killed, and runs that nobody will close.
