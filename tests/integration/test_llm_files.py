@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedq as package
-from support.command_line import TESTS, CommandLine
+from support.command_line import CommandLine, python_path
 from support.models import EitherModel, RecordingModel
 
 Llm: TypeAlias = Callable[..., str]
@@ -56,7 +56,9 @@ def llm(tmp_path: Path, embedq: CommandLine) -> Llm:
 
     def run(*arguments: str | Path) -> str:
         command = [sys.executable, "-m", "llm", *map(str, arguments), "-d", str(embedq.database)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(plugins), str(TESTS)])}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(plugins), python_path()])}
+        # What of embedq a process of llm executes is not what is to be covered, and watching it takes its time.
+        environment.pop("COVERAGE_PROCESS_CONFIG", None)
         done = subprocess.run(
             command, env=environment, cwd=embedq.directory, capture_output=True, text=True, timeout=50, check=False
         )

@@ -4,49 +4,43 @@ Importing takes most of the time of a command that does little, and the tests ru
 as good a process as any: its own memory, directory, environment, standard streams and signals.
 """
 
+import functools
 import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
-_PRELOADED = [
-    "embedq.app",
-    "embedq.ingesting",
-    "embedq.searching",
-    "embedq.embedding_one",
-    "embedq.reporting",
-    "embedq.running",
-    "embedq.inspecting",
-    "embedq.tables",
-    "embedq_worker.running",
-    "embedq_producer.submitting",
-    "pydantic",
-    "rich.progress",
-    "typer.rich_utils",
-]
+import pytest
+
+_PRELOADED = "support.preloaded"
 
 
+@functools.cache
 def _context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
+    context.set_forkserver_preload([_PRELOADED])
+    # The server looks for modules where an interpreter that starts does, not where this one does; what it does not
+    # find it leaves out without a word.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
     return context
-
-
-_CONTEXT = _context()
 
 
 def start(
     arguments: Sequence[str], directory: Path, environment: Mapping[str, str], streams: tuple[Path, Path, Path]
 ) -> ForkServerProcess:
     """Start `embedq ARGUMENTS`, its standard input, output and errors in the files of `streams`."""
-    process = _CONTEXT.Process(target=_run, args=(list(arguments), directory, dict(environment), streams))
+    process = _context().Process(target=_run, args=(list(arguments), directory, dict(environment), streams))
     process.start()
     return process
 
 
 def _run(arguments: list[str], directory: Path, environment: dict[str, str], streams: tuple[Path, Path, Path]) -> None:
+    assert _PRELOADED in sys.modules
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
@@ -79,6 +73,6 @@ def _main() -> int:
 
 def call(function: Callable[..., None], *arguments: object) -> ForkServerProcess:
     """Start `function(*arguments)`, of a module that a new process can import, in a process of its own."""
-    process = _CONTEXT.Process(target=function, args=arguments)
+    process = _context().Process(target=function, args=arguments)
     process.start()
     return process

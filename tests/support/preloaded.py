@@ -1,0 +1,43 @@
+"""Whatever a command of the program imports, imported: for the process that forks one for each command.
+
+It is a module of its own since that process imports modules by their names, and is told to import this one.
+"""
+
+import contextlib
+import importlib
+
+from coverage import Coverage
+
+from embedq_core.errors import SettingsError
+from embedq_core.settings import load_settings
+from support.parsing import parsed
+
+for name in (
+    "embedq.__main__",
+    "embedq.doctoring",
+    "embedq.embedding_one",
+    "embedq.ingesting",
+    "embedq.inspecting",
+    "embedq.reporting",
+    "embedq.running",
+    "embedq.searching",
+    "embedq.tables",
+    "embedq_producer.submitting",
+    "embedq_worker.running",
+    "numpy.random",
+    "rich.progress",
+    "typer.rich_utils",
+    "support.firing",
+    "support.plugin",
+    "support.serving",
+):
+    importlib.import_module(name)
+
+# Libraries import more when they are first used.
+parsed(["status"])
+with contextlib.suppress(SettingsError):  # of the test that happens to be the first
+    load_settings()
+
+# What all this has executed is put down once, and not again by each process that is forked.
+if measuring := Coverage.current():
+    measuring.save()
