@@ -33,6 +33,12 @@ class _LoopThread:
         self._thread: threading.Thread | None = None
         self._collections: set[AsyncCollection] = set()
 
+    def everything(self) -> list[object]:
+        """The loop, the collections that are open on it, and its tasks."""
+        if self._loop is None:
+            return []
+        return [self._loop, *self._collections, *asyncio.all_tasks(self._loop)]
+
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Run `coroutine` there and return what it returns; works inside a running event loop as well."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._started()).result()
@@ -89,9 +95,15 @@ _loop_thread = _LoopThread()
 atexit.register(_loop_thread.end)
 
 
+# What forked processes have of their parents', kept for as long as they live.
+_inherited: list[object] = []
+
+
 def _after_fork() -> None:
     # The child has none of the parent's threads, and must not touch what it shares with the parent: neither the
-    # loop's selector nor the connections. It gets a loop of its own when it needs one.
+    # loop's selector nor the connections. It gets a loop of its own when it needs one. Nor may the parent's be
+    # collected as garbage here: tasks and connections that go on there would be reported as given up.
+    _inherited.extend(_loop_thread.everything())
     _loop_thread.forget()
 
 

@@ -17,9 +17,8 @@ import pytest
 
 import embedq
 from embedq_store import sync
+from support.command_line import python_path
 from support.models import RecordingModel
-
-TESTS = Path(__file__).parent.parent
 
 
 def opened(path: Path) -> embedq.Collection:
@@ -180,6 +179,10 @@ PROGRAMS = {
         "import os\nchild = os.fork()\nkept.append(pets())\n"
         "if child: assert os.waitpid(child, 0)[1] == 0\nelse: kept[0].close(); kept[1].close()"
     ),
+    "in a forked process that drops what it was born with": (
+        "import gc, os\nchild = os.fork()\n"
+        "if child: assert os.waitpid(child, 0)[1] == 0\nelse: kept.clear(); gc.collect(); pets()"
+    ),
     "in processes of a pool": (
         "import multiprocessing\n"
         "with multiprocessing.get_context('fork').Pool(2) as pool: assert pool.map(work, range(4)) == [True] * 4"
@@ -189,6 +192,7 @@ PROGRAMS = {
 PROGRAM = """
 import sys
 import embedq
+from support.command_line import python_path
 from support.models import RecordingModel
 
 kept = []
@@ -213,7 +217,7 @@ def run_to_the_end(program: str, path: Path) -> None:
     process = subprocess.Popen(
         # From Python 3.12 on a fork beside threads is warned of: that it works is what is shown here.
         [sys.executable, "-W", "error", "-W", "ignore:This process", "-c", program, path],
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": python_path()},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
