@@ -15,9 +15,10 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+# What is used is compiled when it is: most of what these bring along never is.
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --group dev
 	@touch $@
 
 install: $(VENV)/.installed ## Make the virtual environment and install embedq in it
@@ -36,7 +37,7 @@ unit: $(VENV)/.installed-dev ## The fast tests only
 
 test: check ## Everything that CI runs: checks, then every test, with coverage
 	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -n 4
+	$(BIN)/coverage run -m pytest -n 4 --dist worksteal
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
 
