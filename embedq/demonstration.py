@@ -14,7 +14,7 @@ import platformdirs
 
 from embedq.docstrings import DocstringSource
 from embedq.ingesting import first_of, ingest_run, working
-from embedq_core.model import embed_all
+from embedq_core.model import embed_queries
 from embedq_core.settings import APP_NAME, Settings, load_settings
 from embedq_core.text import excerpt, plural
 from embedq_jobs import Patience, RunSummary, open_queue
@@ -94,7 +94,7 @@ async def _ask(settings: Settings) -> None:
         count = await store.count(found.id)
         for question in QUESTIONS:
             began = time.perf_counter()
-            vector = (await asyncio.to_thread(embed_all, model, [question])).matrix[0]
+            vector = (await asyncio.to_thread(embed_queries, model, [question])).matrix[0]
             entries = await store.similar(found.id, vector, ANSWERS)
             took = (time.perf_counter() - began) * 1000
             print(f"\n{question!r} ({took:.0f} ms, {count:,} documents)")

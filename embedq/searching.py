@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from embedq_core.errors import UsageError
-from embedq_core.model import embed_all
+from embedq_core.model import embed_queries
 from embedq_core.settings import load_settings
 from embedq_core.text import shown
 from embedq_plugins import get_embedding_model
@@ -49,7 +49,7 @@ async def _search(request: SearchRequest, database: Path) -> list[Entry]:
         if not content:
             raise UsageError("there is nothing to compare with: the text is empty")
         model = get_embedding_model(found.model_id)
-        rows = await asyncio.to_thread(embed_all, model, [content])
+        rows = await asyncio.to_thread(embed_queries, model, [content])
         return await store.similar(found.id, rows.matrix[0], request.number, prefix=request.prefix)
 
 

@@ -1,7 +1,7 @@
 """What is queued, embedded and stored: an item of a collection."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -67,3 +67,10 @@ def unstorable(text: str) -> str | None:
     except UnicodeEncodeError as error:
         return f"holds a lone surrogate (U+{ord(text[error.start]):04X} at character {error.start})"
     return None
+
+
+def prefixed(prefix: str, contents: Iterable[str | bytes]) -> list[str | bytes]:
+    """`contents` with `prefix` before each text; bytes as they are."""
+    if not prefix:
+        return list(contents)
+    return [prefix + content if isinstance(content, str) else content for content in contents]

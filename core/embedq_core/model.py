@@ -1,9 +1,14 @@
-"""What embedq asks of an embedding model, and how its own rooms call one: a batch at a time, rows checked."""
+"""What embedq asks of an embedding model, and how its own rooms call one: a batch at a time, rows checked.
 
-from collections.abc import Iterable, Sequence
+What is stored is embedded in the model's document form, what is searched for in its query form: many models are
+trained on two, told apart by a prefix ("passage: ", "query: "), a prompt or a parameter.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from embedq_core.errors import BadVectors, UnsupportedContent
+from embedq_core.items import prefixed
 from embedq_core.vectors import CheckedRows, checked_rows
 
 
@@ -30,37 +35,67 @@ class Model(Protocol):
     def concurrency(self) -> int:
         """How many calls of it may go on at once."""
 
+    @property
+    def document_prefix(self) -> str:
+        """What stands before each text that is stored, when it is embedded."""
+
     def embed_batch(self, items: Iterable[str | bytes], /) -> Any:  # noqa: ANN401 - arrays, lists, generators
         """One vector for each of `items`, in their order."""
+
+    def embed_query_batch(self, items: Iterable[str | bytes], /) -> Any:  # noqa: ANN401
+        """One vector for each of `items`, which are what somebody searches for."""
 
     def unsupported(self, item: object) -> str | None:
         """Why the model can't take `item`, or None."""
 
 
 def embed_checked(model: Model, contents: Sequence[str | bytes]) -> CheckedRows:
-    """Embed one batch: the model is called once, its iterator consumed here, its rows checked.
+    """Embed one batch of what is to be stored: the model is called once, its iterator consumed here, its rows checked.
 
     Raises UnsupportedContent for content that the model can't take, WrongVectorCount where rows and contents can't
     be matched, and whatever the model raises.
     """
+    return _checked(model, contents, lambda items: model.embed_batch(prefixed(model.document_prefix, items)))
+
+
+def embed_all(model: Model, contents: Sequence[str | bytes], batch_size: int | None = None) -> CheckedRows:
+    """Embed `contents`, to be stored, in batches of `batch_size` (None: in one call); any fault is an error.
+
+    Raises BadVectors where a row can't be stored, and whatever `embed_checked` raises.
+    """
+    return _all(model, contents, batch_size, embed_checked)
+
+
+def embed_queries(model: Model, queries: Sequence[str | bytes], batch_size: int | None = None) -> CheckedRows:
+    """Embed `queries` in the model's query form, in batches of `batch_size` (None: in one call).
+
+    Raises what `embed_all` raises.
+    """
+    return _all(model, queries, batch_size, lambda _, batch: _checked(model, batch, model.embed_query_batch))
+
+
+def _checked(
+    model: Model, contents: Sequence[str | bytes], call: Callable[[Sequence[str | bytes]], Any]
+) -> CheckedRows:
     for content in contents:
         problem = model.unsupported(content)
         if problem is not None:
             raise UnsupportedContent(problem)
-    return checked_rows(model.embed_batch(list(contents)), len(contents))
+    return checked_rows(call(list(contents)), len(contents))
 
 
-def embed_all(model: Model, contents: Sequence[str | bytes], batch_size: int | None = None) -> CheckedRows:
-    """Embed `contents` in batches of `batch_size` (None: in one call); any fault is an error.
-
-    Raises BadVectors where a row can't be stored, and whatever `embed_checked` raises.
-    """
+def _all(
+    model: Model,
+    contents: Sequence[str | bytes],
+    batch_size: int | None,
+    embed: Callable[[Model, Sequence[str | bytes]], CheckedRows],
+) -> CheckedRows:
     import numpy as np
 
     if not contents:
         return CheckedRows(np.zeros((0, 0), dtype=np.float32), {})
     step = batch_size or len(contents)
-    parts = [embed_checked(model, contents[start : start + step]) for start in range(0, len(contents), step)]
+    parts = [embed(model, contents[start : start + step]) for start in range(0, len(contents), step)]
     for part in parts:
         for fault in part.faults.values():
             raise BadVectors(f"{model.model_id}: {fault}")

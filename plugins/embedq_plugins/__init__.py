@@ -2,6 +2,7 @@
 
 from embedq_plugins.hashing import HashingModel
 from embedq_plugins.hookspecs import hookimpl, hookspec
+from embedq_plugins.kinds import ModelKind, read_options
 from embedq_plugins.loading import PluginProblem
 from embedq_plugins.model import EmbeddingModel
 from embedq_plugins.registry import (
@@ -11,6 +12,7 @@ from embedq_plugins.registry import (
     get_embedding_model,
     get_embedding_models,
     get_embedding_models_with_aliases,
+    model_kinds,
     plugin_problems,
 )
 
@@ -18,6 +20,7 @@ __all__ = [
     "EmbeddingModel",
     "EmbeddingModelWithAliases",
     "HashingModel",
+    "ModelKind",
     "PluginProblem",
     "Registry",
     "default_registry",
@@ -26,5 +29,7 @@ __all__ = [
     "get_embedding_models_with_aliases",
     "hookimpl",
     "hookspec",
+    "model_kinds",
     "plugin_problems",
+    "read_options",
 ]

@@ -1,10 +1,11 @@
-"""The hook by which a plugin makes its embedding models known."""
+"""The hooks by which a plugin makes its embedding models known."""
 
 from collections.abc import Iterable
 from typing import Final, Protocol
 
 import pluggy
 
+from embedq_plugins.kinds import ModelKind
 from embedq_plugins.model import EmbeddingModel
 
 PROJECT: Final = "embedq"
@@ -29,3 +30,15 @@ def register_embedding_models(register: Register) -> None:
 
     A model's library is best imported by its first `embed_batch`, not by the plugin.
     """
+
+
+class RegisterKind(Protocol):
+    """What a plugin calls for each of its kinds of models."""
+
+    def __call__(self, kind: ModelKind) -> None:
+        """Make models of `kind` known by the names `KIND:NAME`, and describable in the settings file."""
+
+
+@hookspec
+def register_model_kinds(register: RegisterKind) -> None:
+    """Call `register(kind)` for each kind of models that the plugin can make by name."""

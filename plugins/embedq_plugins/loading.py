@@ -1,18 +1,24 @@
 """Loading plugins: each on its own, so that one that fails costs its own models and nothing else."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 import pluggy
 
+from embedq_core.errors import EmbedqError
 from embedq_core.text import excerpt
 from embedq_plugins import hookspecs
 from embedq_plugins.discovery import Candidate
+from embedq_plugins.kinds import Configured, ModelKind
 from embedq_plugins.model import EmbeddingModel
-from embedq_plugins.validation import model_fault, name_fault
+from embedq_plugins.validation import kind_fault, model_fault, name_fault
 
-_HOOK = "register_embedding_models"
+_MODELS_HOOK = "register_embedding_models"
+_KINDS_HOOK = "register_model_kinds"
+
+SETTINGS: Final = "settings"
+"""Whose the models are that the settings file describes."""
 
 
 class PluginProblem(NamedTuple):
@@ -31,47 +37,90 @@ class Registration:
     plugin: str
 
 
-def load(candidates: Iterable[Candidate]) -> tuple[list[Registration], list[PluginProblem]]:
-    """What the plugins register, in order, and the problems that there were.
+@dataclass(slots=True)
+class Loaded:
+    """What plugins registered, in order, and the problems that there were."""
+
+    registrations: list[Registration] = field(default_factory=list)
+    kinds: dict[str, ModelKind] = field(default_factory=dict)
+    problems: list[PluginProblem] = field(default_factory=list)
+
+
+def load(candidates: Iterable[Candidate]) -> Loaded:
+    """Load plugins and let them register.
 
     A plugin may raise anything, SystemExit included; what it registered before that counts. Only
     KeyboardInterrupt passes.
     """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    registrations: list[Registration] = []
-    problems: list[PluginProblem] = []
+    loaded = Loaded()
     for candidate in candidates:
         try:
-            _load_one(manager, candidate, registrations, problems)
+            _load_one(manager, candidate, loaded)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            problems.append(PluginProblem(candidate.name, _one_line(error)))
+            loaded.problems.append(PluginProblem(candidate.name, _one_line(error)))
+    return loaded
+
+
+def make_configured(
+    configured: Iterable[Configured], kinds: Mapping[str, ModelKind]
+) -> tuple[list[Registration], list[PluginProblem]]:
+    """The models that the settings file describes, made by `kinds`, and what is wrong with the others."""
+    registrations: list[Registration] = []
+    problems: list[PluginProblem] = []
+    for one in configured:
+        problem = one.problem
+        if problem is None and one.kind not in kinds:
+            problem = f"there is no kind {one.kind!r}; there are {', '.join(sorted(kinds)) or 'none'}"
+        if problem is not None:
+            problems.append(PluginProblem(SETTINGS, f"[models.{one.name}]: {problem}"))
+            continue
+        try:
+            model = kinds[one.kind].make(one.name, one.options)
+        except Exception as error:
+            text = str(error) if isinstance(error, EmbedqError) else _one_line(error)
+            problems.append(PluginProblem(SETTINGS, f"[models.{one.name}]: {text}"))
+            continue
+        _register(model, one.aliases, SETTINGS, registrations, problems)
     return registrations, problems
 
 
-def _load_one(
-    manager: pluggy.PluginManager,
-    candidate: Candidate,
+def _register(
+    model: EmbeddingModel,
+    aliases: Iterable[str] | None,
+    plugin: str,
     registrations: list[Registration],
     problems: list[PluginProblem],
 ) -> None:
-    name = candidate.name
+    fault = model_fault(model)
+    if fault:
+        problems.append(PluginProblem(plugin, fault))
+        return
+    # ("mini") is a str: the comma that makes a tuple is easily forgotten.
+    wanted = [aliases] if isinstance(aliases, str) else list(aliases or ())
+    for alias in wanted:
+        fault = name_fault(alias)
+        if fault:
+            problems.append(PluginProblem(plugin, f"model {model.model_id}: an alias {fault}"))
+    sound = tuple(dict.fromkeys(alias for alias in wanted if not name_fault(alias)))
+    registrations.append(Registration(model, sound, plugin))
+
+
+def _load_one(manager: pluggy.PluginManager, candidate: Candidate, loaded: Loaded) -> None:
+    name, problems = candidate.name, loaded.problems
 
     def register(model: EmbeddingModel, aliases: Iterable[str] | None = None) -> None:
-        fault = model_fault(model)
+        _register(model, aliases, name, loaded.registrations, problems)
+
+    def register_kind(kind: ModelKind) -> None:
+        fault = kind_fault(kind)
+        if not fault and loaded.kinds.setdefault(kind.name, kind) is not kind:
+            fault = f"the kind {kind.name!r} is left out: the name is taken"
         if fault:
             problems.append(PluginProblem(name, fault))
-            return
-        # ("mini") is a str: the comma that makes a tuple is easily forgotten.
-        wanted = [aliases] if isinstance(aliases, str) else list(aliases or ())
-        for alias in wanted:
-            fault = name_fault(alias)
-            if fault:
-                problems.append(PluginProblem(name, f"model {model.model_id}: an alias {fault}"))
-        sound = tuple(dict.fromkeys(alias for alias in wanted if not name_fault(alias)))
-        registrations.append(Registration(model, sound, name))
 
     plugin = candidate.load()
     if manager.is_registered(plugin):
@@ -79,14 +128,15 @@ def _load_one(
     manager.register(plugin, name)
     callers = manager.get_hookcallers(plugin) or []
     problems += [
-        PluginProblem(name, f"implements the hook {caller.name}, which embedq has not; {_HOOK} is meant?")
+        PluginProblem(name, f"implements the hook {caller.name}, which embedq has not; {_MODELS_HOOK} is meant?")
         for caller in callers
         if not caller.has_spec()
     ]
     if not callers:
-        problems.append(PluginProblem(name, f"has no function {_HOOK} that is marked with @embedq.hookimpl"))
+        problems.append(PluginProblem(name, f"has no function {_MODELS_HOOK} that is marked with @embedq.hookimpl"))
     others = [other for other in manager.get_plugins() if other is not plugin]
-    manager.subset_hook_caller(_HOOK, remove_plugins=others)(register=register)
+    manager.subset_hook_caller(_KINDS_HOOK, remove_plugins=others)(register=register_kind)
+    manager.subset_hook_caller(_MODELS_HOOK, remove_plugins=others)(register=register)
 
 
 def _one_line(error: BaseException) -> str:

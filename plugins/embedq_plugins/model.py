@@ -1,11 +1,12 @@
 """The class that a plugin extends: an embedding model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from embedq_core.errors import BadVectors, UsageError, WrongVectorCount
+from embedq_core.items import prefixed
 from embedq_core.text import shown
 
 
@@ -27,6 +28,31 @@ class EmbeddingModel(ABC):
     concurrency: int = 1
     """How many `embed_batch` calls may run at once, in threads: 1 for a local model, more for an HTTP one."""
 
+    dimension: int | None = None
+    """How long the vectors are, where that is known before the first one is made."""
+
+    document_prefix: str = ""
+    """What embedq puts before each text that is stored, when it is embedded: `passage: `, say."""
+
+    query_prefix: str = ""
+    """What stands before each text that is searched for: `query: `, say."""
+
+    library: str | None = None
+    """The top-level module that the model imports when it first embeds, where that may be missing."""
+
+    install: str | None = None
+    """How to install that library: a command, such as `pip install 'embedq[http]'`."""
+
+    @property
+    def configuration(self) -> Mapping[str, str | int | float | bool]:
+        """What, beside the model's id, decides which vectors a text gets: it is recorded with a collection.
+
+        Texts embedded under two configurations can't be compared. Extend it where a model has more that counts:
+        a revision, a number of dimensions, a task.
+        """
+        prefixes = {"document_prefix": self.document_prefix, "query_prefix": self.query_prefix}
+        return {name: value for name, value in prefixes.items() if value}
+
     @abstractmethod
     def embed_batch(self, items: Iterable[str | bytes]) -> Iterable[Iterable[float]]:
         """One vector an item, in order: lists, a generator of lists, or an array of shape (items, dimension).
@@ -34,8 +60,15 @@ class EmbeddingModel(ABC):
         `items` is a list in every call that embedq makes, and holds nothing that `unsupported` refuses.
         """
 
+    def embed_query_batch(self, items: Iterable[str | bytes]) -> Iterable[Iterable[float]]:
+        """One vector for each of `items`, which are searched for: override it where a prefix is not enough.
+
+        What it is given and returns is as with `embed_batch`; `query_prefix` is put on here.
+        """
+        return self.embed_batch(prefixed(self.query_prefix, items))
+
     def embed(self, item: str | bytes) -> list[float]:
-        """The vector of one item.
+        """The vector of one item, as it would be stored: with `document_prefix`.
 
         Raises UsageError (a ValueError) for an item that the model doesn't support, BadVectors where it
         returns no vector of finite numbers.
@@ -100,7 +133,7 @@ def _vectors(model: EmbeddingModel, batch: list[str | bytes], first: int) -> Ite
     # numpy stays out of commands that embed nothing.
     from embedq_core.vectors import checked_rows
 
-    returned = model.embed_batch(batch)
+    returned = model.embed_batch(prefixed(model.document_prefix, batch))
     rows: Any = returned if _is_array(returned) else _materialised(returned, len(batch) + 1)
     try:
         faults = checked_rows(rows, len(batch)).faults

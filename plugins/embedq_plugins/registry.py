@@ -1,16 +1,18 @@
 """Models by name: what the plugins registered, looked up by model id or alias."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from threading import RLock
 
-from embedq_core.errors import ModelError, UnknownModel
+from embedq_core.errors import ModelError, SettingsError, UnknownModel
 from embedq_core.text import plural, suggestion
 from embedq_plugins.discovery import Candidate, discovered
-from embedq_plugins.loading import PluginProblem, Registration, load
+from embedq_plugins.kinds import Configured, ModelKind, configured_in
+from embedq_plugins.loading import SETTINGS, Loaded, PluginProblem, Registration, load, make_configured
 from embedq_plugins.model import EmbeddingModel
+from embedq_plugins.validation import name_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +28,27 @@ class Registry:
     """The models of a set of plugins. Nothing is loaded before the first question; threads may share it.
 
     `plugins` are modules or objects with a `register_embedding_models` hook, by name; without it they are
-    the built-in models, the installed plugins and those in EMBEDQ_PLUGINS.
+    the built-in models, the installed plugins and those in EMBEDQ_PLUGINS. `configured` gives the models that are
+    described elsewhere; without it, and without `plugins`, those of the settings file.
     """
 
-    def __init__(self, plugins: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        plugins: Mapping[str, object] | None = None,
+        configured: Callable[[], Iterable[Configured]] | None = None,
+    ) -> None:
         self._plugins = plugins
+        self._configured = configured or (_in_settings if plugins is None else tuple)
         # Reentrant, so that a plugin that asks for a model while it registers gets an error, not a deadlock.
         self._lock = RLock()
         self._loading = False
         self._named: _Named | None = None
 
     def get_embedding_model(self, name: str) -> EmbeddingModel:
-        """The model whose id or alias is `name`, or is spelled so but for case and no other is.
+        """The model whose id or alias is `name`, or is spelled so but for case and no other is; or the one that
+        a kind of models makes of it, where `name` is `KIND:NAME`.
 
-        Raises UnknownModel where there is none.
+        Raises UnknownModel where there is none, SettingsError where the kind can't make one of this name.
         """
         named = self._loaded()
         if name in named.models:
@@ -47,10 +56,29 @@ class Registry:
         alike = [known for known in named.models if known.casefold() == name.casefold()]
         if alike and len({id(named.models[known]) for known in alike}) == 1:
             return named.models[alike[0]]
+        made = self._made(name, named)
+        if made is not None:
+            return made
         raise UnknownModel(
             f"there is no model {name!r}.{_did_you_mean(name, alike, list(named.models))} "
             f"`embedq models` lists all models{_blame(named.problems)}"
         )
+
+    def _made(self, name: str, named: "_Named") -> EmbeddingModel | None:
+        prefix, colon, rest = name.partition(":")
+        kind = named.kinds.get(prefix)
+        if kind is None or not colon or not rest or name_fault(name):
+            return None
+        with self._lock:
+            # One instance for each name: it may hold weights.
+            if name not in named.made:
+                named.made[name] = kind.make(name, {"model": rest})
+            return named.made[name]
+
+    def model_kinds(self) -> list[ModelKind]:
+        """The kinds of models that can be made by name, in the order of their names."""
+        kinds = self._loaded().kinds
+        return [kinds[name] for name in sorted(kinds)]
 
     def get_embedding_models(self) -> list[EmbeddingModel]:
         """All models, in the order in which they were registered."""
@@ -77,9 +105,20 @@ class Registry:
         with self._lock:
             if self._named is None:
                 with self._load_once():
-                    registrations, problems = load(self._candidates())
-                    self._named = _resolve(registrations, problems)
+                    loaded = load(self._candidates())
+                    self._configure(loaded)
+                    self._named = _resolve(loaded)
             return self._named
+
+    def _configure(self, loaded: Loaded) -> None:
+        try:
+            registrations, problems = make_configured(self._configured(), loaded.kinds)
+        except SettingsError as error:
+            loaded.problems.append(PluginProblem(SETTINGS, str(error)))
+            return
+        # First, so that a name which the user gave is not taken by a plugin.
+        loaded.registrations[:0] = registrations
+        loaded.problems += problems
 
     @contextmanager
     def _load_once(self) -> Iterator[None]:
@@ -97,6 +136,13 @@ class Registry:
         return (Candidate(name, partial(_given, plugin)) for name, plugin in self._plugins.items())
 
 
+def _in_settings() -> Iterator[Configured]:
+    # typed-settings, which reads the rest of that file, takes a while to import.
+    from embedq_core.settings import settings_file
+
+    return configured_in(settings_file())
+
+
 def _given(plugin: object) -> object:
     return plugin
 
@@ -106,14 +152,17 @@ class _Named:
     entries: tuple[EmbeddingModelWithAliases, ...]
     models: Mapping[str, EmbeddingModel]
     problems: tuple[PluginProblem, ...]
+    kinds: Mapping[str, ModelKind]
+    made: dict[str, EmbeddingModel] = field(default_factory=dict)
+    """Models that kinds have made, by name."""
 
 
-def _resolve(registrations: list[Registration], problems: list[PluginProblem]) -> _Named:
+def _resolve(loaded: Loaded) -> _Named:
     """Who gets which name: the first who asks, and ids before aliases.
 
     Collections are stored under model ids, so an alias must never lead to another model than the id does.
     """
-    problems = list(problems)
+    registrations, problems = loaded.registrations, list(loaded.problems)
     owners: dict[str, Registration] = {}
     for registration in registrations:
         _claim(owners, registration, registration.model.model_id, problems)
@@ -130,7 +179,7 @@ def _resolve(registrations: list[Registration], problems: list[PluginProblem]) -
         )
         for entry in kept
     ]
-    return _Named(tuple(entries), {name: owner.model for name, owner in owners.items()}, tuple(problems))
+    return _Named(tuple(entries), {name: owner.model for name, owner in owners.items()}, tuple(problems), loaded.kinds)
 
 
 def _claim(owners: dict[str, Registration], claimant: Registration, name: str, problems: list[PluginProblem]) -> bool:
@@ -175,6 +224,11 @@ def get_embedding_models() -> list[EmbeddingModel]:
 def get_embedding_models_with_aliases() -> list[EmbeddingModelWithAliases]:
     """All models of this installation with their aliases and plugins."""
     return default_registry.get_embedding_models_with_aliases()
+
+
+def model_kinds() -> list[ModelKind]:
+    """The kinds of models that this installation can make by name."""
+    return default_registry.model_kinds()
 
 
 def plugin_problems() -> list[PluginProblem]:

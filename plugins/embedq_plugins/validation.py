@@ -1,6 +1,7 @@
-"""What is wrong with a model or an alias that a plugin registers."""
+"""What is wrong with a model, an alias or a kind of models that a plugin registers."""
 
 from embedq_core.text import shown
+from embedq_plugins.kinds import ModelKind
 from embedq_plugins.model import EmbeddingModel, is_count
 
 
@@ -16,6 +17,18 @@ def model_fault(model: object) -> str | None:
     if fault:
         return f"{type(model).__name__}: model_id {fault}"
     return _attribute_fault(model)
+
+
+def kind_fault(kind: object) -> str | None:
+    """Why `kind` can't be registered, or None where it can."""
+    if isinstance(kind, type):
+        return f"registered the class {kind.__name__}: register an instance, register({kind.__name__}())"
+    if not isinstance(kind, ModelKind):
+        return f"registered {type(kind).__name__}, which is no ModelKind: extend that class"
+    fault = name_fault(getattr(kind, "name", None))
+    if not fault and ":" in kind.name:
+        fault = f"must not hold a colon: {kind.name!r}"
+    return f"{type(kind).__name__}: name {fault}" if fault else None
 
 
 def name_fault(name: object) -> str | None:
@@ -38,6 +51,9 @@ def _attribute_fault(model: EmbeddingModel) -> str | None:
         return f"model {model.model_id}: batch_size must be a whole number of at least 1, or None, not {batch_size!r}"
     if not is_count(model.concurrency):
         return f"model {model.model_id}: concurrency must be a whole number of at least 1, not {model.concurrency!r}"
+    for name in ("document_prefix", "query_prefix"):
+        if not isinstance(getattr(model, name), str):
+            return f"model {model.model_id}: {name} must be a str, not {getattr(model, name)!r}"
     if not (model.supports_text or model.supports_binary):
         return f"model {model.model_id}: supports neither text nor binary data"
     return None

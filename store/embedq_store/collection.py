@@ -12,7 +12,7 @@ from typing import Any, Self, TypeAlias
 
 from embedq_core.errors import CollectionMissing, EntryMissing, ModelMismatch, NoModel, UnknownModel, UsageError
 from embedq_core.items import Item, metadata_text, unstorable
-from embedq_core.model import Model, embed_all
+from embedq_core.model import Model, embed_all, embed_queries
 from embedq_core.vectors import Vector, encode
 from embedq_store.connection import MEMORY
 from embedq_store.outcomes import Incoming, decide
@@ -206,7 +206,7 @@ class AsyncCollection:
 
     async def similar(self, value: Value, number: int = 10, prefix: str | None = None) -> list[Entry]:
         """The `number` entries most similar to `value`, which the model embeds; ids under `prefix` only."""
-        rows = await asyncio.to_thread(embed_all, self.model(), [value])
+        rows = await asyncio.to_thread(embed_queries, self.model(), [value])
         return await self.similar_by_vector(rows.matrix[0], number, prefix=prefix)
 
     async def similar_by_id(self, id: str, number: int = 10, prefix: str | None = None) -> list[Entry]:  # noqa: A002

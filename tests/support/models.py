@@ -27,6 +27,8 @@ class RecordingModel(EmbeddingModel):
     With `EMBEDQ_TEST_CALLS` set, the size of each batch is also a line of that file, for other processes to see.
     """
 
+    dimension: int
+
     def __init__(self, model_id: str = "recording", batch_size: int | None = None, dimension: int = DIMENSION) -> None:
         self.model_id = model_id
         self.batch_size = batch_size
