@@ -35,7 +35,7 @@ def test_the_bound_steps_over_what_is_no_character(prefix: str, after: str | Non
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=50), st.integers(1, 60))
 def test_candidates_hold_the_best_and_all_their_ties(values: list[float], number: int) -> None:
     scores = np.array(values, dtype=np.float32)
-    candidates = set(_candidates(scores, number).tolist())
+    candidates = set(_candidates(scores, number, 4e-6).tolist())
     assert len(candidates) >= min(number + 1, len(values))
     worst = min(values[index] for index in candidates)
     assert all(index in candidates for index, value in enumerate(values) if value >= worst)
