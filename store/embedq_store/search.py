@@ -1,12 +1,14 @@
 """Exact cosine search over a collection, answered from the rows as they are now.
 
 The scores of all rows, from `CollectionRows`, find the candidates; the database has the last word: candidates are
-read back, scored again in float64, and those that are gone are dropped. So what is held of the rows can be behind
-and cost time, but never gives a stale answer, as long as every *new* row is noticed: see `embedq_store.rows`.
+read back, scored again in float64, and those that are gone, or that the filter doesn't keep, are dropped. So what is
+held of the rows can be behind and cost time, but never gives a stale answer, as long as every *new* row is noticed:
+see `embedq_store.rows`. What is held of a filter must only never leave out a row that it keeps.
 """
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiosqlite
@@ -14,10 +16,24 @@ import numpy as np
 import numpy.typing as npt
 
 from embedq_core.items import metadata_object
-from embedq_core.vectors import STORED_DTYPE, Matrix, Vector, moderate
+from embedq_core.vectors import Matrix, Vector, moderate
+from embedq_store.candidates import Candidate, read_rows
+from embedq_store.filters import Filter
 from embedq_store.rows import CollectionRows
+from embedq_store.selection import Selector, gathered
+from embedq_store.shortlist import STEP, Mask, Places, Shortlist, offer_each
 
-_FETCH_ROWS: Final = 512
+# Queries that are multiplied with a block of rows at once: their scores take 8 MiB. Fewer than the second number
+# are as well answered one by one.
+_GROUP: Final = 128
+_SMALL_GROUP: Final = 16
+
+# Looking whether a candidate passes costs about as much as reading the metadata of so many rows in a row.
+_LOOK_COST: Final = 16
+_LOOKS: Final = 256
+
+# Candidates of several queries that are read together.
+_READ_ROWS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +53,10 @@ class Query:
     vector: npt.NDArray[np.float64]
     number: int
     skip_id: str | None = None
-    prefix: str | None = None
+    filter: Filter = field(default_factory=Filter)
 
     @classmethod
-    def of(cls, vector: Vector, number: int, skip_id: str | None, prefix: str | None) -> "Query":
+    def of(cls, vector: Vector, number: int, skip_id: str | None, filter_: Filter) -> "Query":
         """A query by `vector`. Raises ValueError where it isn't one, or `number` is below 1."""
         values = np.asarray(vector, dtype=np.float64)
         if values.ndim != 1 or not len(values):
@@ -49,110 +65,195 @@ class Query:
             raise ValueError("the query's vector holds NaN or infinity")
         if number < 1:
             raise ValueError(f"number must be at least 1, not {number}")
-        return cls(moderate(values), number, skip_id, prefix or None)
+        return cls(moderate(values), number, skip_id, filter_)
+
+    @property
+    def norm(self) -> float:
+        """The length of the vector."""
+        return float(np.linalg.norm(self.vector))
+
+    @property
+    def unit(self) -> Matrix:
+        """The vector at length 1, or zeros; float32, shape (dimension,)."""
+        norm = self.norm
+        return (self.vector / norm if norm > 0 else self.vector).astype(np.float32)
+
+    def scored(self, candidates: Sequence[Candidate]) -> list[tuple[float, Candidate]]:
+        """The exact scores of `candidates`, the one to skip left out."""
+        norm = self.norm
+        return [(one.score(self.vector, norm), one) for one in candidates if one.id != self.skip_id]
+
+    def answer(self, scored: Sequence[tuple[float, Candidate]]) -> list[Entry]:
+        """The best of them, ties in the order of their ids."""
+        best = sorted(scored, key=lambda pair: (-pair[0], pair[1].id))[: self.number]
+        return [Entry(one.id, score, one.content, metadata_object(one.metadata)) for score, one in best]
 
 
 class CollectionIndex:
-    """Answers queries to one collection, one after the other: `search` holds a lock."""
+    """Answers queries to one collection, one after the other: searches hold a lock."""
 
     def __init__(self, db: aiosqlite.Connection, collection_id: int) -> None:
         self._db = db
         self._collection_id = collection_id
         self._lock = asyncio.Lock()
         self._rows = CollectionRows(db, collection_id)
+        self._selector = Selector(db, collection_id)
 
     async def search(self, query: Query) -> list[Entry]:
         """The `number` entries nearest to the query, best first, ties in the order of their ids."""
         async with self._lock:
-            await self._rows.refresh()
-            if not self._rows.size:
-                return []
-            if len(query.vector) != self._rows.dimension:
+            await self._refresh([query])
+            return await self._search(query) if self._rows.size else []
+
+    async def search_many(self, queries: Sequence[Query]) -> list[list[Entry]]:
+        """The answer of `search` to each of `queries`, which have one filter and one number in common."""
+        answers: list[list[Entry]] = []
+        for start in range(0, len(queries), _GROUP):
+            group = queries[start : start + _GROUP]
+            async with self._lock:
+                await self._refresh(group)
+                answers += await self._search_group(group) if self._rows.size else [[] for _ in group]
+        return answers
+
+    async def _refresh(self, queries: Sequence[Query]) -> None:
+        await self._rows.refresh()
+        dimension = self._rows.dimension
+        for query in queries:
+            if self._rows.size and len(query.vector) != dimension:
                 raise ValueError(
-                    f"the query has {len(query.vector)} dimensions; "
-                    f"the collection's vectors have {self._rows.dimension}"
+                    f"the query has {len(query.vector)} dimensions; the collection's vectors have {dimension}"
                 )
-            rows = None if query.prefix is None else await self._rows_with_prefix(query.prefix)
-            scores = await asyncio.to_thread(self._rows.scores, _unit(query.vector), rows)
-            return await self._best(query, scores, rows)
 
-    async def _best(self, query: Query, scores: Matrix, rows: npt.NDArray[np.intp] | None) -> list[Entry]:
-        """Score candidates again, exactly, taking more of them while some turn out to be gone."""
-        wanted = query.number
-        while True:
-            candidates = await asyncio.to_thread(_candidates, scores, wanted, self._rows.slack)
-            rowids = self._rows.rowids[candidates if rows is None else rows[candidates]]
-            entries = await self._read(query, rowids)
-            if len(entries) >= query.number or len(candidates) == len(scores):
-                break
-            wanted = max(2 * wanted, len(candidates) + query.number)
-        entries.sort(key=lambda scored: (-scored[0], scored[1]))
-        return [
-            Entry(id_, score, content, metadata_object(metadata))
-            for score, id_, content, metadata in entries[: query.number]
-        ]
+    # --- one query
 
-    async def _read(
-        self, query: Query, rowids: npt.NDArray[np.int64]
-    ) -> list[tuple[float, str, str | None, str | None]]:
-        found: list[tuple[float, str, str | None, str | None]] = []
-        norm = float(np.linalg.norm(query.vector))
-        for start in range(0, len(rowids), _FETCH_ROWS):
-            some = rowids[start : start + _FETCH_ROWS].tolist()
-            rows = await self._db.execute_fetchall(
-                "SELECT id, embedding, content, metadata FROM embeddings"  # noqa: S608 - only question marks
-                f" WHERE collection_id = ? AND rowid IN ({','.join('?' * len(some))})",
-                (self._collection_id, *some),
-            )
-            for id_, blob, content, metadata in rows:
-                if id_ == query.skip_id or (query.prefix and not id_.startswith(query.prefix)):
-                    continue
-                stored = np.frombuffer(blob, dtype=STORED_DTYPE).astype(np.float64)
-                if len(stored) == len(query.vector):
-                    found.append((_cosine(stored, query.vector, norm), id_, content, metadata))
+    async def _search(self, query: Query) -> list[Entry]:
+        if query.filter.everything:
+            return query.answer(await self._nearest(query, None))
+        kept, complete = await self._selector.known(query.filter, self._rows.rowids)
+        if not complete:
+            found = await self._look(query, kept)
+            if found is not None:
+                return query.answer(found)
+            kept = await self._all_kept(query.filter)
+        return query.answer(await self._nearest(query, kept))
+
+    async def _all_kept(self, filter_: Filter) -> Mask | None:
+        await self._selector.all(filter_, self._rows.rowids)
+        # That may have taken seconds, in which rows were written.
+        await self._rows.refresh()
+        return await self._selector.all(filter_, self._rows.rowids)
+
+    async def _nearest(self, query: Query, kept: Mask | None) -> list[tuple[float, Candidate]]:
+        """The nearest rows among those `kept` (None: all), `number` of them at least, or all that there are."""
+        found = await self._candidates(query, kept, query.number, most=None)
+        assert found is not None  # noqa: S101 - there was no limit
         return found
 
-    async def _rows_with_prefix(self, prefix: str) -> npt.NDArray[np.intp]:
-        after = _after(prefix)
-        rows = await self._db.execute_fetchall(
-            "SELECT rowid FROM embeddings WHERE collection_id = ?1 AND id >= ?2 AND (?3 IS NULL OR id < ?3)"
-            " ORDER BY rowid",
-            (self._collection_id, prefix, after),
-        )
-        rowids = np.fromiter((row[0] for row in rows), dtype=np.int64)
-        known = self._rows.rowids
-        places = np.searchsorted(known, rowids)
-        places = places[(places < len(known))]
-        return np.asarray(places[np.isin(known[places], rowids, assume_unique=False)], dtype=np.intp)
+    async def _look(self, query: Query, kept: Mask | None) -> list[tuple[float, Candidate]] | None:
+        """As `_nearest`, where many candidates may not pass the filter.
+
+        None where so few do that it takes less time to find out first which rows the filter keeps.
+        """
+        most = max(_LOOKS, self._rows.size // _LOOK_COST)
+        return await self._candidates(query, kept, 2 * query.number, most)
+
+    async def _candidates(
+        self, query: Query, kept: Mask | None, wanted: int, most: int | None
+    ) -> list[tuple[float, Candidate]] | None:
+        """Take candidates, `wanted` at first, until enough of them pass; None where `most` are not enough."""
+        scores, places = await asyncio.to_thread(self._scores, query.unit, kept)
+        among = kept if places is None else None
+        count = len(scores) if among is None else int(np.count_nonzero(among))
+        looked_at: set[int] = set()
+        found: list[tuple[float, Candidate]] = []
+        while True:
+            shortlist = Shortlist(wanted, self._rows.slack)
+            held = await asyncio.to_thread(shortlist.of, scores, among)
+            rowids = self._rows.rowids[held if places is None else places[held]].tolist()
+            passing = await self._read(query.filter, [rowid for rowid in rowids if rowid not in looked_at])
+            found += query.scored(passing)
+            looked_at.update(rowids)
+            sure = sum(score >= shortlist.sure for score, _ in found)
+            if sure >= query.number or len(held) >= count:
+                if most is not None and len(looked_at) > max(_LOOKS, 4 * query.number):
+                    self._selector.want(query.filter)
+                return found
+            if most is not None and len(looked_at) >= most:
+                return None
+            # As many as it takes if as large a part of them passes, and half as many again.
+            wanted = max(2 * wanted, 3 * query.number * len(looked_at) // (2 * max(sure, 1)))
+            if most is not None and wanted > most:
+                if sure * most < query.number * len(looked_at):
+                    return None
+                wanted = most
+
+    def _scores(self, units: Matrix, kept: Mask | None) -> tuple[Matrix, Places | None]:
+        """The scores of all rows, or, where few are kept, of those, and their places."""
+        places = gathered(kept)
+        if places is None:
+            return self._rows.scores(units), None
+        parts = [self._rows.scores(units, places[first : first + STEP]) for first in range(0, len(places), STEP)]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32), places
+
+    # --- many queries
+
+    async def _search_group(self, queries: Sequence[Query]) -> list[list[Entry]]:
+        filter_ = queries[0].filter
+        kept: Mask | None = None
+        if not filter_.everything:
+            kept, complete = await self._selector.known(filter_, self._rows.rowids)
+            if not complete:
+                if len(queries) < _SMALL_GROUP:
+                    return [await self._search(query) for query in queries]
+                kept = await self._all_kept(filter_)
+        shortlists, places = await asyncio.to_thread(self._shortlists, queries, kept)
+        answers: list[list[Entry]] = []
+        for part in _parts(shortlists):
+            held = [shortlist.places() for shortlist in shortlists[part]]
+            rowids = [self._rows.rowids[one if places is None else places[one]].tolist() for one in held]
+            passing = await self._read(filter_, sorted({rowid for some in rowids for rowid in some}))
+            by_rowid = {candidate.rowid: candidate for candidate in passing}
+            for query, shortlist, some in zip(queries[part], shortlists[part], rowids, strict=True):
+                found = query.scored([by_rowid[rowid] for rowid in some if rowid in by_rowid])
+                sure = sum(score >= shortlist.sure for score, _ in found)
+                if sure < query.number and not shortlist.complete:
+                    found = await self._nearest(query, kept)  # some were gone: that is rare
+                answers.append(query.answer(found))
+        return answers
+
+    def _shortlists(self, queries: Sequence[Query], kept: Mask | None) -> tuple[list[Shortlist], Places | None]:
+        """The candidates of each query, and where few rows are kept, the places of those."""
+        shortlists = [Shortlist(query.number, self._rows.slack) for query in queries]
+        units = np.stack([query.unit for query in queries])
+        places = gathered(kept)
+        if places is not None:
+            for first in range(0, len(places), STEP):
+                offer_each(shortlists, first, self._rows.scores(units, places[first : first + STEP]))
+        else:
+            for first, block in self._rows.blocks(STEP):
+                among = None if kept is None else kept[first : first + len(block)]
+                offer_each(shortlists, first, units @ block.T, among)
+        return shortlists, places
+
+    # --- reading
+
+    async def _read(self, filter_: Filter, rowids: Sequence[int]) -> list[Candidate]:
+        """Those of the rows that are there, pass the filter, and can be compared."""
+        size = 4 * self._rows.dimension
+        return [
+            Candidate.of(row)
+            async for row in read_rows(self._db, self._collection_id, rowids)
+            if len(row[2]) == size and filter_.keeps(row[1], row[4])
+        ]
 
 
-def _unit(vector: npt.NDArray[np.float64]) -> Matrix:
-    norm = float(np.linalg.norm(vector))
-    return (vector / norm if norm > 0 else vector).astype(np.float32)
-
-
-def _candidates(scores: Matrix, number: int, slack: float) -> npt.NDArray[np.intp]:
-    """Indices of all scores that may be among the `number` largest, where they differ by up to `slack`."""
-    # One more than asked for: the entry to skip may be the nearest of all.
-    if number + 1 >= len(scores):
-        return np.arange(len(scores))
-    last = np.partition(scores, len(scores) - number - 1)[len(scores) - number - 1]
-    return np.flatnonzero(scores >= last - slack)
-
-
-def _cosine(stored: npt.NDArray[np.float64], vector: npt.NDArray[np.float64], norm: float) -> float:
-    norms = float(np.linalg.norm(stored)) * norm
-    if norms == 0 or not np.isfinite(norms):
-        return 0.0
-    return float(np.clip(float(stored @ vector) / norms, -1.0, 1.0))
-
-
-def _after(prefix: str) -> str | None:
-    """The first text after all that start with `prefix`, in SQLite's order (UTF-8 bytes, so code points)."""
-    for end in range(len(prefix), 0, -1):
-        point = ord(prefix[end - 1]) + 1
-        if 0xD800 <= point <= 0xDFFF:
-            point = 0xE000
-        if point <= 0x10FFFF:
-            return prefix[: end - 1] + chr(point)
-    return None
+def _parts(shortlists: Sequence[Shortlist]) -> Iterator[slice]:
+    """`shortlists` in parts whose candidates can be read together."""
+    start = rows = 0
+    for end, shortlist in enumerate(shortlists):
+        count = len(shortlist.places())
+        if rows and rows + count > _READ_ROWS:
+            yield slice(start, end)
+            start, rows = end, 0
+        rows += count
+    yield slice(start, len(shortlists))
