@@ -1,10 +1,12 @@
 """What embedq asks of an embedding model, and how its own rooms call one: a batch at a time, rows checked."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from embedq_core.errors import BadVectors, UnsupportedContent
-from embedq_core.vectors import CheckedRows, checked_rows
+from embedq_core.vectors import CheckedRows, Matrix, checked_rows
+
+_QUERIES: Final = 1024
 
 
 class Model(Protocol):
@@ -68,3 +70,19 @@ def embed_all(model: Model, contents: Sequence[str | bytes], batch_size: int | N
     if len(widths) > 1:
         raise BadVectors(f"{model.model_id}: the model returned vectors of different dimensions: {widths}")
     return CheckedRows(np.concatenate([part.matrix for part in parts]), {})
+
+
+def embed_queries(model: Model, contents: Sequence[str | bytes]) -> Matrix:
+    """The vectors of `contents`, in batches of the model's own size, equal contents embedded once.
+
+    float32, shape (contents, dimension). Raises what `embed_all` raises.
+    """
+    places = {content: place for place, content in enumerate(dict.fromkeys(contents))}
+    matrix = embed_all(model, list(places), model.batch_size).matrix
+    return matrix[[places[content] for content in contents]]
+
+
+def query_count(model: Model) -> int:
+    """How many queries to take in hand at a time: about a thousand, and full batches of the model."""
+    step = model.batch_size or 1
+    return step * max(1, _QUERIES // step)

@@ -107,7 +107,8 @@ class Columns:
     async def _read(self, keys: Sequence[str], rowids: Rowids, after: int) -> list[Codes]:
         """The columns of `keys` for `rowids`, all of which are beyond `after`; rows that are gone have nothing."""
         columns = [np.zeros(len(rowids), dtype=np.uint32) for _ in keys]
-        while len(rowids):
+        more = len(rowids) > 0
+        while more:
             # The plus sign keeps SQLite from sorting all rows of the collection for each page of them.
             rows = await self._db.execute_fetchall(
                 "SELECT rowid, metadata FROM embeddings WHERE +collection_id = ? AND rowid > ? AND rowid <= ?"
@@ -115,8 +116,6 @@ class Columns:
                 (self._collection_id, after, int(rowids[-1]), _READ_ROWS),
             )
             read = [(int(row[0]), parsed(row[1])) for row in rows]
-            if not read:
-                break
             found = np.fromiter((rowid for rowid, _ in read), dtype=np.int64, count=len(read))
             places = np.searchsorted(rowids, found)
             held = rowids[places] == found
@@ -125,5 +124,6 @@ class Columns:
                     (code_of(kinded_at(metadata, key)) for _, metadata in read), dtype=np.uint32, count=len(read)
                 )
                 column[places[held]] = codes[held]
-            after = int(found[-1])
+            more = len(read) == _READ_ROWS
+            after = int(found[-1]) if more else after
         return columns
