@@ -43,9 +43,10 @@ async def read_rows(
     """Rowid, id, vector, content and metadata of those of the rows that are there."""
     for start in range(0, len(rowids), _FETCH_ROWS):
         some = rowids[start : start + _FETCH_ROWS]
+        # The plus sign keeps SQLite from walking all ids of the collection instead of looking up the rowids.
         rows = await db.execute_fetchall(
             "SELECT rowid, id, embedding, content, metadata FROM embeddings"  # noqa: S608 - only question marks
-            f" WHERE collection_id = ? AND rowid IN ({','.join('?' * len(some))})",
+            f" WHERE +collection_id = ? AND rowid IN ({','.join('?' * len(some))})",
             (collection_id, *some),
         )
         for row in rows:

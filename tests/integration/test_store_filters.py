@@ -272,3 +272,15 @@ async def test_searches_with_and_without_filters_at_the_same_time_do_not_disturb
         assert len((await store.similar_many(1, [[1.0, 0.0]] * 20, 3, prefix=f"{n:03}"[:2]))[7]) == 3
 
     await asyncio.gather(*(ask(n) for n in range(20)))
+
+
+async def test_candidates_are_looked_up_by_their_rowids(store: Store) -> None:
+    await put(store, {f"{n:03}": ([n, 1.0], None) for n in range(50)})
+    statements: list[str] = []
+    await store._reader.set_trace_callback(statements.append)
+    assert len(await answer(store, [1.0, 0.0], 3)) == 3
+    (read,) = (statement for statement in statements if "rowid IN" in statement)
+    with closing(sqlite3.connect(store.path)) as connection:
+        ((*_, plan),) = connection.execute(f"EXPLAIN QUERY PLAN {read}")
+    # By the index of ids it would be a walk through the whole collection, longer than scoring it.
+    assert "INTEGER PRIMARY KEY (rowid=?)" in plan
