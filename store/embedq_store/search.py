@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from embedq_core.items import metadata_object
 from embedq_core.vectors import STORED_DTYPE, Matrix, Vector, moderate
+from embedq_store.copying import CopyFolder
 from embedq_store.rows import CollectionRows
 
 _FETCH_ROWS: Final = 512
@@ -55,11 +56,13 @@ class Query:
 class CollectionIndex:
     """Answers queries to one collection, one after the other: `search` holds a lock."""
 
-    def __init__(self, db: aiosqlite.Connection, collection_id: int) -> None:
+    def __init__(
+        self, db: aiosqlite.Connection, collection_id: int, copies: CopyFolder | None, search_bytes: int
+    ) -> None:
         self._db = db
         self._collection_id = collection_id
         self._lock = asyncio.Lock()
-        self._rows = CollectionRows(db, collection_id)
+        self._rows = CollectionRows(db, collection_id, copies, search_bytes)
 
     async def search(self, query: Query) -> list[Entry]:
         """The `number` entries nearest to the query, best first, ties in the order of their ids."""
@@ -99,9 +102,10 @@ class CollectionIndex:
         norm = float(np.linalg.norm(query.vector))
         for start in range(0, len(rowids), _FETCH_ROWS):
             some = rowids[start : start + _FETCH_ROWS].tolist()
+            # The plus sign keeps SQLite from going through the collection instead of to the rows.
             rows = await self._db.execute_fetchall(
                 "SELECT id, embedding, content, metadata FROM embeddings"  # noqa: S608 - only question marks
-                f" WHERE collection_id = ? AND rowid IN ({','.join('?' * len(some))})",
+                f" WHERE +collection_id = ? AND rowid IN ({','.join('?' * len(some))})",
                 (self._collection_id, *some),
             )
             for id_, blob, content, metadata in rows:
