@@ -3,9 +3,9 @@
 Metadata is JSON text in SQLite, and reading a million of them takes seconds. So for each key that is asked for, one
 number a row is held, `code_of` its value, and brought up to date before it is used:
 
-- new and replaced rows have rowids beyond the largest one seen: they are read;
-- triggers count changes in place and deletions, for each collection: when there were any, all is read anew, and so it
-  is after any change to a file that lacks the triggers.
+- `embedq_store.freshness` tells up to which rowid all is still as it was read: what is beyond is read anew;
+- a trigger counts metadata that is changed in place, for each collection: then all is read anew, and so it is after
+  any change to a file that lacks the triggers.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedq_store.filters import Condition, code_of, kinded_at, parsed
+from embedq_store.freshness import NOTHING, Stamp, kept_until, read_stamp
 from embedq_store.shortlist import Mask
 
 Rowids: TypeAlias = npt.NDArray[np.int64]
@@ -25,8 +26,6 @@ _READ_ROWS: Final = 8192
 
 # Four bytes a row each. The one that was used longest ago makes room.
 KEYS: Final = 8
-
-_TRIGGERS: Final = ("embedq_embedding_updated", "embedq_embedding_deleted", "embedq_metadata_updated")
 
 
 class Columns:
@@ -38,7 +37,8 @@ class Columns:
         self._rowids: Rowids = np.empty(0, dtype=np.int64)
         self._codes: dict[str, Codes] = {}
         self._seen: tuple[int, int] | None = None
-        self._changes: tuple[int, int, int] | None = None
+        self._stamp: Stamp | None = None
+        self._changes: int | None = None
 
     def holds(self, condition: Condition) -> bool:
         """Whether there is a column for this condition, up to date or nearly."""
@@ -59,7 +59,7 @@ class Columns:
     async def _column(self, key: str) -> Codes:
         column = self._codes.pop(key, None)
         if column is None:
-            column = (await self._read([key], self._rowids, -(2**63)))[0]
+            column = (await self._read([key], self._rowids, NOTHING))[0]
             while len(self._codes) >= KEYS:
                 del self._codes[next(iter(self._codes))]
         self._codes[key] = column  # the last one used is the last to go
@@ -69,40 +69,52 @@ class Columns:
         """Bring all columns up to date, and in line with `rowids`."""
         versions = await self._db.execute_fetchall("PRAGMA data_version")
         seen = (next(int(row[0]) for row in versions), self._db.total_changes)
-        known = len(self._rowids)
-        same = rowids is self._rowids
-        grown = same or (known <= len(rowids) and np.array_equal(self._rowids, rowids[:known]))
-        if seen == self._seen and grown and known == len(rowids):
+        if seen == self._seen and rowids is self._rowids:
             return
-        changes = self._changes if seen == self._seen else await self._count_changes()
-        if changes is None or changes != self._changes or not grown:
-            self._codes.clear()
+        if seen != self._seen:
+            stamp, changes = await read_stamp(self._db, self._collection_id), await self._count_changes()
+            until = await kept_until(self._db, self._stamp, stamp)
+            if changes is None or changes != self._changes:
+                until = NOTHING
+            self._stamp, self._changes = stamp, changes
+            self._cut(int(np.searchsorted(self._rowids, until, side="right")))
+        self._seen = seen
+        await self._align(rowids)
+
+    def _cut(self, count: int) -> None:
+        """Know only the first `count` rows."""
+        self._rowids = self._rowids[:count]
+        self._codes = {key: column[:count] for key, column in self._codes.items()} if count else {}
+
+    async def _align(self, rowids: Rowids) -> None:
+        """Hold columns of `rowids`, of what is known where it is, and read the rest."""
+        known = int(np.searchsorted(rowids, self._rowids[-1], side="right")) if len(self._rowids) else 0
+        if self._codes and not np.array_equal(self._rowids, rowids[:known]):
+            # The rows held have been read anew, without those that are gone.
+            places = np.searchsorted(self._rowids, rowids[:known])
+            if np.array_equal(self._rowids[places], rowids[:known]):
+                self._codes = {key: column[places] for key, column in self._codes.items()}
+            else:
+                self._codes.clear()
         if self._codes and known < len(rowids):
-            after = int(self._rowids[-1]) if known else -(2**63)
-            new = await self._read(list(self._codes), rowids[known:], after)
+            new = await self._read(list(self._codes), rowids[known:], int(rowids[known - 1]) if known else NOTHING)
             self._codes = {
                 key: np.concatenate((column, more))
                 for (key, column), more in zip(self._codes.items(), new, strict=True)
             }
         self._rowids = rowids
-        self._changes = changes
-        self._seen = seen
 
-    async def _count_changes(self) -> tuple[int, int, int] | None:
-        """The schema's version and the collection's counters of changes; None where nothing is counted."""
-        triggers = await self._db.execute_fetchall(
-            "SELECT count(*) FROM sqlite_master WHERE type = 'trigger'"  # noqa: S608 - only question marks
-            f" AND name IN ({','.join('?' * len(_TRIGGERS))})",
-            _TRIGGERS,
+    async def _count_changes(self) -> int | None:
+        """How often metadata was changed in place; None where that is not counted."""
+        found = await self._db.execute_fetchall(
+            "SELECT count(*) FROM sqlite_master WHERE name IN ('embedq_metadata_changes', 'embedq_metadata_updated')"
         )
-        if next(row[0] for row in triggers) != len(_TRIGGERS):
+        if next(int(row[0]) for row in found) != len(("the counter", "the trigger")):
             return None
         rows = await self._db.execute_fetchall(
-            "SELECT schema_version, (SELECT changes FROM embedq_changes WHERE collection_id = ?1),"
-            " (SELECT changes FROM embedq_metadata_changes WHERE collection_id = ?1) FROM pragma_schema_version",
-            (self._collection_id,),
+            "SELECT changes FROM embedq_metadata_changes WHERE collection_id = ?", (self._collection_id,)
         )
-        return next((int(row[0]), int(row[1] or 0), int(row[2] or 0)) for row in rows)
+        return next((int(row[0]) for row in rows), 0)
 
     async def _read(self, keys: Sequence[str], rowids: Rowids, after: int) -> list[Codes]:
         """The columns of `keys` for `rowids`, all of which are beyond `after`; rows that are gone have nothing."""

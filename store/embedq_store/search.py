@@ -18,6 +18,7 @@ import numpy.typing as npt
 from embedq_core.items import metadata_object
 from embedq_core.vectors import Matrix, Vector, moderate
 from embedq_store.candidates import Candidate, read_rows
+from embedq_store.copying import CopyFolder
 from embedq_store.filters import Filter
 from embedq_store.rows import CollectionRows
 from embedq_store.selection import Selector, gathered
@@ -92,11 +93,13 @@ class Query:
 class CollectionIndex:
     """Answers queries to one collection, one after the other: searches hold a lock."""
 
-    def __init__(self, db: aiosqlite.Connection, collection_id: int) -> None:
+    def __init__(
+        self, db: aiosqlite.Connection, collection_id: int, copies: CopyFolder | None, search_bytes: int
+    ) -> None:
         self._db = db
         self._collection_id = collection_id
         self._lock = asyncio.Lock()
-        self._rows = CollectionRows(db, collection_id)
+        self._rows = CollectionRows(db, collection_id, copies, search_bytes)
         self._selector = Selector(db, collection_id)
 
     async def search(self, query: Query) -> list[Entry]:
@@ -206,24 +209,37 @@ class CollectionIndex:
                 if len(queries) < _SMALL_GROUP:
                     return [await self._search(query) for query in queries]
                 kept = await self._all_kept(filter_)
-        shortlists, places = await asyncio.to_thread(self._shortlists, queries, kept)
-        answers: list[list[Entry]] = []
+        answers: dict[int, list[Entry]] = {}
+        wanted = queries[0].number
+        while len(answers) < len(queries):
+            # Mostly all at once; where many rows of those held are gone, some may need more candidates.
+            left = [index for index in range(len(queries)) if index not in answers]
+            found = await self._answers([queries[index] for index in left], wanted, kept)
+            answers.update((index, answer) for index, answer in zip(left, found, strict=True) if answer is not None)
+            wanted *= 4
+        return [answers[index] for index in range(len(queries))]
+
+    async def _answers(self, queries: Sequence[Query], wanted: int, kept: Mask | None) -> list[list[Entry] | None]:
+        """The answer to each query; None where `wanted` candidates are not enough."""
+        shortlists, places = await asyncio.to_thread(self._shortlists, queries, wanted, kept)
+        answers: list[list[Entry] | None] = []
         for part in _parts(shortlists):
             held = [shortlist.places() for shortlist in shortlists[part]]
             rowids = [self._rows.rowids[one if places is None else places[one]].tolist() for one in held]
-            passing = await self._read(filter_, sorted({rowid for some in rowids for rowid in some}))
+            passing = await self._read(queries[0].filter, sorted({rowid for some in rowids for rowid in some}))
             by_rowid = {candidate.rowid: candidate for candidate in passing}
             for query, shortlist, some in zip(queries[part], shortlists[part], rowids, strict=True):
                 found = query.scored([by_rowid[rowid] for rowid in some if rowid in by_rowid])
                 sure = sum(score >= shortlist.sure for score, _ in found)
-                if sure < query.number and not shortlist.complete:
-                    found = await self._nearest(query, kept)  # some were gone: that is rare
-                answers.append(query.answer(found))
+                enough = sure >= query.number or shortlist.complete
+                answers.append(query.answer(found) if enough else None)
         return answers
 
-    def _shortlists(self, queries: Sequence[Query], kept: Mask | None) -> tuple[list[Shortlist], Places | None]:
+    def _shortlists(
+        self, queries: Sequence[Query], wanted: int, kept: Mask | None
+    ) -> tuple[list[Shortlist], Places | None]:
         """The candidates of each query, and where few rows are kept, the places of those."""
-        shortlists = [Shortlist(query.number, self._rows.slack) for query in queries]
+        shortlists = [Shortlist(wanted, self._rows.slack) for _ in queries]
         units = np.stack([query.unit for query in queries])
         places = gathered(kept)
         if places is not None:

@@ -157,6 +157,7 @@ CHANGES: dict[str, tuple[str, tuple[object, ...]]] = {
     "a new row": (INSERT, ("a9", BLOB, '{"k": 1}')),
     "a replaced row": (INSERT, ("b1", BLOB, '{"k": 1}')),
     "a deleted row": ("DELETE FROM embeddings WHERE id = 'a1'", ()),
+    "a new row, with the rowid of the last, which was deleted": (INSERT, ("a9", BLOB, '{"k": 1}')),
     "metadata that is no JSON": ("UPDATE embeddings SET metadata = '{' WHERE id = 'a1'", ()),
     "the file vacuumed": ("VACUUM", ()),
 }
@@ -187,6 +188,8 @@ async def test_the_next_query_sees(
         sql, parameters = CHANGES[kind]
         if kind == "the file vacuumed":
             change(path, "DELETE FROM embeddings WHERE id = 'b3'")
+        if "deleted" in kind:
+            change(path, "DELETE FROM embeddings WHERE id = 'b5'")
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute(sql, parameters)
         await expect()
@@ -213,6 +216,9 @@ async def test_where_nothing_changed_metadata_is_read_once_and_then_only_what_is
     assert len(await answer(store, [1.0, 0.0], 5, k=78)) == 2
     assert all("rowid > 100 " in statement for statement in reads())
     change(store.path, "UPDATE embeddings SET content = 'other' WHERE id = '003'")
+    assert len(await answer(store, [1.0, 0.0], 5, k=78)) == 2
+    assert not reads()
+    change(store.path, "DELETE FROM embeddings WHERE id = '004'")
     assert len(await answer(store, [1.0, 0.0], 5, k=78)) == 2
     assert not reads()
     change(store.path, """UPDATE embeddings SET metadata = '{"k": 78}' WHERE id = '003'""")
