@@ -20,6 +20,9 @@ from embedq_store.rows import CollectionRows
 
 _FETCH_ROWS: Final = 512
 
+# How often a query is answered anew, at most, while others change the collection.
+_TRIES: Final = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -67,17 +70,24 @@ class CollectionIndex:
     async def search(self, query: Query) -> list[Entry]:
         """The `number` entries nearest to the query, best first, ties in the order of their ids."""
         async with self._lock:
-            await self._rows.refresh()
-            if not self._rows.size:
-                return []
-            if len(query.vector) != self._rows.dimension:
-                raise ValueError(
-                    f"the query has {len(query.vector)} dimensions; "
-                    f"the collection's vectors have {self._rows.dimension}"
-                )
-            rows = None if query.prefix is None else await self._rows_with_prefix(query.prefix)
-            scores = await asyncio.to_thread(self._rows.scores, _unit(query.vector), rows)
-            return await self._best(query, scores, rows)
+            for _ in range(_TRIES):
+                answer = await self._search(query)
+                # Rows that were replaced or numbered anew meanwhile may be missing.
+                if not await self._rows.have_moved():
+                    break
+            return answer
+
+    async def _search(self, query: Query) -> list[Entry]:
+        await self._rows.refresh()
+        if not self._rows.size:
+            return []
+        if len(query.vector) != self._rows.dimension:
+            raise ValueError(
+                f"the query has {len(query.vector)} dimensions; the collection's vectors have {self._rows.dimension}"
+            )
+        rows = None if query.prefix is None else await self._rows_with_prefix(query.prefix)
+        scores = await asyncio.to_thread(self._rows.scores, _unit(query.vector), rows)
+        return await self._best(query, scores, rows)
 
     async def _best(self, query: Query, scores: Matrix, rows: npt.NDArray[np.intp] | None) -> list[Entry]:
         """Score candidates again, exactly, taking more of them while some turn out to be gone."""
