@@ -1,5 +1,6 @@
 """The mapped copy of a collection: whatever happens to it or to the database, answers are those of a full scan."""
 
+import asyncio
 import shutil
 import sqlite3
 from contextlib import AsyncExitStack, closing
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from embedq_core.items import Item
 from embedq_core.vectors import cosine_similarity, decode, encode
 from embedq_store import Incoming, Row, Store, Target, Write, copying, freshness, mapped, rows
+from embedq_store.schema import LLM_TABLES
 
 TARGET = Target("pets", "recording")
 
@@ -189,3 +191,175 @@ async def test_after_anything_that_happens_the_answers_are_those_of_a_full_scan(
         await agree(story, [pets, docs])
     finally:
         await story.close()
+
+
+# --- one thing at a time
+
+
+QUERY = [1.0, 0.5, -0.25]
+
+
+@pytest.fixture
+async def path(tmp_path: Path) -> Path:
+    """A database with a collection of 12 rows, and its copy."""
+    database = tmp_path / "embeddings.db"
+    random = np.random.default_rng(1)
+    async with await Store.open(database) as store:
+        await put(store, {f"{number:02}": random.normal(size=3).tolist() for number in range(12)})
+        assert await answer(store, 1, QUERY, 4) == full_scan(database, 1, QUERY, 4)
+        assert await mapped_rows(store, 1) == 12
+    return database
+
+
+async def read_from_the_table(store: Store) -> tuple[int, int]:
+    """How many of the first 12 rows a query reads to find candidates; how many rows are mapped after it."""
+    statements: list[str] = []
+    await store._reader.set_trace_callback(statements.append)
+    assert await answer(store, 1, QUERY, 4) == full_scan(Path(store.path), 1, QUERY, 4)
+    starts = [int(sql.split("rowid > ")[1].split()[0]) for sql in statements if sql.startswith("SELECT rowid, embed")]
+    read = 0 if not starts else max(0, 12 - max(0, min(starts)))
+    return read, await mapped_rows(store, 1)
+
+
+async def test_a_new_process_reads_no_row_that_the_copy_has(path: Path) -> None:
+    async with await Store.open(path, read_only=True) as store:
+        assert await read_from_the_table(store) == (0, 12)
+
+
+async def test_after_deletions_only_rows_beyond_the_floor_are_read_again(path: Path) -> None:
+    async with await Store.open(path) as store, await Store.open(path, read_only=True) as other:
+        await read_from_the_table(other)
+        change(path, "DELETE FROM embeddings WHERE rowid IN (2, 3, 11, 12)")
+        await put(store, {"new": [1.0, 0.5, -0.2]})  # it gets a rowid that was another's
+        assert await read_from_the_table(other) == (2, 10)
+        async with await Store.open(path, read_only=True) as fresh:
+            assert await read_from_the_table(fresh) == (2, 10)
+
+
+async def test_a_copy_made_after_a_back_up_is_not_that_of_the_restored_file(path: Path) -> None:
+    backup = path.with_suffix(".backup")
+    shutil.copy(path, backup)
+    async with await Store.open(path) as store:
+        await put(store, {f"lost {number}": [-1.0, number, 0.0] for number in range(8)})
+        assert await mapped_rows(store, 1) == 20
+    shutil.copy(backup, path)
+    async with await Store.open(path) as store:
+        await put(store, {f"new {number}": [1.0, 0.5, number / 10] for number in range(6)})
+        assert await read_from_the_table(store) == (12, 18)
+
+
+async def test_a_file_in_the_place_of_another_does_not_get_its_copy(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    async with await Store.open(other) as store:
+        await put(store, {f"{number:02}": [1.0, 0.5, number / 10] for number in range(12)})
+    other.replace(path)
+    async with await Store.open(path, read_only=True) as store:
+        assert await read_from_the_table(store) == (12, 12)
+
+
+@pytest.mark.parametrize("sign", [".rows", ".vectors", ".head"])
+@pytest.mark.parametrize("harm", ["gone", "empty", "shorter", "zeros at its end"])
+async def test_a_damaged_copy_is_made_anew(path: Path, sign: str, harm: str) -> None:
+    (file,) = folder(path).glob(f"*{sign}")
+    data = file.read_bytes()
+    file.unlink()
+    if harm != "gone":
+        parts = {"empty": b"", "shorter": data[:-3], "zeros at its end": data[:-8] + bytes(8)}
+        file.write_bytes(parts[harm])
+    async with await Store.open(path, read_only=True) as store:
+        assert await read_from_the_table(store) == (12, 12)
+    async with await Store.open(path, read_only=True) as store:
+        assert await read_from_the_table(store) == (0, 12)
+
+
+async def test_where_there_can_be_no_copy_the_rows_are_in_memory(path: Path) -> None:
+    shutil.rmtree(folder(path).parent)
+    folder(path).parent.write_text("in the way")
+    async with await Store.open(path) as store:
+        assert await read_from_the_table(store) == (12, 0)
+        await put(store, {"new": [1.0, 0.5, -0.2]})
+        assert await read_from_the_table(store) == (0, 0)
+
+
+async def test_a_disk_that_is_full_while_a_copy_is_made_costs_nothing_but_the_copy(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(rows, "_RETRY_SECONDS", 60.0)
+    async with await Store.open(path) as store:
+        await put(store, {f"new {number}": [1.0, 0.5, number / 10] for number in range(6)})
+        monkeypatch.setattr(copying.CopyWriter, "sync", refuse)
+        assert await read_from_the_table(store) == (12, 0)
+    assert len(list(folder(path).glob("1-*"))) == 2
+    async with await Store.open(path, read_only=True) as store:
+        assert await answer(store, 1, QUERY, 4) == full_scan(path, 1, QUERY, 4)
+
+
+async def test_a_copy_of_a_database_that_is_locked_is_this_process_s_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(folder(path))
+    monkeypatch.setattr(copying, "_BUSY_SECONDS", 0.01)
+    async with await Store.open(path, read_only=True) as store:
+        with closing(sqlite3.connect(path, isolation_level=None)) as writing:
+            writing.execute("BEGIN IMMEDIATE")
+            assert await read_from_the_table(store) == (12, 12)
+            assert not list(folder(path).glob("*.head"))
+            assert not list(folder(path).glob("1-*"))
+
+
+async def test_of_many_that_need_a_copy_at_once_one_makes_it(path: Path) -> None:
+    shutil.rmtree(folder(path))
+    async with AsyncExitStack() as stack:
+        stores = [await stack.enter_async_context(await Store.open(path, read_only=True)) for _ in range(4)]
+        expected = full_scan(path, 1, QUERY, 4)
+        assert await asyncio.gather(*(answer(store, 1, QUERY, 4) for store in stores)) == [expected] * 4
+        assert {store._indexes[1]._rows._mapped_size for store in stores} == {12}
+        assert len({store._indexes[1]._rows._mapped.head.token for store in stores}) == 1  # type: ignore[union-attr]
+
+
+async def test_the_copy_of_a_deleted_collection_goes(path: Path) -> None:
+    async with await Store.open(path) as store:
+        await store.delete_collection(1)
+    assert not list(folder(path).iterdir())
+
+
+@pytest.mark.parametrize("event", ["vacuum", "replace all", "delete and insert"])
+async def test_a_change_in_the_middle_of_a_query(path: Path, monkeypatch: pytest.MonkeyPatch, event: str) -> None:
+    scores = rows.CollectionRows.scores
+    changes = {
+        "vacuum": ["DELETE FROM embeddings WHERE rowid < 4", "VACUUM"],
+        "replace all": [f"{INSERT} SELECT 1, id, embedding FROM embeddings"],
+        "delete and insert": [
+            "DELETE FROM embeddings WHERE rowid > 3",
+            f"{INSERT} VALUES (1, 'new', x'{encode(QUERY).hex()}')",
+        ],
+    }[event]
+
+    def disturbed(held: rows.CollectionRows, *arguments: Any) -> Any:
+        while changes:
+            change(path, changes.pop(0))
+        return scores(held, *arguments)
+
+    async with await Store.open(path, read_only=True) as store:
+        monkeypatch.setattr(rows.CollectionRows, "scores", disturbed)
+        assert await answer(store, 1, QUERY, 4) == full_scan(path, 1, QUERY, 4)
+
+
+async def test_a_file_of_llm_s_own_has_no_copy(tmp_path: Path) -> None:
+    path = tmp_path / "embeddings.db"
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in LLM_TABLES:
+            connection.execute(statement)
+        connection.executemany(
+            f"{INSERT} VALUES (1, ?, ?)", [(str(number), encode([1.0, number, 0.0])) for number in range(12)]
+        )
+        connection.commit()
+    async with await Store.open(path, read_only=True) as store:
+        assert await answer(store, 1, QUERY, 4) == full_scan(path, 1, QUERY, 4)
+        change(path, "DELETE FROM embeddings WHERE rowid = 12")
+        change(path, f"{INSERT} VALUES (1, 'new', x'{encode(QUERY).hex()}')")
+        assert await answer(store, 1, QUERY, 4) == full_scan(path, 1, QUERY, 4)
+    assert not folder(path).exists()
