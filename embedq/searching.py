@@ -9,7 +9,7 @@ from pathlib import Path
 
 from embedq_core.errors import UsageError
 from embedq_core.model import embed_all
-from embedq_core.settings import load_settings
+from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
 from embedq_plugins import get_embedding_model
 from embedq_store import Entry, Store, Where, where_given
@@ -38,11 +38,11 @@ def run_similar(request: SearchRequest, *, plain: bool, database: Path | None) -
         raise UsageError("--binary is for -i FILE")
     settings = load_settings(database=database)
     where = where_given(request.where)
-    print_entries(asyncio.run(_search(request, where, settings.database)), plain=plain)
+    print_entries(asyncio.run(_search(request, where, settings)), plain=plain)
 
 
-async def _search(request: SearchRequest, where: Where, database: Path) -> list[Entry]:
-    async with await Store.open(database, read_only=True) as store:
+async def _search(request: SearchRequest, where: Where, settings: Settings) -> list[Entry]:
+    async with await Store.open(settings.database, read_only=True, search_bytes=settings.search_bytes) as store:
         found = await store.collection(request.collection)
         if request.id is not None:
             vector = await store.vector(found.id, request.id)

@@ -11,7 +11,7 @@ from pathlib import Path
 from embedq_core.errors import RowError, UsageError
 from embedq_core.items import Item
 from embedq_core.model import embed_queries, query_count
-from embedq_core.settings import load_settings
+from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural
 from embedq_plugins import EmbeddingModel, get_embedding_model
 from embedq_producer.readers import FORMATS, LINES, QuerySource, Reader, RowOptions
@@ -42,16 +42,16 @@ def run_similar_batch(request: BatchRequest, *, database: Path | None) -> None:
     report = RowReport()
     path = None if str(request.file) == "-" else request.file
     reader = Reader([QuerySource(path, request.format)], RowOptions(item_bytes=settings.item_bytes), report)
-    found = asyncio.run(_search(request, where_given(request.where), settings.database, reader, report))
+    found = asyncio.run(_search(request, where_given(request.where), settings, reader, report))
     if report.count:
         print(f"{plural(report.count, 'query', 'queries')} skipped: see above", file=sys.stderr)
     sys.exit(bool(report.count and not found))
 
 
-async def _search(request: BatchRequest, where: Where, database: Path, reader: Reader, report: RowReport) -> int:
+async def _search(request: BatchRequest, where: Where, settings: Settings, reader: Reader, report: RowReport) -> int:
     """Print the answers as they come; return how many."""
     count = 0
-    async with await Store.open(database, read_only=True) as store:
+    async with await Store.open(settings.database, read_only=True, search_bytes=settings.search_bytes) as store:
         found = await store.collection(request.collection)
         model = get_embedding_model(found.model_id)
         queries = _accepted(reader, model, report)

@@ -18,7 +18,7 @@ import secrets
 import stat
 import zlib
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import IO, Final
 
 import aiosqlite
 import numpy as np
@@ -172,19 +172,13 @@ class CopyWriter:
         self._base = base
         self._kept = kept
         self._compact = compact
-        self._appends = base is not None and head is not None and base.head.token == head.token and kept == head.rows
-        self._name = base.head.name if base is not None and self._appends else secrets.token_hex(8)
+        self._appends = False
+        self._name = secrets.token_hex(8)
         self._dimension = 0 if base is None else base.head.dimension
         self._rows = 0
         self._rowids_sum = 0
         self._sums: list[int] = []
         self._files: tuple[IO[bytes], IO[bytes]] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def append(self, rowids: npt.NDArray[np.int64], units: Matrix) -> None:
         """Write rows behind those that are there. Raises OSError."""
@@ -193,25 +187,37 @@ class CopyWriter:
         self._put(rowids, units)
 
     def _open(self) -> None:
-        folder, collection_id = self._lock.folder.path, self._lock.collection_id
-        paths = (rowids_path(folder, collection_id, self._name), vectors_path(folder, collection_id, self._name))
         self._lock.tidy(self._head)
-        rows, vectors = (path.open("r+b" if self._appends else "xb") for path in paths)
-        self._files = (rows, vectors)
-        if self._base is None:
-            return
-        head = self._base.head
-        if self._appends:
-            self._rows, self._rowids_sum, self._sums = head.rows, head.rowids_sum, list(head.sums)
+        self._files = self._open_to_append()
+        if self._files is None:
+            rowids, vectors = self._paths(self._name)
+            self._files = (rowids.open("xb"), vectors.open("xb"))
+            if self._base is not None:
+                step = max(1, _COPY_BYTES // self._base.head.row_bytes)
+                for start, block in self._base.blocks(self._kept, step):
+                    self._put(self._base.rowids[start : start + len(block)], block)
+
+    def _open_to_append(self) -> tuple[IO[bytes], IO[bytes]] | None:
+        """The files of what is there, where all of it is kept and they are still those that are mapped."""
+        head, base = self._head, self._base
+        if head is None or base is None or base.head.token != head.token or self._kept < head.rows:
+            return None
+        with contextlib.ExitStack() as opened, contextlib.suppress(FileNotFoundError):
+            rowids, vectors = (opened.enter_context(path.open("r+b")) for path in self._paths(head.name))
+            if not base.are_in(rowids, vectors):
+                return None
             # What a writer that died has left behind the valid rows is overwritten.
-            rows.truncate(head.rows * ROWID_BYTES)
-            vectors.truncate(head.rows * head.row_bytes)
-            rows.seek(0, os.SEEK_END)
-            vectors.seek(0, os.SEEK_END)
-        else:
-            step = max(1, _COPY_BYTES // head.row_bytes)
-            for start, block in self._base.blocks(self._kept, step):
-                self._put(self._base.rowids[start : start + len(block)], block)
+            rowids.seek(rowids.truncate(head.rows * ROWID_BYTES))
+            vectors.seek(vectors.truncate(head.rows * head.row_bytes))
+            self._appends, self._name = True, head.name
+            self._rows, self._rowids_sum, self._sums = head.rows, head.rowids_sum, list(head.sums)
+            opened.pop_all()
+            return rowids, vectors
+        return None
+
+    def _paths(self, name: str) -> tuple[Path, Path]:
+        folder, collection_id = self._lock.folder.path, self._lock.collection_id
+        return rowids_path(folder, collection_id, name), vectors_path(folder, collection_id, name)
 
     def _put(self, rowids: npt.NDArray[np.int64], units: Matrix) -> None:
         if self._files is None or not len(units):
@@ -286,7 +292,8 @@ class CopyWriter:
     def close(self) -> None:
         """Let go of the files and of the lock."""
         for file in self._files or ():
-            file.close()
+            with contextlib.suppress(OSError):  # what could not be written is not published
+                file.close()
         self._files = None
         with contextlib.suppress(OSError):
             self._lock.tidy(read_head(self._lock.folder.path, self._lock.collection_id))

@@ -23,6 +23,9 @@ from embedq_store.schema import COUNTING_TRIGGERS
 NOTHING: Final = -(2**63)
 EVERYTHING: Final = 2**63 - 1
 
+# So many rows that are gone are never worth reading all others for.
+_SPARE_ROWS: Final = 8192
+
 _NEEDED: Final = (*COUNTING_TRIGGERS, "embedq_copies")
 
 
@@ -80,4 +83,4 @@ def is_worth_compacting(size: int, compact_size: int, deleted: int) -> bool:
     `deleted` were counted since. Replaced rows are not counted, but leave their old places behind; so reading all
     anew at each doubling bounds what they take.
     """
-    return (size - compact_size) + 2 * deleted > compact_size + 8192
+    return (size - compact_size) + 2 * deleted > compact_size + _SPARE_ROWS

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 import numpy as np
@@ -107,8 +107,11 @@ def block_sum(block: Matrix) -> int:
 class MappedRows:
     """The valid rows of a copy, mapped: the system reads them when they are needed, and may let them go."""
 
-    def __init__(self, head: Head, rowids: npt.NDArray[np.int64], mapping: mmap.mmap) -> None:
+    def __init__(
+        self, head: Head, files: tuple[os.stat_result, ...], rowids: npt.NDArray[np.int64], mapping: mmap.mmap
+    ) -> None:
         self.head = head
+        self._files = files
         self.rowids = rowids
         """Shape (rows,); held in memory."""
         self.matrix: Matrix = np.frombuffer(mapping, dtype=STORED_DTYPE, count=head.rows * head.dimension).reshape(
@@ -126,16 +129,30 @@ class MappedRows:
         try:
             with rowids_path(folder, head.collection_id, head.name).open("rb") as file:
                 data = file.read(head.rows * ROWID_BYTES)
+                rowids_status = os.fstat(file.fileno())
             with vectors_path(folder, head.collection_id, head.name).open("rb") as file:
                 size = head.rows * head.row_bytes
-                if len(data) < head.rows * ROWID_BYTES or os.fstat(file.fileno()).st_size < size:
+                status = os.fstat(file.fileno())
+                if len(data) < head.rows * ROWID_BYTES or status.st_size < size:
                     return None
                 mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
         except (OSError, ValueError):
             return None
         rowids = np.frombuffer(data, dtype=ROWID_DTYPE).astype(np.int64, copy=False)
-        rows = cls(head, rowids, mapping)
+        rows = cls(head, (rowids_status, status), rowids, mapping)
         return rows if not verify or (zlib.crc32(data) == head.rowids_sum and rows._is_whole()) else None
+
+    def are_in(self, *files: IO[bytes]) -> bool:
+        """Whether these are the files of rowids and of rows that were opened, and are as long as they were at least."""
+        found = [os.fstat(file.fileno()) for file in files]
+        return all(
+            os.path.samestat(one, then) and one.st_size >= size
+            for one, then, size in zip(found, self._files, self._sizes, strict=True)
+        )
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        return self.head.rows * ROWID_BYTES, self.head.rows * self.head.row_bytes
 
     @property
     def bytes(self) -> int:

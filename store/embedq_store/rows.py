@@ -173,8 +173,7 @@ class CollectionRows:
 
     async def refresh(self) -> None:
         """Hold every row of the collection that was committed before the call."""
-        versions = await self._db.execute_fetchall("PRAGMA data_version")
-        seen = (next(int(row[0]) for row in versions), self._db.total_changes)
+        seen = await self._versions()
         if seen == self._seen:
             return
         now = await read_stamp(self._db, self._collection_id)
@@ -208,6 +207,23 @@ class CollectionRows:
             # What was moved to files that are not in use yet is held no longer.
             self._forget()
             raise
+
+    async def have_moved(self) -> bool:
+        """Whether any rows of the collection were added, changed or deleted since `refresh`, or are numbered anew."""
+        if await self._versions() == self._seen:
+            return False
+        if await read_stamp(self._db, self._collection_id) != self._stamp or self._stamp is None:
+            return True
+        rows = await self._db.execute_fetchall(
+            "SELECT 1 FROM embeddings WHERE +collection_id = ? AND rowid > ? LIMIT 1",
+            (self._collection_id, self._last_rowid),
+        )
+        return bool(list(rows))
+
+    async def _versions(self) -> tuple[int, int]:
+        """What changes with every change of the file: by others, and by this connection."""
+        rows = await self._db.execute_fetchall("PRAGMA data_version")
+        return next(int(row[0]) for row in rows), self._db.total_changes
 
     def _cut(self, last: int) -> None:
         """Hold only rows up to the rowid `last`."""

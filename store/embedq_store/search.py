@@ -36,6 +36,9 @@ _LOOKS: Final = 256
 # Candidates of several queries that are read together.
 _READ_ROWS: Final = 4096
 
+# How often a query is answered anew, at most, while others change the collection.
+_TRIES: Final = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -105,17 +108,26 @@ class CollectionIndex:
     async def search(self, query: Query) -> list[Entry]:
         """The `number` entries nearest to the query, best first, ties in the order of their ids."""
         async with self._lock:
-            await self._refresh([query])
-            return await self._search(query) if self._rows.size else []
+            return (await self._answers_now([query]))[0]
 
     async def search_many(self, queries: Sequence[Query]) -> list[list[Entry]]:
         """The answer of `search` to each of `queries`, which have one filter and one number in common."""
         answers: list[list[Entry]] = []
         for start in range(0, len(queries), _GROUP):
-            group = queries[start : start + _GROUP]
             async with self._lock:
-                await self._refresh(group)
-                answers += await self._search_group(group) if self._rows.size else [[] for _ in group]
+                answers += await self._answers_now(queries[start : start + _GROUP])
+        return answers
+
+    async def _answers_now(self, queries: Sequence[Query]) -> list[list[Entry]]:
+        for _ in range(_TRIES):
+            await self._refresh(queries)
+            if not self._rows.size:
+                return [[] for _ in queries]
+            many = len(queries) > 1
+            answers = await self._search_group(queries) if many else [await self._search(queries[0])]
+            # Rows that were replaced or numbered anew meanwhile may be missing.
+            if not await self._rows.have_moved():
+                break
         return answers
 
     async def _refresh(self, queries: Sequence[Query]) -> None:
