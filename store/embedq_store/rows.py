@@ -29,7 +29,13 @@ DEFAULT_SEARCH_BYTES: Final = 4 * 1024**3
 
 _READ_ROWS: Final = 8192
 _RESIDENT_BYTES: Final = 16 * 1024 * 1024
-_BLOCK_BYTES: Final = 16 * 1024 * 1024
+# Rows that are gathered at a time; and, beyond the memory that may be used, multiplied at a time: each product
+# has to wake other threads.
+_GATHERED_BYTES: Final = 16 * 1024 * 1024
+_PRODUCT_BYTES: Final = 128 * 1024 * 1024
+
+# What the system may map around a row that is looked at.
+_FAULT_BYTES: Final = 64 * 1024
 
 # How long to wait for another process that is making the first copy, and, where there can be none, until trying again.
 _WAIT_SECONDS: Final = 60.0
@@ -126,7 +132,7 @@ class CollectionRows:
             for start, block in self._products():
                 _multiply(queries, block, scores[..., start : start + len(block)])
         else:
-            step = max(1, _BLOCK_BYTES // (4 * self._dimension))
+            step = max(1, min(_GATHERED_BYTES // (4 * self._dimension), self._search_bytes // _FAULT_BYTES))
             for at in range(0, count, step):
                 some = rows[at : at + step]
                 _multiply(queries, self._gathered(some), scores[..., at : at + len(some)])
@@ -151,7 +157,7 @@ class CollectionRows:
         if self._mapped is not None and self._mapped.bytes <= self._search_bytes:
             yield 0, self._mapped.matrix[: self._mapped_size]
         elif self._mapped is not None:
-            block_bytes = min(_BLOCK_BYTES, self._search_bytes // 4)
+            block_bytes = min(_PRODUCT_BYTES, self._search_bytes // 2)
             yield from self._mapped.blocks(self._mapped_size, max(1, block_bytes // (4 * self._dimension)))
         if self._tail.size:
             yield self._mapped_size, self._tail.matrix
