@@ -9,10 +9,10 @@ from pathlib import Path
 
 from embedq_core.errors import UsageError
 from embedq_core.model import embed_queries
-from embedq_core.settings import load_settings
+from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
 from embedq_plugins import get_embedding_model
-from embedq_store import Entry, Store
+from embedq_store import Entry, Store, Where, where_given
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class SearchRequest:
     binary: bool
     number: int
     prefix: str
+    where: tuple[str, ...] = ()
 
 
 def run_similar(request: SearchRequest, *, plain: bool, database: Path | None) -> None:
@@ -36,21 +37,24 @@ def run_similar(request: SearchRequest, *, plain: bool, database: Path | None) -
     if request.binary and request.input is None:
         raise UsageError("--binary is for -i FILE")
     settings = load_settings(database=database)
-    print_entries(asyncio.run(_search(request, settings.database)), plain=plain)
+    where = where_given(request.where)
+    print_entries(asyncio.run(_search(request, where, settings)), plain=plain)
 
 
-async def _search(request: SearchRequest, database: Path) -> list[Entry]:
-    async with await Store.open(database, read_only=True) as store:
+async def _search(request: SearchRequest, where: Where, settings: Settings) -> list[Entry]:
+    async with await Store.open(settings.database, read_only=True, search_bytes=settings.search_bytes) as store:
         found = await store.collection(request.collection)
         if request.id is not None:
             vector = await store.vector(found.id, request.id)
-            return await store.similar(found.id, vector, request.number, skip_id=request.id, prefix=request.prefix)
+            return await store.similar(
+                found.id, vector, request.number, skip_id=request.id, prefix=request.prefix, where=where
+            )
         content = request.content if request.content is not None else read_value(request.input, binary=request.binary)
         if not content:
             raise UsageError("there is nothing to compare with: the text is empty")
         model = get_embedding_model(found.model_id)
-        rows = await asyncio.to_thread(embed_queries, model, [content])
-        return await store.similar(found.id, rows.matrix[0], request.number, prefix=request.prefix)
+        vectors = await asyncio.to_thread(embed_queries, model, [content])
+        return await store.similar(found.id, vectors[0], request.number, prefix=request.prefix, where=where)
 
 
 def read_value(path: Path | None, *, binary: bool) -> str | bytes:

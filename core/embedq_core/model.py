@@ -5,11 +5,14 @@ trained on two, told apart by a prefix ("passage: ", "query: "), a prompt or a p
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from embedq_core.errors import BadVectors, UnsupportedContent
 from embedq_core.items import prefixed
-from embedq_core.vectors import CheckedRows, checked_rows
+from embedq_core.vectors import CheckedRows, Matrix, checked_rows
+
+# Queries that are taken in hand at a time, about: their vectors and results are held in memory.
+_QUERIES: Final = 1024
 
 
 class Model(Protocol):
@@ -66,12 +69,20 @@ def embed_all(model: Model, contents: Sequence[str | bytes], batch_size: int | N
     return _all(model, contents, batch_size, embed_checked)
 
 
-def embed_queries(model: Model, queries: Sequence[str | bytes], batch_size: int | None = None) -> CheckedRows:
-    """Embed `queries` in the model's query form, in batches of `batch_size` (None: in one call).
+def embed_queries(model: Model, contents: Sequence[str | bytes]) -> Matrix:
+    """The vectors of what is searched for, in the model's query form, equal contents embedded once.
 
-    Raises what `embed_all` raises.
+    float32, shape (contents, dimension); in batches of the model's own size. Raises what `embed_all` raises.
     """
-    return _all(model, queries, batch_size, lambda _, batch: _checked(model, batch, model.embed_query_batch))
+    places = {content: place for place, content in enumerate(dict.fromkeys(contents))}
+    rows = _all(model, list(places), model.batch_size, lambda _, batch: _checked(model, batch, model.embed_query_batch))
+    return rows.matrix[[places[content] for content in contents]]
+
+
+def query_count(model: Model) -> int:
+    """How many queries to take in hand at a time: about a thousand, and full batches of the model."""
+    step = model.batch_size or 1
+    return step * max(1, _QUERIES // step)
 
 
 def _checked(

@@ -23,7 +23,7 @@ _KINDS: Final = {int: "a whole number", float: "a number"}
 # The message of a value that typed-settings can't convert.
 _UNCONVERTED: Final = re.compile(r"value (.*) for option '(\w+)' from loader (\w+)")
 _SECONDS: Final = ("busy_seconds", "patience_seconds")
-_POSITIVE: Final = ("queue_bytes", "inflight_bytes", "chunk_items", "chunk_bytes", "item_bytes")
+_POSITIVE: Final = ("queue_bytes", "inflight_bytes", "chunk_items", "chunk_bytes", "item_bytes", "search_bytes")
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,9 @@ class Settings:
 
     item_bytes: int = 64 * MIB
     """Bytes of content and metadata of one item, at most: larger ones are reported and skipped."""
+
+    search_bytes: int = 4096 * MIB
+    """Bytes of a collection's vectors that a search may map at a time: larger ones are searched block by block."""
 
     busy_seconds: float = 30.0
     """Seconds to wait for another program that is writing to the database."""

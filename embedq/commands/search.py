@@ -1,4 +1,4 @@
-"""`embedq similar`: the entries of a collection nearest to a text, a file or an entry."""
+"""`embedq similar`: the entries of a collection nearest to a text, a file, an entry, or each of many texts."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from embedq_core import options
+from embedq_core.errors import UsageError
 
 
 def similar(
@@ -22,13 +23,45 @@ def similar(
     binary: Annotated[bool, typer.Option("--binary", help="Read --input as bytes.")] = False,
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many results.")] = 10,
     prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="Only ids that begin with TEXT.")] = "",
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="KEY=VALUE", help="Only entries whose metadata holds this. May be repeated."),
+    ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(
+            "--batch", metavar="FILE", help="File of queries: a text on each line, or rows; - for standard input."
+        ),
+    ] = None,
+    format: Annotated[  # noqa: A002 - the option's name
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="lines|csv|tsv|json|nl|parquet",
+            help="Format of --batch; told by its name or its first bytes if left out.",
+        ),
+    ] = None,
     plain: Annotated[bool, typer.Option("-p", "--plain", help="Print text to read instead of JSON lines.")] = False,
     database: options.Database = None,
 ) -> None:
     """Print the entries most similar to a text, a file or an entry, by cosine similarity, best first.
 
-    Each is a line of JSON with id, score, content and metadata; with --plain, text to read.
+    Each is a line of JSON with id, score, content and metadata; with --plain, text to read. With --batch, a line
+    for each query: its id, or the number of its line, and its results.
     """
+    if batch is not None:
+        from embedq.searching_many import BatchRequest, run_similar_batch
+
+        if plain or binary or any(value is not None for value in (id, content, input)):
+            raise UsageError("--batch says what to compare with: leave out ID, -c, -i, --binary and --plain")
+        request = BatchRequest(collection, batch, format, number, prefix, tuple(where or ()))
+        run_similar_batch(request, database=database)
+    if format is not None:
+        raise UsageError("--format is for --batch FILE")
     from embedq.searching import SearchRequest, run_similar
 
-    run_similar(SearchRequest(collection, id, content, input, binary, number, prefix), plain=plain, database=database)
+    run_similar(
+        SearchRequest(collection, id, content, input, binary, number, prefix, tuple(where or ())),
+        plain=plain,
+        database=database,
+    )

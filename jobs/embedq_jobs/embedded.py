@@ -32,6 +32,9 @@ from embedq_jobs.names import lease_key
 START_SECONDS: Final = 20.0
 WATCH_SECONDS: Final = 0.5
 
+# The first file that is made in the folder of a private Redis.
+START_LOCK: Final = "start.lock"
+
 _log = logging.getLogger("embedq.redis")
 
 # sun_path holds 104 bytes on macOS and 108 on Linux, with a NUL at the end.
@@ -103,7 +106,7 @@ class EmbeddedRedis:
         return True
 
     def _revive(self) -> None:
-        with _Lock(self.directory / "start.lock"):
+        with _Lock(self.directory / START_LOCK):
             if self._answers():
                 return  # another process was faster
             if self._process is not None:
@@ -115,7 +118,7 @@ class EmbeddedRedis:
     def _join(self) -> None:
         _private_directory(self.directory)
         try:
-            with _Lock(self.directory / "start.lock"):
+            with _Lock(self.directory / START_LOCK):
                 if self.socket.parent != self.directory:
                     # Before anything is said to whatever listens there.
                     _private_directory(self.socket.parent, shared_parent=True)
@@ -133,7 +136,7 @@ class EmbeddedRedis:
         if self._presence is None:
             return
         presence, self._presence = self._presence, None
-        with _Lock(self.directory / "start.lock"), presence:
+        with _Lock(self.directory / START_LOCK), presence:
             fcntl.flock(presence, fcntl.LOCK_UN)
             if _locked(presence):
                 self._stop()

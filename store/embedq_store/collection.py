@@ -12,9 +12,10 @@ from typing import Any, Self, TypeAlias
 
 from embedq_core.errors import CollectionMissing, EntryMissing, ModelMismatch, NoModel, UnknownModel, UsageError
 from embedq_core.items import Item, metadata_text, unstorable
-from embedq_core.model import Model, embed_all, embed_queries
+from embedq_core.model import Model, embed_all, embed_queries, query_count
 from embedq_core.vectors import Vector, encode
 from embedq_store.connection import MEMORY
+from embedq_store.filters import Where
 from embedq_store.outcomes import Incoming, decide
 from embedq_store.search import Entry
 from embedq_store.store import Store
@@ -24,6 +25,9 @@ Metadata: TypeAlias = Mapping[str, Any] | None
 Value: TypeAlias = str | bytes
 
 DEFAULT_BATCH_SIZE = 100
+
+# Queries whose vectors are held at once.
+_QUERIES = 1024
 
 
 class AsyncCollection:
@@ -204,23 +208,78 @@ class AsyncCollection:
         except EntryMissing as error:
             raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id!r}") from error
 
-    async def similar(self, value: Value, number: int = 10, prefix: str | None = None) -> list[Entry]:
-        """The `number` entries most similar to `value`, which the model embeds; ids under `prefix` only."""
-        rows = await asyncio.to_thread(embed_queries, self.model(), [value])
-        return await self.similar_by_vector(rows.matrix[0], number, prefix=prefix)
+    async def similar(
+        self, value: Value, number: int = 10, prefix: str | None = None, where: Where | None = None
+    ) -> list[Entry]:
+        """The `number` entries most similar to `value`, which the model embeds; ids under `prefix` only.
 
-    async def similar_by_id(self, id: str, number: int = 10, prefix: str | None = None) -> list[Entry]:  # noqa: A002
+        `where` maps keys of the metadata to the value that must stand there, or to several, of which one must:
+        `where={"lang": "en", "year": [2023, 2024]}`. Dots lead into objects: `"author.name"`. Text is told from
+        numbers, and true from 1.
+        """
+        vectors = await asyncio.to_thread(embed_queries, self.model(), [value])
+        return await self.similar_by_vector(vectors[0], number, prefix=prefix, where=where)
+
+    async def similar_by_id(
+        self,
+        id: str,  # noqa: A002
+        number: int = 10,
+        prefix: str | None = None,
+        where: Where | None = None,
+    ) -> list[Entry]:
         """The `number` entries most similar to the entry `id`, itself left out. Raises DoesNotExist."""
-        return await self.similar_by_vector(await self.vector(id), number, skip_id=id, prefix=prefix)
+        return await self.similar_by_vector(await self.vector(id), number, skip_id=id, prefix=prefix, where=where)
 
     async def similar_by_vector(
-        self, vector: Vector, number: int = 10, skip_id: str | None = None, prefix: str | None = None
+        self,
+        vector: Vector,
+        number: int = 10,
+        skip_id: str | None = None,
+        prefix: str | None = None,
+        where: Where | None = None,
     ) -> list[Entry]:
         """The `number` entries nearest to `vector` by cosine similarity, best first, `skip_id` left out.
 
         Raises ValueError for a vector of another dimension than the collection's.
         """
-        return await self._open_store().similar(self.id, vector, number, skip_id=skip_id, prefix=prefix)
+        return await self._open_store().similar(self.id, vector, number, skip_id=skip_id, prefix=prefix, where=where)
+
+    async def similar_many(
+        self, values: Iterable[Value], number: int = 10, prefix: str | None = None, where: Where | None = None
+    ) -> list[list[Entry]]:
+        """The answer of `similar` to each of `values`, in their order, in a fraction of the time for each.
+
+        They are embedded in batches of the model's own size, equal ones once.
+        """
+        answers: list[list[Entry]] = []
+        for some in slices(values, query_count(self.model())):
+            vectors = await asyncio.to_thread(embed_queries, self.model(), some)
+            answers += await self.similar_many_by_vector(vectors, number, prefix, where)
+        return answers
+
+    async def similar_many_by_id(
+        self, ids: Iterable[str], number: int = 10, prefix: str | None = None, where: Where | None = None
+    ) -> list[list[Entry]]:
+        """The answer of `similar_by_id` to each of `ids`, in their order. Raises DoesNotExist."""
+        answers: list[list[Entry]] = []
+        for some in slices(ids, _QUERIES):
+            vectors = [await self.vector(id_) for id_ in some]
+            answers += await self._open_store().similar_many(
+                self.id, vectors, number, skip_ids=some, prefix=prefix, where=where
+            )
+        return answers
+
+    async def similar_many_by_vector(
+        self, vectors: Iterable[Vector], number: int = 10, prefix: str | None = None, where: Where | None = None
+    ) -> list[list[Entry]]:
+        """The answer of `similar_by_vector` to each of `vectors`, in their order.
+
+        A matrix of shape (queries, dimension) will do. Raises ValueError where one has another dimension.
+        """
+        answers: list[list[Entry]] = []
+        for some in slices(vectors, _QUERIES):
+            answers += await self._open_store().similar_many(self.id, some, number, prefix=prefix, where=where)
+        return answers
 
     async def delete(self) -> None:
         """Delete the collection and all its entries."""

@@ -9,6 +9,15 @@ from embedq_core.errors import DatabaseUnusable
 
 SCHEMA_VERSION: Final = 1
 
+# Without all of these, changes in place and deletions go uncounted.
+COUNTING_TRIGGERS: Final = (
+    "embedq_embedding_updated",
+    "embedq_embedding_deleted",
+    "embedq_row_rewritten",
+    "embedq_row_renumbered",
+    "embedq_tail_deleted",
+)
+
 # As llm 0.36 leaves them in a new file (`sqlite_master.sql`), white space included, so that a file can't be
 # told from one of its own. Order matters: it is the order in which they are created.
 LLM_TABLES: Final = (
@@ -68,9 +77,24 @@ LLM_COLUMNS: Final = {
     ),
 }
 
-# embedq_changes counts, for each collection, the changes that a reader can't see by looking for new rowids:
-# vectors updated in place and rows deleted. The triggers fire for other tools too. There is none on insert:
-# it would slow bulk inserts, and INSERT OR REPLACE always takes a rowid beyond the last.
+# What a search needs to know of changes that it can't see by looking for rowids beyond the last: see
+# `embedq_store.freshness`. The triggers fire for other tools too. There is none on insert: it would slow bulk
+# inserts, and INSERT OR REPLACE always takes a rowid beyond the last.
+#
+# embedq_changes counts, for each collection, vectors updated in place and rows deleted; embedq_rewrites only rows
+# changed in place, embedq_metadata_changes only metadata. embedq_tails notes when the last row of the table was
+# deleted: rowids beyond the floor, the last that was left, are given out again. Floors that a later one undercuts go,
+# so numbers and floors rise together.
+_LAST_ROWID: Final = "SELECT coalesce(max(rowid), -9223372036854775807) FROM embeddings"
+_NOTE_TAIL: Final = f"""INSERT INTO embedq_tails (floor) {_LAST_ROWID};
+        DELETE FROM embedq_tails WHERE floor >= (SELECT floor FROM embedq_tails ORDER BY number DESC LIMIT 1)
+            AND number < (SELECT max(number) FROM embedq_tails);"""  # noqa: S608 - put together from constants
+_NOTE_REWRITE: Final = f"""INSERT INTO embedq_rewrites VALUES (new.collection_id, 1)
+            ON CONFLICT (collection_id) DO UPDATE SET rewrites = rewrites + 1;
+        INSERT INTO embedq_rewrites SELECT old.collection_id, 1 WHERE old.collection_id <> new.collection_id
+            ON CONFLICT (collection_id) DO UPDATE SET rewrites = rewrites + 1;
+        {_NOTE_TAIL}"""  # noqa: S608 - put together from constants
+
 EMBEDQ_TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS embedq_schema (version INTEGER NOT NULL)",
     f"INSERT INTO embedq_schema SELECT {SCHEMA_VERSION} WHERE NOT EXISTS (SELECT 1 FROM embedq_schema)",  # noqa: S608
@@ -90,6 +114,36 @@ EMBEDQ_TABLES: Final = (
         INSERT INTO embedq_changes VALUES (old.collection_id, 1)
             ON CONFLICT (collection_id) DO UPDATE SET changes = changes + 1;
     END""",
+    """CREATE TABLE IF NOT EXISTS embedq_metadata_changes (
+        collection_id INTEGER PRIMARY KEY,
+        changes INTEGER NOT NULL
+    )""",
+    """CREATE TRIGGER IF NOT EXISTS embedq_metadata_updated AFTER UPDATE OF metadata ON embeddings
+    WHEN old.metadata IS NOT new.metadata
+    BEGIN
+        INSERT INTO embedq_metadata_changes VALUES (new.collection_id, 1)
+            ON CONFLICT (collection_id) DO UPDATE SET changes = changes + 1;
+    END""",
+    "CREATE TABLE IF NOT EXISTS embedq_rewrites (collection_id INTEGER PRIMARY KEY, rewrites INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS embedq_tails (number INTEGER PRIMARY KEY, floor INTEGER NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS embedq_tails_floor ON embedq_tails (floor)",
+    # UPDATE OR REPLACE may have removed the last row, without its being counted as deleted.
+    f"""CREATE TRIGGER IF NOT EXISTS embedq_row_rewritten AFTER UPDATE OF embedding, collection_id, id ON embeddings
+    BEGIN
+        {_NOTE_REWRITE}
+    END""",
+    f"""CREATE TRIGGER IF NOT EXISTS embedq_row_renumbered AFTER UPDATE ON embeddings WHEN old.rowid <> new.rowid
+    BEGIN
+        {_NOTE_REWRITE}
+    END""",
+    f"""CREATE TRIGGER IF NOT EXISTS embedq_tail_deleted AFTER DELETE ON embeddings
+    WHEN old.rowid > ({_LAST_ROWID})
+    BEGIN
+        {_NOTE_TAIL}
+    END""",
+    # Which mapped copies of collections were made from this file: see `embedq_store.copying`. A copy's token is the
+    # rowid here, so that whatever copies the file without keeping rowids does not keep the token either.
+    "CREATE TABLE IF NOT EXISTS embedq_copies (collection_id INTEGER NOT NULL)",
     """CREATE TABLE IF NOT EXISTS embedq_dead (
         key INTEGER PRIMARY KEY,
         run TEXT NOT NULL,
@@ -145,7 +199,8 @@ async def check_schema(db: aiosqlite.Connection, path: str) -> bool:
                 "upgrade embedq"
             )
     needed = {"collections", "embeddings", "embedq_schema", "embedq_changes", "embedq_dead", "embedq_chunks"}
-    needed |= {"embedq_embedding_updated", "embedq_embedding_deleted"}
+    needed |= {"embedq_metadata_changes", "embedq_metadata_updated"}
+    needed |= {"embedq_rewrites", "embedq_tails", "embedq_tails_floor", "embedq_copies", *COUNTING_TRIGGERS}
     return needed | {"embedq_dead_item", "embedq_dead_error", "embedq_dead_died"} <= names
 
 

@@ -1,7 +1,7 @@
 """A database of embeddings: the one door to everything in this room."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,9 +16,12 @@ from embedq_core.text import shown, suggestion
 from embedq_core.vectors import Vector, decode
 from embedq_store import deadletters
 from embedq_store.connection import MEMORY, check_file, connect, prepare, translated
+from embedq_store.copying import CopyFolder
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
+from embedq_store.filters import Filter, Where
 from embedq_store.lookup import look_up
 from embedq_store.outcomes import Incoming, Known
+from embedq_store.rows import DEFAULT_SEARCH_BYTES
 from embedq_store.schema import check_schema
 from embedq_store.search import CollectionIndex, Entry, Query
 from embedq_store.writer import Target, Write, Writer, dimension_of, ensure_collection
@@ -52,8 +55,12 @@ class CollectionFigures:
 class Store:
     """An open database. Made by `Store.open`; use it as an asynchronous context manager, or close it."""
 
-    def __init__(self, path: str, reader: aiosqlite.Connection, writer: aiosqlite.Connection | None) -> None:
+    def __init__(
+        self, path: str, reader: aiosqlite.Connection, writer: aiosqlite.Connection | None, search_bytes: int
+    ) -> None:
         self.path = path
+        self._search_bytes = search_bytes
+        self._copies = None if path == MEMORY else CopyFolder(path)
         self._reader = reader
         self._writer_connection = writer
         self._writer = None if writer is None else Writer(writer, path)
@@ -67,6 +74,7 @@ class Store:
         read_only: bool = False,
         must_exist: bool = False,
         busy_seconds: float = DEFAULT_BUSY_SECONDS,
+        search_bytes: int = DEFAULT_SEARCH_BYTES,
     ) -> "Store":
         """Open the database at `path`, or one in memory; made if it isn't there, unless `must_exist`.
 
@@ -83,7 +91,7 @@ class Store:
             except BaseException:
                 await reader.close()
                 raise
-            return cls(path, reader, None)
+            return cls(path, reader, None, search_bytes)
         writer = await connect(path, read_only=False, busy_seconds=busy_seconds)
         try:
             await prepare(writer, path)
@@ -92,7 +100,7 @@ class Store:
         except BaseException:
             await writer.close()
             raise
-        return cls(path, reader, writer)
+        return cls(path, reader, writer, search_bytes)
 
     async def __aenter__(self) -> Self:
         return self
@@ -156,6 +164,8 @@ class Store:
 
         await self._writing().transact(delete)
         self._indexes.pop(collection_id, None)
+        if self._copies is not None:
+            await asyncio.to_thread(self._copies.remove, collection_id)
 
     async def count(self, collection_id: int) -> int:
         """The number of entries of a collection."""
@@ -213,17 +223,37 @@ class Store:
         *,
         skip_id: str | None = None,
         prefix: str | None = None,
+        where: Where | None = None,
     ) -> list[Entry]:
         """The `number` entries nearest to `vector` (one float a dimension) by cosine similarity, best first.
 
-        Equal scores stand in the order of ids. Raises ValueError for a vector of another dimension.
+        Of those whose ids begin with `prefix` and whose metadata holds what `where` says: see `Filter`. Equal scores
+        stand in the order of ids. Raises ValueError for a vector of another dimension.
         """
-        query = Query.of(vector, number, skip_id, prefix)
-        index = self._indexes.get(collection_id)
-        if index is None:
-            index = self._indexes[collection_id] = CollectionIndex(self._reader, collection_id)
+        query = Query.of(vector, number, skip_id, Filter.of(prefix, where))
         with translated(self.path):
-            return await index.search(query)
+            return await self._index(collection_id).search(query)
+
+    async def similar_many(
+        self,
+        collection_id: int,
+        vectors: Iterable[Vector],
+        number: int = 10,
+        *,
+        skip_ids: Sequence[str] | None = None,
+        prefix: str | None = None,
+        where: Where | None = None,
+    ) -> list[list[Entry]]:
+        """What `similar` gives for each of `vectors`, in their order, in a fraction of the time.
+
+        `skip_ids` holds the id to leave out for each of them.
+        """
+        rows = list(vectors)
+        filter_ = Filter.of(prefix, where)
+        skips = [None] * len(rows) if skip_ids is None else skip_ids
+        queries = [Query.of(vector, number, skip, filter_) for vector, skip in zip(rows, skips, strict=True)]
+        with translated(self.path):
+            return await self._index(collection_id).search_many(queries)
 
     # --- chunks and dead letters
 
@@ -295,6 +325,14 @@ class Store:
         return await self._writing().transact(lambda db: deadletters.delete_stored(db, selection))
 
     # --- private
+
+    def _index(self, collection_id: int) -> CollectionIndex:
+        index = self._indexes.get(collection_id)
+        if index is None:
+            index = self._indexes[collection_id] = CollectionIndex(
+                self._reader, collection_id, self._copies, self._search_bytes
+            )
+        return index
 
     async def _read(self, sql: str, *parameters: object) -> list[Any]:
         with translated(self.path):

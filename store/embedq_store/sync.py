@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, Self, TypeVar
 from embedq_core.model import Model
 from embedq_core.vectors import Vector
 from embedq_store.collection import DEFAULT_BATCH_SIZE, AsyncCollection, Metadata, Value, database_path, slices
+from embedq_store.filters import Where
 from embedq_store.search import Entry
 
 _EXIT_SECONDS: Final = 10
@@ -196,19 +197,51 @@ class Collection:
         for batch in slices(entries, max(batch_size, 1)):
             _loop_thread.run(self._collection.embed_multi_with_metadata(batch, store, batch_size))
 
-    def similar(self, value: Value, number: int = 10, prefix: str | None = None) -> list[Entry]:
+    def similar(
+        self, value: Value, number: int = 10, prefix: str | None = None, where: Where | None = None
+    ) -> list[Entry]:
         """The `number` entries most similar to `value`: see `AsyncCollection.similar`."""
-        return _loop_thread.run(self._collection.similar(value, number, prefix))
+        return _loop_thread.run(self._collection.similar(value, number, prefix, where))
 
-    def similar_by_id(self, id: str, number: int = 10, prefix: str | None = None) -> list[Entry]:  # noqa: A002
+    def similar_by_id(
+        self,
+        id: str,  # noqa: A002
+        number: int = 10,
+        prefix: str | None = None,
+        where: Where | None = None,
+    ) -> list[Entry]:
         """The `number` entries most similar to the entry `id`. Raises DoesNotExist."""
-        return _loop_thread.run(self._collection.similar_by_id(id, number, prefix))
+        return _loop_thread.run(self._collection.similar_by_id(id, number, prefix, where))
 
     def similar_by_vector(
-        self, vector: Vector, number: int = 10, skip_id: str | None = None, prefix: str | None = None
+        self,
+        vector: Vector,
+        number: int = 10,
+        skip_id: str | None = None,
+        prefix: str | None = None,
+        where: Where | None = None,
     ) -> list[Entry]:
         """The `number` entries nearest to `vector`: see `AsyncCollection.similar_by_vector`."""
-        return _loop_thread.run(self._collection.similar_by_vector(vector, number, skip_id, prefix))
+        return _loop_thread.run(self._collection.similar_by_vector(vector, number, skip_id, prefix, where))
+
+    def similar_many(
+        self, values: Iterable[Value], number: int = 10, prefix: str | None = None, where: Where | None = None
+    ) -> list[list[Entry]]:
+        """The answer of `similar` to each of `values`: see `AsyncCollection.similar_many`."""
+        # The caller's iterable is followed in the caller's thread: it may read from a database of its own.
+        return _loop_thread.run(self._collection.similar_many(list(values), number, prefix, where))
+
+    def similar_many_by_id(
+        self, ids: Iterable[str], number: int = 10, prefix: str | None = None, where: Where | None = None
+    ) -> list[list[Entry]]:
+        """The answer of `similar_by_id` to each of `ids`. Raises DoesNotExist."""
+        return _loop_thread.run(self._collection.similar_many_by_id(list(ids), number, prefix, where))
+
+    def similar_many_by_vector(
+        self, vectors: Iterable[Vector], number: int = 10, prefix: str | None = None, where: Where | None = None
+    ) -> list[list[Entry]]:
+        """The answer of `similar_by_vector` to each of `vectors`: see `AsyncCollection.similar_many_by_vector`."""
+        return _loop_thread.run(self._collection.similar_many_by_vector(list(vectors), number, prefix, where))
 
     def delete(self) -> None:
         """Delete the collection and all its entries."""

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+import embedq as package
 from embedq_core.vectors import decode
 from support.command_line import CommandLine
-from support.models import vector_of
+from support.models import RecordingModel, vector_of
 
 
 def submit(embedq: CommandLine, rows: str, *options: str, collection: str = "docs") -> str:
@@ -187,7 +188,47 @@ def test_similar_as_text_to_read(docs: CommandLine) -> None:
     assert docs("similar", "docs", "-c", "first text", "-n", "1", "--plain").out == "a/1 (1.0000)\n\n  first text\n\n"
 
 
-@pytest.mark.parametrize("arguments", [(), ("a/1", "-c", "x"), ("-c", ""), ("-i", "missing.txt"), ("a/1", "--binary")])
+def test_similar_where_the_metadata_holds_something(embedq: CommandLine) -> None:
+    with package.Collection("docs", embedq.database, model=RecordingModel()) as docs:
+        docs.embed_multi_with_metadata(
+            [("n", "one", {"year": 2024}), ("t", "two", {"year": "2024"}), ("o", "three", {"year": 1})]
+        )
+    found = embedq("similar", "docs", "-c", "x", "--where", "year=2024").out.splitlines()
+    assert {json.loads(line)["id"] for line in found} == {"n", "t"}
+    found = embedq("similar", "docs", "-c", "x", "--where", 'year="2024"').out.splitlines()
+    assert [json.loads(line)["id"] for line in found] == ["t"]
+
+
+def test_similar_for_each_query_of_a_file(docs: CommandLine) -> None:
+    (docs.directory / "queries.txt").write_text("first text\n\nthird text\n")
+    lines = docs("similar", "docs", "--batch", "queries.txt", "-n", "2").out.splitlines()
+    assert [json.loads(line)["query"] for line in lines] == ["1", "3"]
+    for line, text in zip(lines, ["first text", "third text"], strict=True):
+        alone = docs("similar", "docs", "-c", text, "-n", "2").out.splitlines()
+        assert json.loads(line)["results"] == [json.loads(one) for one in alone]
+    rows = '{"id": "q1", "content": "first text"}\n{"id": "q2"}\n'
+    result = docs("similar", "docs", "--batch", "-", "--prefix", "b/", input=rows)
+    (answer,) = map(json.loads, result.out.splitlines())
+    assert (answer["query"], [entry["id"] for entry in answer["results"]]) == ("q1", ["b/1"])
+    assert "skipped: standard input line 2" in result.err
+    assert "no content" in docs("similar", "docs", "--batch", "-", input='{"id": "q2"}\n', exit_code=1).err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("a/1", "-c", "x"),
+        ("-c", ""),
+        ("-i", "missing.txt"),
+        ("a/1", "--binary"),
+        ("-c", "x", "--where", "year"),
+        ("a/1", "--batch", "-"),
+        ("--batch", "missing.txt"),
+        ("--batch", "-", "--format", "xml"),
+        ("a/1", "--format", "csv"),
+    ],
+)
 def test_similar_refuses_what_makes_no_sense(docs: CommandLine, arguments: tuple[str, ...]) -> None:
     result = docs("similar", "docs", *arguments, exit_code=2)
     assert result.err.startswith("embedq: ")

@@ -580,6 +580,47 @@ async def test_a_prefix_bounds_the_ids(asked: Any) -> None:
     assert set(await scores(asked.similar_by_vector(vector_of("x"), prefix="cats/"))) == {"cats/tom"}
 
 
+async def test_where_bounds_the_metadata(asked: Any) -> None:
+    await done(asked.embed("cats/kitty", "kitty", {"legs": 4, "by": {"name": "Ann"}}))
+    assert set(await scores(asked.similar("tom", where={"legs": 4}))) == {"dogs/hound", "cats/kitty"}
+    assert set(await scores(asked.similar("tom", 10, "cats/", {"legs": [3, 4]}))) == {"cats/kitty"}
+    assert set(await scores(asked.similar_by_id("dogs/hound", where={"by.name": "Ann"}))) == {"cats/kitty"}
+    assert await scores(asked.similar_by_vector(vector_of("x"), where={"legs": "4"})) == {}
+    await done(asked.embed("dogs/hound", "hound", {"legs": 3}))
+    assert set(await scores(asked.similar("tom", where={"legs": 4}))) == {"cats/kitty"}
+    with pytest.raises(ValueError, match="where"):
+        await done(asked.similar("tom", where="legs=4"))
+
+
+async def test_many_at_once_have_the_answers_that_each_would_have(asked: Any) -> None:
+    texts = ["hound", "x", "hound", "tom"]
+    for options in ({}, {"prefix": "dogs/"}, {"where": {"legs": 4}}, {"number": 1}):
+        alone = [await done(asked.similar(text, **options)) for text in texts]
+        assert await done(asked.similar_many(texts, **options)) == alone
+        assert await done(asked.similar_many_by_vector(map(vector_of, texts), **options)) == alone
+        ids = ["cats/tom", "dogs/hound"]
+        alone = [await done(asked.similar_by_id(id_, **options)) for id_ in ids]
+        assert await done(asked.similar_many_by_id(iter(ids), **options)) == alone
+
+
+async def test_many_queries_are_embedded_in_batches_and_equal_ones_once(opened: Opened, path: Path) -> None:
+    model = RecordingModel(batch_size=3)
+    pets = await opened("pets", path, model=model)
+    await done(pets.embed("a", "hound"))
+    model.batches.clear()
+    answers = await done(pets.similar_many(["a", "b", "a", "c", "d", "a"]))
+    assert model.batches == [["a", "b", "c"], ["d"]]
+    assert [len(entries) for entries in answers] == [1] * 6
+    assert answers[0] == answers[2]
+    assert answers[0][0] is not answers[2][0]
+    assert await done(pets.similar_many([])) == []
+
+
+async def test_many_with_an_id_that_isnt_there_do_not_exist(face: Face, asked: Any) -> None:
+    with pytest.raises(face.DoesNotExist, match="the collection 'pets' has no entry 'nobody'"):
+        await done(asked.similar_many_by_id(["cats/tom", "nobody"]))
+
+
 async def test_an_empty_collection_answers_nothing(pets: Any) -> None:
     assert await done(pets.similar("hound")) == []
     assert await done(pets.similar_by_vector([1.0, 2.0])) == []

@@ -38,7 +38,7 @@ _SUFFIXES: Final = {
     ".parquet": "parquet",
 }
 _PACKED: Final = (".gz", ".bz2", ".xz")
-_BOM: Final = b"\xef\xbb\xbf"
+BOM: Final = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class FileSource(Source):
     def check(self, options: RowOptions) -> None:
         """Look whether the file is there and may be read, and whether what reads it is installed."""
         name = self.describe()
-        if (self.format or _by_suffix(self.path)) == "parquet":
+        if (self.format or format_by_name(self.path)) == "parquet":
             need_pyarrow(name)
         options.line_encodings()
         if self.path is not None:
@@ -81,18 +81,24 @@ class FileSource(Source):
         with open_stream(self.path, name, progress) as stream:
             if not stream.head:
                 return
-            chosen = self.format or _by_suffix(self.path) or _by_content(stream.head, name)
+            chosen = self.format or format_by_name(self.path) or _by_content(stream.head, name)
             if chosen == "parquet":
                 yield from _parquet(stream, name, options, rejects, progress)
-                return
-            if starts_with_utf16_mark(stream.head):
-                raise SourceError(f"{name} is in UTF-16: convert it first (iconv -f UTF-16 -t UTF-8)")
-            if stream.head.startswith(_BOM):
-                stream.reader.read(len(_BOM))
-            yield from _TEXT[chosen](stream.reader, name, options, rejects)
+            else:
+                yield from _TEXT[chosen](text_of_stream(stream, name), name, options, rejects)
 
 
-def _by_suffix(path: Path | None) -> str | None:
+def text_of_stream(stream: Stream, name: str) -> BufferedReader:
+    """The bytes of the text that `stream` holds, without a mark. Raises SourceError where lines can't be told apart."""
+    if starts_with_utf16_mark(stream.head):
+        raise SourceError(f"{name} is in UTF-16: convert it first (iconv -f UTF-16 -t UTF-8)")
+    if stream.head.startswith(BOM):
+        stream.reader.read(len(BOM))
+    return stream.reader
+
+
+def format_by_name(path: Path | None) -> str | None:
+    """The format that the name of a file tells, or None."""
     if path is None:
         return None
     suffix = Path(path.stem).suffix if path.suffix.lower() in _PACKED else path.suffix
@@ -101,7 +107,7 @@ def _by_suffix(path: Path | None) -> str | None:
 
 def _by_content(head: bytes, name: str) -> str:
     """The format of what begins like this. Raises SourceError where nothing tells."""
-    text = head.removeprefix(_BOM).lstrip()
+    text = head.removeprefix(BOM).lstrip()
     first_line = text.partition(b"\n")[0]
     signs = (
         (head.startswith(b"PAR1"), "parquet"),

@@ -23,7 +23,7 @@ def read_json_lines(stream: BufferedReader, name: str, options: RowOptions, reje
         number += 1
         try:
             if len(line) > longest:
-                _skip_line(stream, line)
+                skip_line(stream, line)
                 raise too_large(options)
             if line.isspace():
                 continue
@@ -34,6 +34,7 @@ def read_json_lines(stream: BufferedReader, name: str, options: RowOptions, reje
             yield item
 
 
-def _skip_line(stream: BufferedReader, piece: bytes) -> None:
+def skip_line(stream: BufferedReader, piece: bytes) -> None:
+    """Pass over the rest of a line that begins with `piece`."""
     while piece and not piece.endswith(b"\n"):
         piece = stream.readline(_BLOCK)

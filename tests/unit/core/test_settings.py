@@ -16,6 +16,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "queue": ("mine", "mine"),
     "queue_bytes": ("7", 7),
     "inflight_bytes": ("8", 8),
+    "search_bytes": ("9", 9),
     "chunk_items": ("9", 9),
     "chunk_bytes": ("10", 10),
     "item_bytes": ("11", 11),

@@ -121,7 +121,7 @@ def test_a_kind_can_say_that_options_are_wrong() -> None:
 def test_documents_and_queries_are_embedded_in_their_own_forms() -> None:
     model = Lengths("m", Options("m", document_prefix="passage: ", query_prefix="q: "))
     assert embed_all(model, ["four", b"four"]).matrix[:, 0].tolist() == [13.0, 4.0]
-    assert embed_queries(model, ["four", b"four"], 1).matrix[:, 0].tolist() == [7.0, 4.0]
+    assert embed_queries(model, ["four", b"four"])[:, 0].tolist() == [7.0, 4.0]
     assert model.embed("four") == [13.0, 13.0]
     assert list(model.embed_multi(["four"])) == [[13.0, 13.0]]
     assert model.configuration == {"document_prefix": "passage: ", "query_prefix": "q: "}

@@ -1,0 +1,74 @@
+"""What `similar --batch` does: embed a file of queries, search for all of them at once, print a line for each."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+from embedq_core.errors import RowError, UsageError
+from embedq_core.items import Item
+from embedq_core.model import embed_queries, query_count
+from embedq_core.settings import Settings, load_settings
+from embedq_core.text import plural
+from embedq_plugins import EmbeddingModel, get_embedding_model
+from embedq_producer.readers import FORMATS, LINES, QuerySource, Reader, RowOptions
+from embedq_producer.terminal import RowReport
+from embedq_store import Store, Where, where_given
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """What is asked for, as it was given."""
+
+    collection: str
+    file: Path
+    format: str | None
+    number: int
+    prefix: str
+    where: tuple[str, ...]
+
+
+def run_similar_batch(request: BatchRequest, *, database: Path | None) -> None:
+    """Search, print, exit with 0, or with 1 where no query could be read.
+
+    Raises UsageError, SourceError, CollectionMissing, DatabaseMissing, UnknownModel, and what the model raises.
+    """
+    if request.format is not None and request.format not in (*FORMATS, LINES):
+        raise UsageError(f"there is no format {request.format!r}: there are {', '.join((*FORMATS, LINES))}")
+    settings = load_settings(database=database)
+    report = RowReport()
+    path = None if str(request.file) == "-" else request.file
+    reader = Reader([QuerySource(path, request.format)], RowOptions(item_bytes=settings.item_bytes), report)
+    found = asyncio.run(_search(request, where_given(request.where), settings, reader, report))
+    if report.count:
+        print(f"{plural(report.count, 'query', 'queries')} skipped: see above", file=sys.stderr)
+    sys.exit(bool(report.count and not found))
+
+
+async def _search(request: BatchRequest, where: Where, settings: Settings, reader: Reader, report: RowReport) -> int:
+    """Print the answers as they come; return how many."""
+    count = 0
+    async with await Store.open(settings.database, read_only=True, search_bytes=settings.search_bytes) as store:
+        found = await store.collection(request.collection)
+        model = get_embedding_model(found.model_id)
+        queries = _accepted(reader, model, report)
+        while some := await asyncio.to_thread(list, islice(queries, query_count(model))):
+            vectors = await asyncio.to_thread(embed_queries, model, [query.content for query in some])
+            answers = await store.similar_many(found.id, vectors, request.number, prefix=request.prefix, where=where)
+            for query, entries in zip(some, answers, strict=True):
+                print(json.dumps({"query": query.id, "results": [asdict(entry) for entry in entries]}))
+            count += len(some)
+            sys.stdout.flush()
+    return count
+
+
+def _accepted(reader: Reader, model: EmbeddingModel, report: RowReport) -> Iterator[Item]:
+    for item in reader:
+        problem = model.unsupported(item.content)
+        if problem is None:
+            yield item
+        else:
+            report(RowError(f"{reader.describe()}, id {item.id!r}", problem))
