@@ -69,8 +69,9 @@ LLM_COLUMNS: Final = {
 }
 
 # embedq_changes counts, for each collection, the changes that a reader can't see by looking for new rowids:
-# vectors updated in place and rows deleted. The triggers fire for other tools too. There is none on insert:
-# it would slow bulk inserts, and INSERT OR REPLACE always takes a rowid beyond the last.
+# vectors updated in place and rows deleted; embedq_metadata_changes does so for metadata. The triggers fire for
+# other tools too. There is none on insert: it would slow bulk inserts, and INSERT OR REPLACE always takes a rowid
+# beyond the last.
 EMBEDQ_TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS embedq_schema (version INTEGER NOT NULL)",
     f"INSERT INTO embedq_schema SELECT {SCHEMA_VERSION} WHERE NOT EXISTS (SELECT 1 FROM embedq_schema)",  # noqa: S608
@@ -88,6 +89,17 @@ EMBEDQ_TABLES: Final = (
     """CREATE TRIGGER IF NOT EXISTS embedq_embedding_deleted AFTER DELETE ON embeddings
     BEGIN
         INSERT INTO embedq_changes VALUES (old.collection_id, 1)
+            ON CONFLICT (collection_id) DO UPDATE SET changes = changes + 1;
+    END""",
+    # A table of its own: triggers of files that are there already give embedq_changes two values.
+    """CREATE TABLE IF NOT EXISTS embedq_metadata_changes (
+        collection_id INTEGER PRIMARY KEY,
+        changes INTEGER NOT NULL
+    )""",
+    """CREATE TRIGGER IF NOT EXISTS embedq_metadata_updated AFTER UPDATE OF metadata ON embeddings
+    WHEN old.metadata IS NOT new.metadata
+    BEGIN
+        INSERT INTO embedq_metadata_changes VALUES (new.collection_id, 1)
             ON CONFLICT (collection_id) DO UPDATE SET changes = changes + 1;
     END""",
     """CREATE TABLE IF NOT EXISTS embedq_dead (
@@ -146,6 +158,7 @@ async def check_schema(db: aiosqlite.Connection, path: str) -> bool:
             )
     needed = {"collections", "embeddings", "embedq_schema", "embedq_changes", "embedq_dead", "embedq_chunks"}
     needed |= {"embedq_embedding_updated", "embedq_embedding_deleted"}
+    needed |= {"embedq_metadata_changes", "embedq_metadata_updated"}
     return needed | {"embedq_dead_item", "embedq_dead_error", "embedq_dead_died"} <= names
 
 

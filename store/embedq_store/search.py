@@ -1,17 +1,14 @@
 """Exact cosine search over a collection, answered from the rows as they are now.
 
-A resident matrix of normalised float32 rows finds the candidates with one matrix-vector product; the database
-has the last word: candidates are read back, scored again in float64, and those that are gone are dropped. So
-a stale matrix can cost time but never give a stale answer, as long as every *new* row is noticed. It is:
-
-- `PRAGMA data_version` (and, for a connection's own writes, `total_changes`) says whether anything changed;
-- a new or replaced row always has a rowid beyond the largest one seen, unless that very row was deleted;
-- triggers count deletions and updates in place, for each collection: then the matrix is read anew;
-- `PRAGMA schema_version` says whether the table was made anew or the file vacuumed: then all rowids may be others.
+The scores of all rows, from `CollectionRows`, find the candidates; the database has the last word: candidates are
+read back, scored again in float64, and those that are gone, or that the filter doesn't keep, are dropped. So what is
+held of the rows can be behind and cost time, but never gives a stale answer, as long as every *new* row is noticed:
+see `embedq_store.rows`. What is held of a filter must only never leave out a row that it keeps.
 """
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiosqlite
@@ -19,14 +16,24 @@ import numpy as np
 import numpy.typing as npt
 
 from embedq_core.items import metadata_object
-from embedq_core.vectors import STORED_DTYPE, Matrix, Vector, moderate
+from embedq_core.vectors import Matrix, Vector, moderate
+from embedq_store.candidates import Candidate, read_rows
+from embedq_store.filters import Filter
+from embedq_store.rows import CollectionRows
+from embedq_store.selection import Selector, gathered
+from embedq_store.shortlist import STEP, Mask, Places, Shortlist, offer_each
 
-_READ_ROWS: Final = 8192
-_FETCH_ROWS: Final = 512
+# Queries that are multiplied with a block of rows at once: their scores take 8 MiB. Fewer than the second number
+# are as well answered one by one.
+_GROUP: Final = 128
+_SMALL_GROUP: Final = 16
 
-# A float32 dot product of unit vectors is off by at most about 1e-6 at some thousand dimensions; candidates
-# within that distance of the last place are scored again.
-_SLACK: Final = 4e-6
+# Looking whether a candidate passes costs about as much as reading the metadata of so many rows in a row.
+_LOOK_COST: Final = 16
+_LOOKS: Final = 256
+
+# Candidates of several queries that are read together.
+_READ_ROWS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +53,10 @@ class Query:
     vector: npt.NDArray[np.float64]
     number: int
     skip_id: str | None = None
-    prefix: str | None = None
+    filter: Filter = field(default_factory=Filter)
 
     @classmethod
-    def of(cls, vector: Vector, number: int, skip_id: str | None, prefix: str | None) -> "Query":
+    def of(cls, vector: Vector, number: int, skip_id: str | None, filter_: Filter) -> "Query":
         """A query by `vector`. Raises ValueError where it isn't one, or `number` is below 1."""
         values = np.asarray(vector, dtype=np.float64)
         if values.ndim != 1 or not len(values):
@@ -58,198 +65,195 @@ class Query:
             raise ValueError("the query's vector holds NaN or infinity")
         if number < 1:
             raise ValueError(f"number must be at least 1, not {number}")
-        return cls(moderate(values), number, skip_id, prefix or None)
+        return cls(moderate(values), number, skip_id, filter_)
+
+    @property
+    def norm(self) -> float:
+        """The length of the vector."""
+        return float(np.linalg.norm(self.vector))
+
+    @property
+    def unit(self) -> Matrix:
+        """The vector at length 1, or zeros; float32, shape (dimension,)."""
+        norm = self.norm
+        return (self.vector / norm if norm > 0 else self.vector).astype(np.float32)
+
+    def scored(self, candidates: Sequence[Candidate]) -> list[tuple[float, Candidate]]:
+        """The exact scores of `candidates`, the one to skip left out."""
+        norm = self.norm
+        return [(one.score(self.vector, norm), one) for one in candidates if one.id != self.skip_id]
+
+    def answer(self, scored: Sequence[tuple[float, Candidate]]) -> list[Entry]:
+        """The best of them, ties in the order of their ids."""
+        best = sorted(scored, key=lambda pair: (-pair[0], pair[1].id))[: self.number]
+        return [Entry(one.id, score, one.content, metadata_object(one.metadata)) for score, one in best]
 
 
 class CollectionIndex:
-    """The resident matrix of one collection. Not safe for concurrent use: `search` holds a lock."""
+    """Answers queries to one collection, one after the other: searches hold a lock."""
 
     def __init__(self, db: aiosqlite.Connection, collection_id: int) -> None:
         self._db = db
         self._collection_id = collection_id
         self._lock = asyncio.Lock()
-        self._seen: tuple[int, int] | None = None
-        self._changes: tuple[int, int] | None = None
-        self._compact_size = 0
-        self._forget()
-
-    def _forget(self) -> None:
-        self._rowids: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self._matrix: Matrix = np.empty((0, 0), dtype=np.float32)
-        self._size = 0
-        self._last_rowid = -(2**63)
+        self._rows = CollectionRows(db, collection_id)
+        self._selector = Selector(db, collection_id)
 
     async def search(self, query: Query) -> list[Entry]:
         """The `number` entries nearest to the query, best first, ties in the order of their ids."""
         async with self._lock:
-            await self._refresh()
-            if not self._size:
-                return []
-            dimension = self._matrix.shape[1]
-            if len(query.vector) != dimension:
+            await self._refresh([query])
+            return await self._search(query) if self._rows.size else []
+
+    async def search_many(self, queries: Sequence[Query]) -> list[list[Entry]]:
+        """The answer of `search` to each of `queries`, which have one filter and one number in common."""
+        answers: list[list[Entry]] = []
+        for start in range(0, len(queries), _GROUP):
+            group = queries[start : start + _GROUP]
+            async with self._lock:
+                await self._refresh(group)
+                answers += await self._search_group(group) if self._rows.size else [[] for _ in group]
+        return answers
+
+    async def _refresh(self, queries: Sequence[Query]) -> None:
+        await self._rows.refresh()
+        dimension = self._rows.dimension
+        for query in queries:
+            if self._rows.size and len(query.vector) != dimension:
                 raise ValueError(
                     f"the query has {len(query.vector)} dimensions; the collection's vectors have {dimension}"
                 )
-            rows = None if query.prefix is None else await self._rows_with_prefix(query.prefix)
-            scores = await asyncio.to_thread(self._scores, query.vector, rows)
-            return await self._best(query, scores, rows)
 
-    def _scores(self, vector: npt.NDArray[np.float64], rows: npt.NDArray[np.intp] | None) -> Matrix:
-        norm = float(np.linalg.norm(vector))
-        unit = (vector / norm if norm > 0 else vector).astype(np.float32)
-        matrix = self._matrix[: self._size]
-        return np.asarray((matrix if rows is None else matrix[rows]) @ unit, dtype=np.float32)
+    # --- one query
 
-    async def _best(self, query: Query, scores: Matrix, rows: npt.NDArray[np.intp] | None) -> list[Entry]:
-        """Score candidates again, exactly, taking more of them while some turn out to be gone."""
-        wanted = query.number
-        while True:
-            candidates = await asyncio.to_thread(_candidates, scores, wanted)
-            rowids = self._rowids[: self._size][candidates if rows is None else rows[candidates]]
-            entries = await self._read(query, rowids)
-            if len(entries) >= query.number or len(candidates) == len(scores):
-                break
-            wanted = max(2 * wanted, len(candidates) + query.number)
-        entries.sort(key=lambda scored: (-scored[0], scored[1]))
-        return [
-            Entry(id_, score, content, metadata_object(metadata))
-            for score, id_, content, metadata in entries[: query.number]
-        ]
+    async def _search(self, query: Query) -> list[Entry]:
+        if query.filter.everything:
+            return query.answer(await self._nearest(query, None))
+        kept, complete = await self._selector.known(query.filter, self._rows.rowids)
+        if not complete:
+            found = await self._look(query, kept)
+            if found is not None:
+                return query.answer(found)
+            kept = await self._all_kept(query.filter)
+        return query.answer(await self._nearest(query, kept))
 
-    async def _read(
-        self, query: Query, rowids: npt.NDArray[np.int64]
-    ) -> list[tuple[float, str, str | None, str | None]]:
-        found: list[tuple[float, str, str | None, str | None]] = []
-        norm = float(np.linalg.norm(query.vector))
-        for start in range(0, len(rowids), _FETCH_ROWS):
-            some = rowids[start : start + _FETCH_ROWS].tolist()
-            rows = await self._db.execute_fetchall(
-                "SELECT id, embedding, content, metadata FROM embeddings"  # noqa: S608 - only question marks
-                f" WHERE collection_id = ? AND rowid IN ({','.join('?' * len(some))})",
-                (self._collection_id, *some),
-            )
-            for id_, blob, content, metadata in rows:
-                if id_ == query.skip_id or (query.prefix and not id_.startswith(query.prefix)):
-                    continue
-                stored = np.frombuffer(blob, dtype=STORED_DTYPE).astype(np.float64)
-                if len(stored) == len(query.vector):
-                    found.append((_cosine(stored, query.vector, norm), id_, content, metadata))
+    async def _all_kept(self, filter_: Filter) -> Mask | None:
+        await self._selector.all(filter_, self._rows.rowids)
+        # That may have taken seconds, in which rows were written.
+        await self._rows.refresh()
+        return await self._selector.all(filter_, self._rows.rowids)
+
+    async def _nearest(self, query: Query, kept: Mask | None) -> list[tuple[float, Candidate]]:
+        """The nearest rows among those `kept` (None: all), `number` of them at least, or all that there are."""
+        found = await self._candidates(query, kept, query.number, most=None)
+        assert found is not None  # noqa: S101 - there was no limit
         return found
 
-    async def _rows_with_prefix(self, prefix: str) -> npt.NDArray[np.intp]:
-        after = _after(prefix)
-        rows = await self._db.execute_fetchall(
-            "SELECT rowid FROM embeddings WHERE collection_id = ?1 AND id >= ?2 AND (?3 IS NULL OR id < ?3)"
-            " ORDER BY rowid",
-            (self._collection_id, prefix, after),
-        )
-        rowids = np.fromiter((row[0] for row in rows), dtype=np.int64)
-        known = self._rowids[: self._size]
-        places = np.searchsorted(known, rowids)
-        places = places[(places < self._size)]
-        return np.asarray(places[np.isin(known[places], rowids, assume_unique=False)], dtype=np.intp)
+    async def _look(self, query: Query, kept: Mask | None) -> list[tuple[float, Candidate]] | None:
+        """As `_nearest`, where many candidates may not pass the filter.
 
-    async def _refresh(self) -> None:
-        """Read what is new since the last query; everything, if rows went or changed in place."""
-        versions = await self._db.execute_fetchall("PRAGMA data_version")
-        seen = (next(int(row[0]) for row in versions), self._db.total_changes)
-        if seen == self._seen:
-            return
-        changes = await self._count_changes()
-        if changes is None or changes != self._changes:
-            self._forget()
-        first = not self._size
-        await self._read_new_rows()
-        if first:
-            self._compact_size = self._size
-        elif self._size > 2 * self._compact_size + _READ_ROWS:
-            # Replaced rows leave their old places behind: reading anew at each doubling bounds what they take.
-            self._forget()
-            await self._read_new_rows()
-            self._compact_size = self._size
-        self._changes = changes
-        self._seen = seen
-
-    async def _count_changes(self) -> tuple[int, int] | None:
-        """The schema's version and the collection's change counter.
-
-        None in a file without embedq's triggers, where nothing is counted.
+        None where so few do that it takes less time to find out first which rows the filter keeps.
         """
-        triggers = await self._db.execute_fetchall(
-            "SELECT count(*) FROM sqlite_master WHERE type = 'trigger'"
-            " AND name IN ('embedq_embedding_updated', 'embedq_embedding_deleted')"
-        )
-        if next(row[0] for row in triggers) != len(("updated", "deleted")):
-            return None
-        rows = await self._db.execute_fetchall(
-            "SELECT schema_version, (SELECT changes FROM embedq_changes WHERE collection_id = ?)"
-            " FROM pragma_schema_version",
-            (self._collection_id,),
-        )
-        return next((int(row[0]), int(row[1] or 0)) for row in rows)
+        most = max(_LOOKS, self._rows.size // _LOOK_COST)
+        return await self._candidates(query, kept, 2 * query.number, most)
 
-    async def _read_new_rows(self) -> None:
+    async def _candidates(
+        self, query: Query, kept: Mask | None, wanted: int, most: int | None
+    ) -> list[tuple[float, Candidate]] | None:
+        """Take candidates, `wanted` at first, until enough of them pass; None where `most` are not enough."""
+        scores, places = await asyncio.to_thread(self._scores, query.unit, kept)
+        among = kept if places is None else None
+        count = len(scores) if among is None else int(np.count_nonzero(among))
+        looked_at: set[int] = set()
+        found: list[tuple[float, Candidate]] = []
         while True:
-            # The plus sign keeps SQLite from sorting all rows of the collection for each page of them.
-            rows = await self._db.execute_fetchall(
-                "SELECT rowid, embedding FROM embeddings WHERE +collection_id = ? AND rowid > ? ORDER BY rowid LIMIT ?",
-                (self._collection_id, self._last_rowid, _READ_ROWS),
-            )
-            read = list(rows)
-            if read:
-                self._append(read)
-            if len(read) < _READ_ROWS:
-                return
+            shortlist = Shortlist(wanted, self._rows.slack)
+            held = await asyncio.to_thread(shortlist.of, scores, among)
+            rowids = self._rows.rowids[held if places is None else places[held]].tolist()
+            passing = await self._read(query.filter, [rowid for rowid in rowids if rowid not in looked_at])
+            found += query.scored(passing)
+            looked_at.update(rowids)
+            sure = sum(score >= shortlist.sure for score, _ in found)
+            if sure >= query.number or len(held) >= count:
+                if most is not None and len(looked_at) > max(_LOOKS, 4 * query.number):
+                    self._selector.want(query.filter)
+                return found
+            if most is not None and len(looked_at) >= most:
+                return None
+            # As many as it takes if as large a part of them passes, and half as many again.
+            wanted = max(2 * wanted, 3 * query.number * len(looked_at) // (2 * max(sure, 1)))
+            if most is not None and wanted > most:
+                if sure * most < query.number * len(looked_at):
+                    return None
+                wanted = most
 
-    def _append(self, rows: list[Any]) -> None:
-        self._last_rowid = int(rows[-1][0])
-        dimension = self._matrix.shape[1] or len(rows[0][1]) // 4
-        # Another tool may have stored a vector of another dimension: nothing can be compared with it.
-        fitting = [(rowid, blob) for rowid, blob in rows if len(blob) == 4 * dimension]
-        if not fitting:
-            return
-        block = np.frombuffer(b"".join(blob for _, blob in fitting), dtype=STORED_DTYPE)
-        block = block.reshape(len(fitting), dimension).astype(np.float64)
-        norms = np.linalg.norm(block, axis=1, keepdims=True)
-        unit = np.divide(block, norms, out=np.zeros_like(block), where=(norms > 0) & np.isfinite(norms))
-        needed = self._size + len(fitting)
-        if needed > len(self._rowids):
-            self._grow(max(needed, 2 * self._size), dimension)
-        self._rowids[self._size : needed] = [rowid for rowid, _ in fitting]
-        self._matrix[self._size : needed] = unit
-        self._size = needed
+    def _scores(self, units: Matrix, kept: Mask | None) -> tuple[Matrix, Places | None]:
+        """The scores of all rows, or, where few are kept, of those, and their places."""
+        places = gathered(kept)
+        if places is None:
+            return self._rows.scores(units), None
+        parts = [self._rows.scores(units, places[first : first + STEP]) for first in range(0, len(places), STEP)]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32), places
 
-    def _grow(self, capacity: int, dimension: int) -> None:
-        rowids = np.empty(capacity, dtype=np.int64)
-        matrix = np.empty((capacity, dimension), dtype=np.float32)
-        rowids[: self._size] = self._rowids[: self._size]
-        if self._size:
-            matrix[: self._size] = self._matrix[: self._size]
-        self._rowids, self._matrix = rowids, matrix
+    # --- many queries
+
+    async def _search_group(self, queries: Sequence[Query]) -> list[list[Entry]]:
+        filter_ = queries[0].filter
+        kept: Mask | None = None
+        if not filter_.everything:
+            kept, complete = await self._selector.known(filter_, self._rows.rowids)
+            if not complete:
+                if len(queries) < _SMALL_GROUP:
+                    return [await self._search(query) for query in queries]
+                kept = await self._all_kept(filter_)
+        shortlists, places = await asyncio.to_thread(self._shortlists, queries, kept)
+        answers: list[list[Entry]] = []
+        for part in _parts(shortlists):
+            held = [shortlist.places() for shortlist in shortlists[part]]
+            rowids = [self._rows.rowids[one if places is None else places[one]].tolist() for one in held]
+            passing = await self._read(filter_, sorted({rowid for some in rowids for rowid in some}))
+            by_rowid = {candidate.rowid: candidate for candidate in passing}
+            for query, shortlist, some in zip(queries[part], shortlists[part], rowids, strict=True):
+                found = query.scored([by_rowid[rowid] for rowid in some if rowid in by_rowid])
+                sure = sum(score >= shortlist.sure for score, _ in found)
+                if sure < query.number and not shortlist.complete:
+                    found = await self._nearest(query, kept)  # some were gone: that is rare
+                answers.append(query.answer(found))
+        return answers
+
+    def _shortlists(self, queries: Sequence[Query], kept: Mask | None) -> tuple[list[Shortlist], Places | None]:
+        """The candidates of each query, and where few rows are kept, the places of those."""
+        shortlists = [Shortlist(query.number, self._rows.slack) for query in queries]
+        units = np.stack([query.unit for query in queries])
+        places = gathered(kept)
+        if places is not None:
+            for first in range(0, len(places), STEP):
+                offer_each(shortlists, first, self._rows.scores(units, places[first : first + STEP]))
+        else:
+            for first, block in self._rows.blocks(STEP):
+                among = None if kept is None else kept[first : first + len(block)]
+                offer_each(shortlists, first, units @ block.T, among)
+        return shortlists, places
+
+    # --- reading
+
+    async def _read(self, filter_: Filter, rowids: Sequence[int]) -> list[Candidate]:
+        """Those of the rows that are there, pass the filter, and can be compared."""
+        size = 4 * self._rows.dimension
+        return [
+            Candidate.of(row)
+            async for row in read_rows(self._db, self._collection_id, rowids)
+            if len(row[2]) == size and filter_.keeps(row[1], row[4])
+        ]
 
 
-def _candidates(scores: Matrix, number: int) -> npt.NDArray[np.intp]:
-    """Indices of all scores that may be among the `number` largest, their error allowed for."""
-    # One more than asked for: the entry to skip may be the nearest of all.
-    if number + 1 >= len(scores):
-        return np.arange(len(scores))
-    last = np.partition(scores, len(scores) - number - 1)[len(scores) - number - 1]
-    return np.flatnonzero(scores >= last - _SLACK)
-
-
-def _cosine(stored: npt.NDArray[np.float64], vector: npt.NDArray[np.float64], norm: float) -> float:
-    norms = float(np.linalg.norm(stored)) * norm
-    if norms == 0 or not np.isfinite(norms):
-        return 0.0
-    return float(np.clip(float(stored @ vector) / norms, -1.0, 1.0))
-
-
-def _after(prefix: str) -> str | None:
-    """The first text after all that start with `prefix`, in SQLite's order (UTF-8 bytes, so code points)."""
-    for end in range(len(prefix), 0, -1):
-        point = ord(prefix[end - 1]) + 1
-        if 0xD800 <= point <= 0xDFFF:
-            point = 0xE000
-        if point <= 0x10FFFF:
-            return prefix[: end - 1] + chr(point)
-    return None
+def _parts(shortlists: Sequence[Shortlist]) -> Iterator[slice]:
+    """`shortlists` in parts whose candidates can be read together."""
+    start = rows = 0
+    for end, shortlist in enumerate(shortlists):
+        count = len(shortlist.places())
+        if rows and rows + count > _READ_ROWS:
+            yield slice(start, end)
+            start, rows = end, 0
+        rows += count
+    yield slice(start, len(shortlists))

@@ -1,7 +1,7 @@
 """A database of embeddings: the one door to everything in this room."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ from embedq_core.vectors import Vector, decode
 from embedq_store import deadletters
 from embedq_store.connection import MEMORY, check_file, connect, prepare, translated
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
+from embedq_store.filters import Filter, Where
 from embedq_store.lookup import look_up
 from embedq_store.outcomes import Incoming, Known
 from embedq_store.schema import check_schema
@@ -213,17 +214,37 @@ class Store:
         *,
         skip_id: str | None = None,
         prefix: str | None = None,
+        where: Where | None = None,
     ) -> list[Entry]:
         """The `number` entries nearest to `vector` (one float a dimension) by cosine similarity, best first.
 
-        Equal scores stand in the order of ids. Raises ValueError for a vector of another dimension.
+        Of those whose ids begin with `prefix` and whose metadata holds what `where` says: see `Filter`. Equal scores
+        stand in the order of ids. Raises ValueError for a vector of another dimension.
         """
-        query = Query.of(vector, number, skip_id, prefix)
-        index = self._indexes.get(collection_id)
-        if index is None:
-            index = self._indexes[collection_id] = CollectionIndex(self._reader, collection_id)
+        query = Query.of(vector, number, skip_id, Filter.of(prefix, where))
         with translated(self.path):
-            return await index.search(query)
+            return await self._index(collection_id).search(query)
+
+    async def similar_many(
+        self,
+        collection_id: int,
+        vectors: Iterable[Vector],
+        number: int = 10,
+        *,
+        skip_ids: Sequence[str] | None = None,
+        prefix: str | None = None,
+        where: Where | None = None,
+    ) -> list[list[Entry]]:
+        """What `similar` gives for each of `vectors`, in their order, in a fraction of the time.
+
+        `skip_ids` holds the id to leave out for each of them.
+        """
+        rows = list(vectors)
+        filter_ = Filter.of(prefix, where)
+        skips = [None] * len(rows) if skip_ids is None else skip_ids
+        queries = [Query.of(vector, number, skip, filter_) for vector, skip in zip(rows, skips, strict=True)]
+        with translated(self.path):
+            return await self._index(collection_id).search_many(queries)
 
     # --- chunks and dead letters
 
@@ -295,6 +316,12 @@ class Store:
         return await self._writing().transact(lambda db: deadletters.delete_stored(db, selection))
 
     # --- private
+
+    def _index(self, collection_id: int) -> CollectionIndex:
+        index = self._indexes.get(collection_id)
+        if index is None:
+            index = self._indexes[collection_id] = CollectionIndex(self._reader, collection_id)
+        return index
 
     async def _read(self, sql: str, *parameters: object) -> list[Any]:
         with translated(self.path):

@@ -1,9 +1,10 @@
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedq_store.search import Query, _after, _candidates
+from embedq_store.filters import Filter
+from embedq_store.search import Query
+from embedq_store.selection import after as _after
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1)
 
@@ -32,28 +33,19 @@ def test_the_bound_steps_over_what_is_no_character(prefix: str, after: str | Non
     assert _after(prefix) == after
 
 
-@given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=50), st.integers(1, 60))
-def test_candidates_hold_the_best_and_all_their_ties(values: list[float], number: int) -> None:
-    scores = np.array(values, dtype=np.float32)
-    candidates = set(_candidates(scores, number).tolist())
-    assert len(candidates) >= min(number + 1, len(values))
-    worst = min(values[index] for index in candidates)
-    assert all(index in candidates for index, value in enumerate(values) if value >= worst)
-
-
 @pytest.mark.parametrize("vector", [[], [[1.0, 2.0]], 5.0])
 def test_a_query_needs_one_vector(vector: list[float]) -> None:
     with pytest.raises(ValueError, match="a query needs one vector"):
-        Query.of(vector, 1, None, None)
+        Query.of(vector, 1, None, Filter())
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_query_with_nan_or_infinity_is_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="NaN or infinity"):
-        Query.of([1.0, bad], 1, None, None)
+        Query.of([1.0, bad], 1, None, Filter())
 
 
 @pytest.mark.parametrize("number", [0, -1])
 def test_a_query_asks_for_at_least_one_entry(number: int) -> None:
     with pytest.raises(ValueError, match="number must be at least 1"):
-        Query.of([1.0], number, None, None)
+        Query.of([1.0], number, None, Filter())
