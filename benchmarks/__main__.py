@@ -49,7 +49,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="tiny sizes, to see that the benchmarks work")
     size.add_argument("--large", action="store_true", help="larger sizes and more turns; growth up to 5,000,000 rows")
-    parser.add_argument("--folder", type=Path, help="work in this folder; up to 30 GB with --large (default: temporary)")
+    parser.add_argument(
+        "--folder", type=Path, help="work in this folder; up to 30 GB with --large (default: temporary)"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures to FILE; others in it are kept")
     return parser.parse_args(arguments)
 

@@ -128,6 +128,8 @@ def _in_a_process(name: str, scale: Scale, work: Path, result: Path, limit: floa
         if process.pid is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
+        # It may have been too young to have a group.
+        process.kill()
         process.join()
 
 

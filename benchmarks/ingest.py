@@ -2,13 +2,15 @@
 
 Every turn begins with a new database, a new Redis and a new worker, which has done one item before. Ours is timed
 from the start of the process `embedq submit` to the ledger's `finished`, which follows the last commit; the peers
-from the start of their processes to their ends.
+from the start of their processes to their ends. Each is given vectors as it likes them best: embedq an array, the
+loop packed bytes, llm lists of floats.
 """
 
 import sqlite3
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +23,9 @@ from benchmarks.turns import by_turns, rates
 TITLE = "Ingest, a model without cost"
 LIMIT_SECONDS = 600.0
 
-_LLM = "llm embed-multi"
-_PLAIN = "plain sqlite3 loop"
+_OURS, _PLAIN, _LLM = "submit + one worker", "plain sqlite3 loop", "llm embed-multi"
+_LISTS = "submit + one worker, lists of floats"
+_ONE_ARRAY, _ONE_LISTS = "ingest in one command", "ingest in one command, lists of floats"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,109 +35,136 @@ class _Size:
     llm_turns: int
 
 
-_SIZES: Final = {"quick": _Size(300, 1, 1), "standard": _Size(200_000, 5, 2), "large": _Size(200_000, 9, 3)}
+_SIZES: Final = {"quick": _Size(300, 1, 0), "standard": _Size(200_000, 5, 2), "large": _Size(200_000, 9, 3)}
+
+
+@dataclass(slots=True)
+class Noted:
+    """What was noticed beside the seconds of each turn with an array, each a value for each turn."""
+
+    again: list[float] = field(default_factory=list)
+    """Seconds for the unchanged corpus."""
+
+    from_start: list[float] = field(default_factory=list)
+    """Seconds from the run's own start."""
+
+    processor: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds of processor time of each process."""
 
 
 def measure(bench: Bench) -> Answer:
     """Ingest by turns."""
-    size = _SIZES[bench.scale]
+    size, noted = _SIZES[bench.scale], Noted()
     corpus = write_corpus(bench.folder / "corpus.jsonl", size.items)
-    ours = _Ours(bench, corpus, size.items)
     contenders = {
-        "submit + worker": lambda _: ours.turn("prepared-array"),
-        "plain": lambda _: plain(bench, corpus, size.items),
-        "submit + worker, lists": lambda _: ours.turn("prepared-lists"),
-        "ingest, array": lambda _: _whole(bench, corpus, size.items, "prepared-array"),
-        "ingest, lists": lambda _: _whole(bench, corpus, size.items, "prepared-lists"),
+        _OURS: lambda _: _ours(bench, corpus, size.items, "prepared-array", noted),
+        _PLAIN: lambda _: _plain(bench, corpus, size.items, noted),
+        _LISTS: lambda _: _ours(bench, corpus, size.items, "prepared-lists", Noted()),
+        _ONE_ARRAY: lambda _: _whole(bench, corpus, size.items, "prepared-array"),
+        _ONE_LISTS: lambda _: _whole(bench, corpus, size.items, "prepared-lists"),
     }
     if bench.scale == "quick":
-        contenders = {name: contenders[name] for name in ("submit + worker", "plain")}
+        contenders = {name: contenders[name] for name in (_OURS, _PLAIN)}
     seconds = by_turns(contenders, size.turns, bench.say, "s")
-    seconds |= by_turns({"llm": lambda _: _llm(bench, corpus, size.items)}, size.llm_turns, bench.say, "s")
-    rate = {name: rates(size.items, values) for name, values in seconds.items()}
-    first = rate["submit + worker"]
+    # Apart, since it takes so much longer.
+    seconds |= by_turns({_LLM: lambda _: _llm(bench, corpus, size.items)}, size.llm_turns, bench.say, "s")
+    return Answer(lines_of(size.items, seconds, noted), {"items": size.items, "seconds": seconds})
+
+
+def lines_of(items: int, seconds: Mapping[str, Sequence[float]], noted: Noted) -> list[Line]:
+    """Rates from seconds, beside the peers'; processor time an item of each process, beside all of the loop's."""
+    rate = {name: rates(items, values) for name, values in seconds.items()}
     lines = [
-        Line("submit + one worker", "items/s", first, _PLAIN, rate["plain"], ratio_at_least(1.0)),
-        Line("submit + one worker", "items/s", first, _LLM, rate["llm"], ratio_at_least(10)),
-        Line("unchanged corpus again", "items/s", ours.again, target=at_least(150_000), note="no model call"),
-        Line("… from the run's own start", "items/s", ours.from_start, _PLAIN, rate["plain"]),
+        Line(_OURS, "items/s", rate[_OURS], _PLAIN, rate[_PLAIN], ratio_at_least(1.0)),
+        Line(_OURS, "items/s", rate[_OURS], _LLM, rate[_LLM], ratio_at_least(10)),
+        Line(
+            "unchanged corpus again",
+            "items/s",
+            rates(items, noted.again),
+            target=at_least(150_000),
+            note="no call of the model",
+        ),
+        Line(
+            "… the first time, from the run's own start",
+            "items/s",
+            rates(items, noted.from_start),
+            _PLAIN,
+            rate[_PLAIN],
+        ),
     ]
-    for name, shown in (
-        ("submit + worker, lists", "submit + one worker, lists of floats"),
-        ("ingest, array", "ingest in one command, an array"),
-        ("ingest, lists", "ingest in one command, lists of floats"),
+    others = [name for name in (_LISTS, _ONE_ARRAY, _ONE_LISTS) if name in rate]
+    lines += [Line(name, "items/s", rate[name], _LLM, rate[_LLM]) for name in others]
+    each = {name: [1e6 * value / items for value in values] for name, values in noted.processor.items()}
+    loop = each.pop(_PLAIN)
+    return lines + [Line(f"processor time, {name}", "µs/item", each[name], _PLAIN, loop) for name in sorted(each)]
+
+
+def _ours(bench: Bench, corpus: Path, items: int, model: str, noted: Noted) -> float:
+    """Seconds from the start of `embedq submit` to the last commit."""
+    place = bench.place()
+    with server(place) as redis, workers(place, redis, model) as working:
+        before = working.cpu_seconds(), redis.cpu_seconds()
+        ended, run = place.submit("documents", corpus, model)
+        after = working.cpu_seconds(), redis.cpu_seconds()
+        again, run_again = place.submit("documents", corpus, model)
+    _check(run, "embedded", items)
+    _check(run_again, "unchanged", items)
+    if run_again["calls"]:
+        raise Failed(f"an unchanged corpus cost {run_again['calls']} calls of the model")
+    check_rows(place.database, items)
+    place.clear()
+    noted.again.append(float(run_again["finished"]) - again.began)
+    noted.from_start.append(float(run["finished"]) - float(run["started"]))
+    for name, spent in (
+        ("producer", ended.cpu_seconds),
+        ("worker", after[0] - before[0]),
+        ("Redis", after[1] - before[1]),
     ):
-        if name in rate:
-            lines.append(Line(shown, "items/s", rate[name], _LLM, rate["llm"]))
-    return Answer(lines, {"items": size.items, "seconds": seconds, "processor_seconds": ours.cpu})
+        noted.processor.setdefault(name, []).append(spent)
+    return float(run["finished"]) - ended.began
 
 
-class _Ours:
-    """Submit beside a worker: what each turn took, the second time too, and which process used what."""
-
-    def __init__(self, bench: Bench, corpus: Path, items: int) -> None:
-        self._bench, self._corpus, self._items = bench, corpus, items
-        self.again: list[float] = []
-        self.from_start: list[float] = []
-        self.cpu: list[dict[str, float | str]] = []
-
-    def turn(self, model: str) -> float:
-        """Seconds from the start of `embedq submit` to the last commit."""
-        place = self._bench.place()
-        with server(place) as redis, workers(place, redis, model) as working:
-            before = working.cpu_seconds(), redis.cpu_seconds()
-            ended, run = place.submit("documents", self._corpus, model)
-            after = working.cpu_seconds(), redis.cpu_seconds()
-            again, run_again = place.submit("documents", self._corpus, model)
-        _check(run, "embedded", self._items)
-        _check(run_again, "unchanged", self._items)
-        if run_again["calls"]:
-            raise Failed(f"an unchanged corpus cost {run_again['calls']} calls of the model")
-        check_rows(place.database, self._items)
-        place.clear()
-        if model == "prepared-array":
-            self.again.append(self._items / (float(run_again["finished"]) - again.began))
-            self.from_start.append(self._items / (float(run["finished"]) - float(run["started"])))
-        self.cpu.append(
-            {
-                "model": model,
-                "producer": round(ended.cpu_seconds, 3),
-                "worker": round(after[0] - before[0], 3),
-                "redis": round(after[1] - before[1], 3),
-            }
-        )
-        return float(run["finished"]) - ended.began
-
-
-def _check(run: dict[str, object], outcome: str, items: int) -> None:
+def _check(run: Mapping[str, object], outcome: str, items: int) -> None:
     if run[outcome] != items:
         raise Failed(f"{outcome}: {run[outcome]} of {items}")
 
 
-def plain(bench: Bench, corpus: Path, items: int) -> float:
-    """Seconds of the plain loop, as a whole process, with a new database."""
+def _plain(bench: Bench, corpus: Path, items: int, noted: Noted) -> float:
     place = bench.place()
     ended = place.run([sys.executable, "-m", "benchmarks.plain_loop", place.database, corpus])
-    check_rows(place.database, items)
-    place.clear()
+    _finish(place, items)
+    noted.processor.setdefault(_PLAIN, []).append(ended.cpu_seconds)
     return ended.seconds
 
 
 def _whole(bench: Bench, corpus: Path, items: int, model: str) -> float:
     place = bench.place()
     ended = place.run([*embedq(), "ingest", "documents", corpus, "-m", model])
-    check_rows(place.database, items)
-    place.clear()
+    _finish(place, items)
     return ended.seconds
 
 
 def _llm(bench: Bench, corpus: Path, items: int) -> float:
     place = bench.place()
-    command = [sys.executable, "-m", "llm", "embed-multi", "documents", corpus, "--format", "nl", "--store"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "llm",
+        "embed-multi",
+        "documents",
+        corpus,
+        "--format",
+        "nl",
+        "--store",
+    ]
     ended = place.run([*command, "-m", "prepared-lists", "-d", place.database])
+    _finish(place, items)
+    return ended.seconds
+
+
+def _finish(place: Place, items: int) -> None:
     check_rows(place.database, items)
     place.clear()
-    return ended.seconds
 
 
 def check_rows(database: Path, items: int) -> None:

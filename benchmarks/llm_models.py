@@ -8,7 +8,7 @@ import llm
 from benchmarks.models import PreparedArray, PreparedLists
 
 
-class Lists(llm.EmbeddingModel):
+class Lists(llm.EmbeddingModel):  # type: ignore[name-defined, misc]  # llm does not export it by name
     """Lists of floats that were made before."""
 
     model_id = "prepared-lists"
@@ -18,7 +18,7 @@ class Lists(llm.EmbeddingModel):
         return iter(PreparedLists().embed_batch(items))
 
 
-class Array(llm.EmbeddingModel):
+class Array(llm.EmbeddingModel):  # type: ignore[name-defined, misc]  # llm does not export it by name
     """Rows of a numpy array that was made before."""
 
     model_id = "prepared-array"

@@ -24,7 +24,7 @@ from benchmarks.processes import LONGEST_SECONDS, Failed, Place, Server, Workers
 TITLE = "Memory while items stream through"
 LIMIT_SECONDS = 400.0
 
-_ITEMS: Final = {"quick": 4000, "standard": 1_000_000, "large": 10_000_000}
+_ITEMS: Final = {"quick": 4000, "standard": 1_000_000, "large": 5_000_000}
 _EVERY: Final = {"quick": 0.02, "standard": 0.25, "large": 1.0}
 _MODEL: Final = "prepared-array"
 _FLAT: Final = 1.10
@@ -80,7 +80,9 @@ def slope_of(seen: Sequence[Seen], name: str, items: int) -> float:
     return linear_regression([done for done, _ in after], [value for _, value in after]).slope
 
 
-def _watch(bench: Bench, place: Place, process: "subprocess.Popen[bytes]", working: Workers, redis: Server) -> list[Seen]:
+def _watch(
+    bench: Bench, place: Place, process: "subprocess.Popen[bytes]", working: Workers, redis: Server
+) -> list[Seen]:
     """How many items were stored, and megabytes of each part, again and again until the producer ends."""
     seen: list[Seen] = []
     producer = psutil.Process(process.pid)

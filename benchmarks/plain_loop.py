@@ -20,12 +20,13 @@ from benchmarks.corpora import prepared_vectors
 
 ROWS = 8192
 
-_SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS collections (id INTEGER PRIMARY KEY, name TEXT, model TEXT)",
-    "CREATE TABLE IF NOT EXISTS embeddings (collection_id INTEGER REFERENCES collections(id), id TEXT, embedding BLOB,"
-    " content TEXT, content_blob BLOB, content_hash BLOB, metadata TEXT, updated INTEGER,"
-    " PRIMARY KEY (collection_id, id))",
-)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS collections (id INTEGER PRIMARY KEY, name TEXT, model TEXT);
+CREATE TABLE IF NOT EXISTS embeddings (
+    collection_id INTEGER REFERENCES collections(id), id TEXT, embedding BLOB, content TEXT, content_blob BLOB,
+    content_hash BLOB, metadata TEXT, updated INTEGER, PRIMARY KEY (collection_id, id)
+);
+"""
 _HASH_INDEX = "CREATE INDEX IF NOT EXISTS idx_embeddings_content_hash ON embeddings (content_hash)"
 
 
@@ -39,8 +40,7 @@ def main() -> None:
     with closing(sqlite3.connect(options.database, isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
-        for statement in (*_SCHEMA, *(() if options.no_hash_index else (_HASH_INDEX,))):
-            db.execute(statement)
+        db.executescript(_SCHEMA if options.no_hash_index else _SCHEMA + _HASH_INDEX)
         vectors = [row.tobytes() for row in prepared_vectors()]
         began = time.perf_counter()
         ingest(db, options.corpus, vectors)

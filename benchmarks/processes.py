@@ -24,7 +24,7 @@ LONGEST_SECONDS = 900
 START_SECONDS = 60
 
 
-class Failed(Exception):
+class Failed(Exception):  # noqa: N818 - it is what became of a measurement
     """A command of a benchmark ended as it should not: there is nothing to measure."""
 
 

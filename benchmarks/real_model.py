@@ -32,7 +32,7 @@ def measure(bench: Bench) -> Answer:
     """Encode and ingest by turns."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        return Answer([_line([], [], f"`make bench-model` installs what it needs: no {', '.join(missing)}")])
+        return Answer([_line([], [], f"`make bench` installs what it needs; no {', '.join(missing)}")])
     items = _ITEMS[bench.scale]
     place = bench.place(TOKENIZERS_PARALLELISM="true", HF_HUB_OFFLINE="1")
 

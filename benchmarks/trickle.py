@@ -39,7 +39,8 @@ _WARM_SHARE, _WARM_ITEMS = 10, 100
 def measure(bench: Bench) -> Answer:
     """Both ways, one after the other."""
     items = _ITEMS[bench.scale]
-    lines, details = [], {}
+    lines: list[Line] = []
+    details: dict[str, object] = {}
     for name, feed in (("submit -, a line at a time", _feed_lines), ("a chunk at a time, from Python", _feed_chunks)):
         place = bench.place()
         with server(place) as redis, workers(place, redis, _MODEL), closing(_Watcher(place.database)) as watcher:
@@ -95,7 +96,7 @@ def _feed_chunks(place: Place, items: int) -> list[float]:
                 await asyncio.sleep(max(0.0, began + number * _INTERVAL - time.time()))
                 sent.append(time.time())
                 item = Item(f"document-{number}", f"the content of document {number}")
-                await queue.put(Chunk(run.id, number, "documents", _MODEL, True, [], [item]))  # noqa: FBT003
+                await queue.put(Chunk(run.id, number, "documents", _MODEL, True, [], [item]))
             await queue.runs.close(run.id, items, skipped=0, duplicates=0)
         return sent
 
