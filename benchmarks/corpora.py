@@ -2,14 +2,18 @@
 
 import json
 import random
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float32]
+
+T = TypeVar("T")
 
 DIMENSION = 384
 CHARACTERS = 400
@@ -38,6 +42,13 @@ def contents(path: Path) -> list[str]:
 def line(number: int) -> str:
     """One line of such a corpus, short."""
     return json.dumps({"id": f"document-{number}", "content": f"the content of document {number}"}) + "\n"
+
+
+def slices(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """`values` in lists of `size`, the last one shorter."""
+    iterator = iter(values)
+    while some := list(islice(iterator, size)):
+        yield some
 
 
 def _text() -> str:

@@ -11,12 +11,10 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 
-from benchmarks.corpora import prepared_vectors
+from benchmarks.corpora import prepared_vectors, slices
 
 ROWS = 8192
 
@@ -50,7 +48,7 @@ def main() -> None:
 def ingest(db: sqlite3.Connection, corpus: Path, vectors: list[bytes]) -> None:
     """Insert what is new or has changed, a transaction for each 8,192 lines."""
     with corpus.open() as file:
-        for number, lines in enumerate(_slices(iter(file))):
+        for number, lines in enumerate(slices(file, ROWS)):
             rows = []
             now = int(time.time())
             db.execute("BEGIN IMMEDIATE")
@@ -69,11 +67,6 @@ def ingest(db: sqlite3.Connection, corpus: Path, vectors: list[bytes]) -> None:
                 rows,
             )
             db.execute("COMMIT")
-
-
-def _slices(lines: Iterator[str]) -> Iterator[list[str]]:
-    while some := list(islice(lines, ROWS)):
-        yield some
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 import embedq
-from benchmarks.corpora import like_embeddings
+from benchmarks.corpora import like_embeddings, slices
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -72,9 +72,8 @@ def make_rows(database: Path, count: int) -> Rows:
     vectors[1::1000] = vectors[0::1000][: len(vectors[1::1000])]
     rng = np.random.default_rng(2)
     common = rng.random(count) < COMMON_SHARE
-    # Ids in another order than the rows, so that ties show who sorts.
-    order = rng.permutation(count)
-    ids = [f"{kind_of(number, common=bool(common[number]))}/{int(order[number]):08}" for number in range(count)]
+    # Neighbours have each other's places among the ids, so that ties show who sorts.
+    ids = [f"{kind_of(number, common=bool(common[number]))}/{number ^ 1:08}" for number in range(count)]
     now = int(time.time())
 
     def rows() -> Iterator[tuple[int, str, bytes, str, str, int]]:
@@ -82,13 +81,14 @@ def make_rows(database: Path, count: int) -> Rows:
             metadata = json.dumps({"kind": id_.partition("/")[0], "year": 2000 + number % 25})
             yield collection_id, id_, vectors[number].tobytes(), f"the content of document {number}", metadata, now
 
-    with closing(sqlite3.connect(database)) as db, db:
-        db.executemany(
-            "INSERT INTO embeddings (collection_id, id, embedding, content, metadata, updated)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            rows(),
-        )
     with closing(sqlite3.connect(database)) as db:
+        for some in slices(rows(), _BLOCK):
+            with db:
+                db.executemany(
+                    "INSERT INTO embeddings (collection_id, id, embedding, content, metadata, updated)"
+                    " VALUES (?, ?, ?, ?, ?, ?)",
+                    some,
+                )
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return Rows(database, vectors, ids)
 
