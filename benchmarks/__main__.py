@@ -5,6 +5,7 @@ It ends with 0 where every target is met, else with 1.
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -57,4 +58,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    # As Ctrl-C does: what was started is ended, and what was written deleted.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())
