@@ -75,9 +75,10 @@ def _within_budget(bench: Bench, place: Place, rows: Rows, queries: "Floats") ->
         for ids, truth in zip(found["found"], rows.truth(queries), strict=True)
     )
     added = (found["most"] - found["before"]) / _MB
+    in_files = f"pages of files among it: {found['of_files'] / _MB:.0f} MB of all"
     each = 1000 * found["seconds"] / len(queries)
     bench.say(f"budget of {budget / _MB:.0f} MB: {added:.0f} MB added, {each:.0f} ms a query")
     return [
         Line(names[0], "", [right / (NUMBER * len(queries))], target=recall_target, note=f"{each:.0f} ms a query"),
-        Line(names[1], "MB", [added], "the budget", [budget / _MB], memory_target),
+        Line(names[1], "MB", [added], "the budget", [budget / _MB], memory_target, in_files),
     ]
