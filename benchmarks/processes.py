@@ -4,11 +4,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
@@ -96,8 +97,10 @@ class Place:
         return ended, summary
 
     def size(self) -> int:
-        """Bytes of the database with its write-ahead log."""
-        return sum(path.stat().st_size for path in self.folder.glob("bench.db*") if path.is_file())
+        """Bytes of the database's pages, those that are still in its write-ahead log only once."""
+        with closing(sqlite3.connect(self.database)) as db:
+            (size,) = db.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").fetchone()
+        return int(size)
 
     def clear(self) -> None:
         """Delete it all."""

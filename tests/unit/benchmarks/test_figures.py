@@ -144,8 +144,9 @@ def test_rates_are_how_many_a_second() -> None:
 
 def test_ingest_compares_rates_so_that_faster_is_more_than_one() -> None:
     seconds = {ingest._OURS: [2.0], ingest._PLAIN: [3.0], ingest._LLM: [30.0]}
-    noted = ingest.Noted([1.0], [1.5], {"worker": [1.0], ingest._PLAIN: [2.0]})
-    by_loop, by_llm, again, *_, processor = ingest.lines_of(300_000, seconds, noted)
+    noted = ingest.Noted([1.0], [1.5], [0.5], {"worker": [1.0], ingest._PLAIN: [2.0]})
+    by_loop, by_llm, again, _, again_from_start, processor = ingest.lines_of(300_000, seconds, noted)
+    assert list(again_from_start.ours) == [600_000]
     assert (by_loop.ratio, by_llm.ratio) == (1.5, 15.0)
     assert list(again.ours) == [300_000]
     assert [line.verdict(judged=True) for line in (by_loop, by_llm, again)] == ["met"] * 3
