@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from embedq_core.errors import ChunkLost, RedisUnreachable
+from embedq_core.errors import ChunkLost, RedisFull, RedisUnreachable
 from embedq_core.text import plural
 from embedq_jobs import Chunk, Patience, Queue, Run
 from embedq_producer.chunks import Cut
@@ -87,7 +87,7 @@ class Sender:
             )
 
         if self._gave_up:
-            with contextlib.suppress(RedisUnreachable):
+            with contextlib.suppress(RedisUnreachable, RedisFull):
                 await closing()
         else:
             await self._insist(closing)
@@ -98,7 +98,7 @@ class Sender:
             if self._patience.outages > self._outages_seen:
                 self._outages_seen = self._patience.outages
                 await self._patience.insist(self._send_again)
-        except RedisUnreachable:
+        except (RedisUnreachable, RedisFull):
             self._gave_up = True
             raise
         return answer

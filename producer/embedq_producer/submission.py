@@ -53,9 +53,9 @@ async def submit(
 
     When it returns, Redis has what was counted. Memory does not grow with the corpus: one chunk is read while
     another is sent, and no more is sent while the queue of the model holds `settings.queue_bytes`. A Redis that
-    goes away is waited for, as long as `patience` allows, else `settings.patience_seconds`. Raises
-    RedisUnreachable when that is over, ChunkLost when Redis came back without some of what it had, and RowError
-    where reading is strict; the run then counts as interrupted.
+    goes away, or is full, is waited for, as long as `patience` allows, else `settings.patience_seconds`. Raises
+    RedisUnreachable or RedisFull when that is over, ChunkLost when Redis came back without some of what it had, and
+    RowError where reading is strict; the run then counts as interrupted.
     """
     sender = Sender(submission.run, queue, patience or Patience(settings.patience_seconds, _log.warning, stop))
     await sender.open()
