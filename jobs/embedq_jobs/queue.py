@@ -157,6 +157,11 @@ class Queue:
             pipe.evalsha(_ENQUEUE_SHA, len(keys), *keys, *map(str, arguments))
             return await pipe.execute(raise_on_error=False)
 
+    async def announce(self, model_id: str) -> None:
+        """Let workers make ready for a model that chunks will come for: they look for new ones only now and then."""
+        with translated(self.where):
+            await cast("Awaitable[int]", self.redis.sadd(self.names.models, model_id))
+
     async def bytes_queued(self, model_id: str) -> int:
         """Bytes of the chunks of a model that are queued or in hand."""
         with translated(self.where):

@@ -151,6 +151,12 @@ async def test_an_empty_queue_weighs_nothing(queue: Queue) -> None:
     assert await queue.items_per_second() == 0
 
 
+async def test_a_model_that_is_announced_has_a_queue_with_nothing_in_it(queue: Queue) -> None:
+    await queue.announce("recording")
+    assert await queue.model_ids() == ["recording"]
+    assert await load(queue) == QueueLoad("recording", 0, 0, 0, 0, 0, None)
+
+
 async def test_each_model_has_a_queue_of_its_own(queue: Queue) -> None:
     await queue.put(chunk(items(1), model_id="b"))
     await queue.put(chunk(items(2), 1, model_id="a"))
