@@ -44,6 +44,7 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
                 "model: hashing, which compares words and not meanings; name another with -m (see 'embedq models')",
                 file=sys.stderr,
             )
+        await queue.announce(model.model_id)
         stop = stop_on_interrupt()
         submission = new_submission(request.collection, model.model_id, reader.describe())
         with display(request.collection) as shown_on:

@@ -23,6 +23,7 @@ EmbedqError
 │   └── EntryMissing
 └── QueueError
     ├── RedisUnreachable
+    ├── RedisFull
     ├── NoRedisServer
     ├── ChunkUndecodable
     ├── ChunkLost
@@ -156,6 +157,10 @@ class QueueError(EmbedqError):
 
 class RedisUnreachable(QueueError):  # noqa: N818
     """Redis does not answer."""
+
+
+class RedisFull(QueueError):  # noqa: N818
+    """Redis has no memory left for more."""
 
 
 class NoRedisServer(QueueError):  # noqa: N818

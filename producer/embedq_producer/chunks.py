@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from embedq_core.items import Item
-from embedq_jobs import chunk_bytes
 from embedq_producer.seen import SeenIds
 
 
@@ -22,32 +21,63 @@ class Cut:
     duplicates: int
 
 
-def cut(items: Iterable[Item], *, max_items: int, max_bytes: int) -> Iterator[Cut]:
-    """Cut `items` into chunks of at most `max_items` items and about `max_bytes` bytes.
+class Cutter:
+    """Cuts one stream of items into chunks of at most `max_items` items and about `max_bytes` bytes.
 
     A larger item is a chunk of its own. Memory does not grow with the number of items.
     """
-    number = 0
-    with SeenIds() as seen:
-        for some, replaced in _groups(items, max_items, max_bytes):
-            after, repeated = seen.note([item.id for item in some], number)
-            yield Cut(number, some, after, replaced + repeated)
-            number += 1
+
+    def __init__(self, *, max_items: int, max_bytes: int) -> None:
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._gathered: dict[str, Item] = {}
+        self._replaced = 0
+        self._seen = SeenIds()
+        self.number = 0
+        """Of the chunk that is being gathered."""
+
+    @property
+    def gathering(self) -> bool:
+        """Whether a chunk has begun that is not yet full."""
+        return bool(self._gathered)
+
+    def cut(self, items: Iterable[Item]) -> Iterator[Cut]:
+        """The chunks of `items`, each as soon as it is full. To be iterated once, and to its end or closed."""
+        gathered, max_items, max_bytes = self._gathered, self._max_items, self._max_bytes
+        size = 0
+        with self._seen:
+            for item in items:
+                # About what it weighs on the wire.
+                weight = len(item.content) + len(item.id) + len(item.metadata or "") + 16
+                if not gathered:
+                    size = 0
+                elif size + weight > max_bytes:
+                    yield self.take()
+                    size = 0
+                if item.id in gathered:
+                    del gathered[item.id]
+                    self._replaced += 1
+                gathered[item.id] = item
+                size += weight
+                if len(gathered) >= max_items:
+                    yield self.take()
+            if gathered:
+                yield self.take()
+
+    def take(self) -> Cut:
+        """What has been gathered, as the next chunk, full or not.
+
+        For the thread that iterates `cut`: also from within `items`, which may know that no more will come soon.
+        """
+        items = list(self._gathered.values())
+        after, repeated = self._seen.note([item.id for item in items], self.number)
+        piece = Cut(self.number, items, after, self._replaced + repeated)
+        self._gathered.clear()
+        self._replaced = 0
+        self.number += 1
+        return piece
 
 
-def _groups(items: Iterable[Item], max_items: int, max_bytes: int) -> Iterator[tuple[list[Item], int]]:
-    chunk: dict[str, Item] = {}
-    size = replaced = 0
-    for item in items:
-        weight = chunk_bytes((item,))
-        if chunk and size + weight > max_bytes:
-            yield list(chunk.values()), replaced
-            chunk, size, replaced = {}, 0, 0
-        replaced += chunk.pop(item.id, None) is not None
-        chunk[item.id] = item
-        size += weight
-        if len(chunk) >= max_items:
-            yield list(chunk.values()), replaced
-            chunk, size, replaced = {}, 0, 0
-    if chunk:
-        yield list(chunk.values()), replaced
+def cut(items: Iterable[Item], *, max_items: int, max_bytes: int) -> Iterator[Cut]:
+    """Cut `items` as a Cutter does."""
+    return Cutter(max_items=max_items, max_bytes=max_bytes).cut(items)

@@ -79,3 +79,13 @@ def test_seen_ids_are_found_in_the_latest_chunk_that_held_them() -> None:
         assert seen.note(["a", "b", "d"], 2) == ([0, 1], 2)
         assert seen.note([f"new {number}" for number in range(3000)], 3) == ([], 0)
         assert seen.note([f"new {number}" for number in range(3000)], 4) == ([3], 3000)
+
+
+@given(st.lists(st.lists(ids, max_size=6, unique=True), max_size=12), st.integers(1, 8))
+def test_seen_ids_that_went_to_disk_are_found_as_those_in_memory(chunks: list[list[str]], in_memory: int) -> None:
+    latest: dict[str, int] = {}
+    with SeenIds(in_memory) as seen:
+        for number, some in enumerate(chunks):
+            earlier = [latest[id_] for id_ in some if id_ in latest]
+            assert seen.note(some, number) == (sorted(set(earlier)), len(earlier))
+            latest.update(dict.fromkeys(some, number))
