@@ -84,6 +84,13 @@ class HttpModel(EmbeddingModel):
         """The vectors of texts to search for."""
         return self._embedded(prefixed(self.query_prefix, items), self._options.query_body)
 
+    def close(self) -> None:
+        """Close the connections; the next request makes new ones."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
     def _estimated(self, item: str | bytes) -> int:
         longest = self._options.longest_text
         length = len(item) if longest is None else min(len(item), longest)
