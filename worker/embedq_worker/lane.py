@@ -278,6 +278,8 @@ async def _settle(worker: Worker, grace_seconds: float | None) -> None:
 
 
 def quiet_libraries(level: int = logging.WARNING) -> None:
-    """Keep the log lines of libraries to what matters: those of arq and aiosqlite hold payloads and contents."""
-    for name in ("arq", "aiosqlite"):
+    """Keep the log lines of libraries to what matters: those of arq and aiosqlite hold payloads and contents, those
+    of httpx one line for each request.
+    """
+    for name in ("arq", "aiosqlite", "httpx", "httpcore"):
         logging.getLogger(name).setLevel(level)

@@ -3,6 +3,7 @@
 import ssl
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -69,7 +70,7 @@ def _trusted(options: HttpOptions) -> ssl.SSLContext:
     context = httpx.create_ssl_context()
     if options.ca_file is not None:
         try:
-            context.load_verify_locations(options.ca_file)
+            context.load_verify_locations(Path(options.ca_file).expanduser())
         except OSError as error:
             problem = "it holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
             raise ModelMisconfigured(f"ca_file {options.ca_file} can't be used: {problem}") from None
