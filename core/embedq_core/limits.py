@@ -9,7 +9,6 @@ asks again. This is the generic cell rate algorithm (ITU-T I.371) without a tole
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 # A server that asks for more is asked again after this time.
@@ -100,6 +99,9 @@ def retry_after(value: object, now: datetime | None = None) -> float | None:
     try:
         seconds = float(text)
     except ValueError:
+        # Only a server that is in trouble needs this.
+        from email.utils import parsedate_to_datetime
+
         try:
             moment = parsedate_to_datetime(text)
         except ValueError:

@@ -271,6 +271,27 @@ def test_a_model_that_the_endpoint_does_not_know_is_named(made: Callable[..., Ht
     assert "the name of the model, 'm'" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"error": "out of\nmemory"}, "out of memory"),
+        ({"message": "out of memory"}, "out of memory"),
+        ({"detail": [{"msg": "out of memory"}]}, "[{'msg': 'out of memory'}]"),
+        (["out of memory"], '["out of memory"]'),
+        (b"<h1>out of memory</h1>", "<h1>out of memory</h1>"),
+        (b"", ""),
+    ],
+)
+def test_what_a_server_says_is_repeated_on_one_line(made: Callable[..., HttpModel], body: Any, said: str) -> None:
+    assert str(failing(made, Answer(500, body))).endswith(f"/v1 answers HTTP 500{': ' + said if said else ''}")
+
+
+def test_an_answer_that_can_t_be_unpacked_is_unavailable(made: Callable[..., HttpModel]) -> None:
+    error = failing(made, Answer(body=b"no gzip", headers={"Content-Encoding": "gzip"}))
+    assert type(error) is ModelUnavailable
+    assert "DecodingError" in str(error)
+
+
 def test_an_account_that_is_empty_is_not_a_matter_of_patience(made: Callable[..., HttpModel]) -> None:
     assert isinstance(failing(made, refusing(429, "Sorry", "insufficient_quota")), ModelMisconfigured)
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import embedq_worker.failures
+import embedq_worker.limiting
 import embedq_worker.service
 from embedq_core.errors import ModelUnavailable
 from embedq_core.items import Item
@@ -211,9 +212,19 @@ async def test_a_text_that_is_too_long_is_a_dead_letter_with_the_reason_and_cost
 # --- the limiter that workers share
 
 
+async def test_threads_of_several_workers_take_turns(queue: Queue) -> None:
+    limits = Limits(requests_per_minute=6000)
+    limiters = [SharedLimiter(limits, queue.pace("remote")) for _ in range(2)]
+    began = time.monotonic()
+    await asyncio.gather(*(asyncio.to_thread(limiters[number % 2].wait, 1) for number in range(21)))
+    assert time.monotonic() - began >= 0.2
+    await asyncio.to_thread(limiters[0].hold, 0.2)
+    await asyncio.to_thread(limiters[1].wait, 1)
+    assert time.monotonic() - began >= 0.4
+
+
 async def test_while_redis_does_not_answer_a_worker_keeps_the_limit_by_itself(queue: Queue) -> None:
-    limiter = SharedLimiter(Limits(requests_per_minute=1200), queue.pace("remote"))
-    queue.where = "nowhere"
+    limiter = SharedLimiter(Limits(1200, 1200), queue.pace("remote"))
     await queue.redis.set(queue.names.limit("remote"), "of another type")
     began = time.monotonic()
     for _ in range(3):
@@ -226,6 +237,32 @@ async def test_while_redis_does_not_answer_a_worker_keeps_the_limit_by_itself(qu
     async with asyncio.timeout(5):
         with pytest.raises(ModelUnavailable, match="stopping"):
             await waiting
+
+
+async def test_a_redis_that_is_slow_and_a_worker_that_has_ended_keep_no_call_waiting(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedq_worker.limiting, "_PATIENCE_SECONDS", 0.05)
+
+    def in_a_loop_that_is_stuck() -> SharedLimiter:
+        """As long as nothing goes on in it, Redis does not answer."""
+
+        async def main() -> SharedLimiter:
+            async with open_queue(settings) as queue:
+                limiter = SharedLimiter(Limits(), queue.pace("remote"))
+                waiting = threading.Thread(target=limiter.wait, args=(1,))
+                waiting.start()
+                waiting.join(10)
+                assert not waiting.is_alive()
+                # What was given up ends before the connections do.
+                assert await queue.length("remote") == 0
+                return limiter
+
+        return asyncio.run(main())
+
+    limiter = await asyncio.to_thread(in_a_loop_that_is_stuck)
+    with pytest.raises(ModelUnavailable, match="the worker has stopped"):
+        limiter.wait(1)
 
 
 async def test_a_stop_does_not_wait_for_a_turn_and_what_waited_goes_back(

@@ -95,6 +95,9 @@ def _status(error: BaseException) -> int | None:
 
 def _delay(error: BaseException, attempt: int, jitter: float) -> float:
     asked = _retry_after(error)
+    if isinstance(error, RateLimited) and error.seconds is not None:
+        # It is not in trouble, and knows best: later attempts need not wait longer.
+        attempt = 1
     backoff = min(FIRST_DELAY_SECONDS * 2 ** (attempt - 1), LONGEST_DELAY_SECONDS)
     return float(max(asked, backoff * (0.5 + jitter / 2)))
 

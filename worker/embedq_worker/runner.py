@@ -25,6 +25,7 @@ class TransientFailure(Exception):  # noqa: N818 - a signal within the worker
 
     def __init__(self, error: BaseException, seconds: float) -> None:
         super().__init__(f"{type(error).__name__}: {error}")
+        self.error = error
         self.seconds = seconds
 
 
@@ -222,7 +223,9 @@ class ModelRunner:
             began = time.monotonic()
             outcome = await asyncio.get_running_loop().run_in_executor(self._threads, self._call, self.model, contents)
             if isinstance(outcome, CheckedRows):
-                self.trouble = None
+                if self.trouble is not None:
+                    _log.info("%s: it works again", self.model.model_id)
+                    self.trouble = None
                 self._measure(len(contents), time.monotonic() - began)
                 faults = {
                     index: Fault(BadVectors.__name__, message, attempts_before + 1)

@@ -138,7 +138,9 @@ def test_an_unknown_model_concerns_all() -> None:
 
 def test_a_server_that_is_called_too_often_is_no_reason_to_lose_patience() -> None:
     decisions = {after_failure(RateLimited("slow", 7.0), 32, attempt, jitter=0.0) for attempt in (1, 4, 100)}
-    assert decisions == {TryAgain(7.0), TryAgain(15.0)}
+    assert decisions == {TryAgain(7.0)}
+    assert after_failure(RateLimited("slow"), 32, 100, jitter=0.0) == TryAgain(LONGEST_DELAY_SECONDS / 2)
+    assert after_failure(RateLimited("slow", 0.0), 32, 100, jitter=0.0) == TryAgain(0.25)
 
 
 @pytest.mark.parametrize("size", [1, 1000])
