@@ -315,6 +315,7 @@ GARBAGE = [
     Answer(body={"data": [{"embedding": "!!"}, {"embedding": "!!"}]}),
     Answer(body={"data": [{"embedding": "AAA="}, {"embedding": "AAA="}]}),
     Answer(body={"data": [{"embedding": [1], "index": "x"}, {"embedding": [1]}]}),
+    Answer(body={"data": [{"embedding": []}, {"embedding": []}]}),
 ]
 
 
@@ -440,6 +441,7 @@ def test_a_certificate_is_checked_and_its_authority_can_be_named(
 def test_a_key_that_is_missing_or_none_is_said_before_anything_is_sent(
     server: EmbeddingServer, made: Callable[..., HttpModel], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ModelMisconfigured, match="set the environment variable OPENAI_API_KEY"):
         made(server, kind="openai").embed("a")
     monkeypatch.setenv("MY_KEY", "clé secrète")

@@ -203,6 +203,8 @@ class HttpModel(EmbeddingModel):
         if len(widths) != 1:
             return
         (width,) = widths
+        if not width:
+            raise Doubtful(f"{shown_address(url)} returns vectors without a dimension")
         with self._lock:
             expected = self._width
             if expected is None:

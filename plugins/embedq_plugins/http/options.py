@@ -46,8 +46,8 @@ class HttpOptions(msgspec.Struct, kw_only=True, frozen=True):
     encoding: Literal["auto", "base64", "float"] = "auto"
     """How vectors travel: base64 is a third of the size. `auto` asks for base64, and no more where that is refused."""
 
-    batch_size: Count = 64
-    """Texts in a request, at most."""
+    batch_size: Count = 32
+    """Texts in a request, at most; text-embeddings-inference takes no more unless told to."""
 
     batch_tokens: Count | None = None
     """Tokens in a request, at most, as they are estimated; a single text may have more."""
