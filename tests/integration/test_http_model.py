@@ -155,8 +155,8 @@ def test_documents_and_queries_have_their_prefixes_and_fields(
         "query_prefix": "q: ",
         "model": "m",
         "dimensions": 8,
-        "document_body": '{"input_type": "passage"}',
-        "query_body": '{"input_type": "query"}',
+        "document_body": '{"input_type":"passage"}',
+        "query_body": '{"input_type":"query"}',
     }
 
 
@@ -336,6 +336,14 @@ def test_a_reply_that_only_some_text_gets_is_that_text_s_fault(made: Callable[..
             with pytest.raises(ContentRefused):
                 embed_checked(model, texts)
         assert server.texts.count("embedq") == (1 if bad.status == 400 else 2), "a plain text is the judge"
+
+
+def test_a_text_without_an_encoding_is_refused_before_it_is_sent(
+    server: EmbeddingServer, made: Callable[..., HttpModel]
+) -> None:
+    with pytest.raises(ContentRefused, match="lone surrogate"):
+        embed_checked(made(server), ["a", "\ud800"])
+    assert server.texts == []
 
 
 def test_a_text_that_was_too_long_is_told_how_long_it_was(made: Callable[..., HttpModel]) -> None:

@@ -183,7 +183,10 @@ class HttpModel(EmbeddingModel):
             body["encoding_format"] = "float"
         headers = {"Content-Type": "application/json", **self._options.headers, **self._key_headers()}
         client = self._connected()
-        content = msgspec.json.encode({**body, **fields})
+        try:
+            content = msgspec.json.encode({**fields, **body})
+        except UnicodeEncodeError:
+            raise ContentRefused("a text holds a lone surrogate, which has no encoding in UTF-8") from None
         self.limiter.wait(sum(map(self._estimated, texts)))
         return client.post(url, shown_address(url), content, headers)
 

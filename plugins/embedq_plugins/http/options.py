@@ -1,6 +1,5 @@
 """What can be said of a model behind HTTP in its table of the settings file."""
 
-import json
 from typing import Annotated, Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
@@ -138,8 +137,8 @@ class HttpOptions(msgspec.Struct, kw_only=True, frozen=True):
             "model": self.model,
             "dimensions": self.dimensions,
             "characters": self.longest_text,
-            "document_body": json.dumps(self.document_body, sort_keys=True) if self.document_body else None,
-            "query_body": json.dumps(self.query_body, sort_keys=True) if self.query_body else None,
+            "document_body": _text(self.document_body),
+            "query_body": _text(self.query_body),
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -153,6 +152,11 @@ class OpenAIOptions(HttpOptions, kw_only=True, frozen=True):
     # 300,000 are allowed; an estimate may be wrong by a factor.
     batch_tokens: Count | None = 100_000
     max_input_tokens: Count | None = 8191
+
+
+def _text(fields: dict[str, Any]) -> str | None:
+    """Fields of a request as text; None where there are none."""
+    return msgspec.json.encode(fields, order="sorted").decode() if fields else None
 
 
 def shown_address(url: str) -> str:
