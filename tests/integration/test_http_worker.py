@@ -32,7 +32,10 @@ from support.models import vector_of
 from support.serving import start_worker
 from support.waiting import Eventually
 
-ITEMS, BATCH, PER_SECOND = 10_000, 100, 100
+ITEMS, BATCH, PER_SECOND = 10_000, 100, 50
+
+# How much later than its time a call may arrive on a busy machine; the next one comes at once.
+LATE_SECONDS = 0.2
 
 
 class Storm:
@@ -92,10 +95,9 @@ def test_a_stall_a_storm_and_a_death_lose_nothing_break_no_limit_and_leave_batch
         stored = dict(db.execute("SELECT id, embedding FROM embeddings"))
         assert db.execute("SELECT count(*) FROM embedq_dead").fetchone() == (0,)
     assert stored == {item.id: encode(vector_of(item.content)) for item in contents}
-    # A call that was let through may arrive a little later than its time, and the next one at once.
-    assert len(begun) - 1 <= (begun[-1] - begun[0] + 0.1) * PER_SECOND
-    for earlier, later in zip(begun, begun[50:], strict=False):
-        assert later - earlier > 0.5 - 0.1
+    assert len(begun) - 1 <= (begun[-1] - begun[0] + LATE_SECONDS) * PER_SECOND
+    for earlier, later in zip(begun, begun[20:], strict=False):
+        assert later - earlier > 20 / PER_SECOND - LATE_SECONDS
     in_hand = 2 * 4
     assert storm.during_storm <= in_hand + 1, "who is asked for patience is patient, in every worker"
     sizes = [len(call.texts) for call in storm.accepted]
