@@ -28,9 +28,9 @@ hypothesis_settings.load_profile("embedq")
 
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the user's settings or data is read or written."""
+    """Nothing of the user's settings or data is read or written, and servers of the tests' own are reached directly."""
     for name in list(os.environ):
-        if name.startswith(("EMBEDQ_", "LLM_")):
+        if name.startswith(("EMBEDQ_", "LLM_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))

@@ -11,6 +11,10 @@ EmbedqError
 │   ├── ModelMismatch
 │   ├── UnsupportedContent     text for a model of bytes, or the reverse
 │   ├── KilledWorker           the model ended its process: out of memory, a segmentation fault
+│   ├── ModelUnavailable       the model can't be reached for now; the same call may succeed later
+│   │   ├── RateLimited        it asks for patience: too many calls
+│   │   └── ModelMisconfigured until somebody mends it: a wrong key, a missing library, an unknown name
+│   ├── ContentRefused         the model refuses this content, or something in this batch
 │   └── BadVectors             the model returned what can't be stored
 │       └── WrongVectorCount
 ├── StoreError
@@ -105,6 +109,32 @@ class UnsupportedContent(ModelError, ValueError):  # noqa: N818
 
 class KilledWorker(ModelError):  # noqa: N818
     """The model ended the process that it ran in."""
+
+
+class ModelUnavailable(ModelError):  # noqa: N818
+    """The model can't be used for now, whatever it is given: the same call may succeed later.
+
+    `seconds` is how long it asks to be left alone, where it says so.
+    """
+
+    def __init__(self, message: str, seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class RateLimited(ModelUnavailable):
+    """The model asks for patience: it is called more often than it allows."""
+
+
+class ModelMisconfigured(ModelUnavailable):
+    """The model can't be used until somebody mends something: a key, an address, a library, a certificate.
+
+    No item is at fault, so none dies of it: workers keep what is queued, say so, and look again.
+    """
+
+
+class ContentRefused(ModelError, ValueError):  # noqa: N818
+    """The model refuses the content: it is too long, say. Of a batch, some item may be at fault."""
 
 
 class BadVectors(ModelError, ValueError):  # noqa: N818

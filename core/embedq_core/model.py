@@ -7,6 +7,7 @@ trained on two, told apart by a prefix ("passage: ", "query: "), a prompt or a p
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
+from embedq_core.awaiting import settled
 from embedq_core.errors import BadVectors, UnsupportedContent
 from embedq_core.items import prefixed
 from embedq_core.vectors import CheckedRows, Matrix, checked_rows
@@ -39,14 +40,21 @@ class Model(Protocol):
         """How many calls of it may go on at once."""
 
     @property
+    def batch_tokens(self) -> int | None:
+        """How many tokens it likes at a time, by `count_tokens`; None for any number."""
+
+    @property
     def document_prefix(self) -> str:
         """What stands before each text that is stored, when it is embedded."""
 
     def embed_batch(self, items: Iterable[str | bytes], /) -> Any:  # noqa: ANN401 - arrays, lists, generators
-        """One vector for each of `items`, in their order."""
+        """One vector for each of `items`, in their order; or something awaitable, or an asynchronous iterator."""
 
     def embed_query_batch(self, items: Iterable[str | bytes], /) -> Any:  # noqa: ANN401
         """One vector for each of `items`, which are what somebody searches for."""
+
+    def count_tokens(self, item: str | bytes) -> int:
+        """About how many tokens `item` has."""
 
     def unsupported(self, item: object) -> str | None:
         """Why the model can't take `item`, or None."""
@@ -92,7 +100,7 @@ def _checked(
         problem = model.unsupported(content)
         if problem is not None:
             raise UnsupportedContent(problem)
-    return checked_rows(call(list(contents)), len(contents))
+    return checked_rows(settled(call(list(contents)), len(contents) + 1), len(contents))
 
 
 def _all(

@@ -13,6 +13,7 @@ from arq.jobs import serialize_job
 
 from embedq_jobs.codec import EMBED_CHUNK, Chunk, dump_job, encode_chunk
 from embedq_jobs.errors import translated
+from embedq_jobs.limits import SharedPace
 from embedq_jobs.names import Names, job_id, lease_key, payload_key
 from embedq_jobs.runs import RATE_SECONDS, Runs
 from embedq_jobs.starts import Starts
@@ -235,6 +236,10 @@ class Queue:
             if gone:
                 await cast("Awaitable[int]", self.redis.hdel(self.names.workers, *[name.decode() for name in gone]))
         await self.runs.tidy(now)
+
+    def pace(self, model_id: str) -> SharedPace:
+        """Where all workers stand with the limits of a model."""
+        return SharedPace(self.redis, self.names, self.where, model_id)
 
     # --- which model a collection has, for producers that can't see the database
 

@@ -35,6 +35,7 @@ class Candidate:
 def discovered() -> Iterator[Candidate]:
     """All plugins there are, in the order in which they may claim names."""
     yield Candidate(BUILT_IN, partial(importlib.import_module, "embedq_plugins.hashing"))
+    yield Candidate("http", partial(importlib.import_module, "embedq_plugins.http"))
     yield from _installed()
     yield from named_in(os.environ.get(PLUGINS_VARIABLE, ""))
 

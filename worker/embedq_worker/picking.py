@@ -81,7 +81,9 @@ class ChunkWorker(Worker):
                 await asyncio.wait_for(self._done.wait(), self.poll_delay_s)
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Start those of `job_ids` that are free and fit."""
+        """Start those of `job_ids` that are free and fit; none while the model is out of order."""
+        if self._runner.out_of_order:
+            return
         in_hand = {job for job, task in self.tasks.items() if not task.done()}
         self._sizes = {job: size for job, size in self._sizes.items() if job in in_hand}
         waiting = await self._free([job for job in (name.decode() for name in job_ids) if job not in self.tasks])

@@ -25,6 +25,7 @@ from embedq_worker.cancelling import cancel
 from embedq_worker.claims import Claims
 from embedq_worker.lane import Lane, quiet_libraries
 from embedq_worker.leases import LEASE_SECONDS, Leases
+from embedq_worker.limiting import Shared
 from embedq_worker.runner import ModelRunner
 
 _log = logging.getLogger("embedq.worker")
@@ -86,6 +87,7 @@ class _Service:
         self._leases = Leases(queue.redis, options.lease_seconds)
         self._claims = Claims()
         self._lanes: dict[str, Lane] = {}
+        self._shared = Shared()
         self._unserved: set[str] = set()
         self._since = time.time()
         self._id = f"{socket.gethostname()}:{os.getpid()}"
@@ -98,6 +100,7 @@ class _Service:
         try:
             await self._serve(wanted, stop)
         finally:
+            self._shared.close()
             await asyncio.gather(*(lane.stop(self._options.grace_seconds) for lane in self._lanes.values()))
             await cancel([renewing, beating])
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
@@ -138,6 +141,7 @@ class _Service:
                     self._unserved.add(model_id)
                     _log.warning("the queue of %s waits for a worker that has this model: %s", model_id, error)
                 continue
+            self._shared.share(model, self._queue.pace(model_id))
             lane = Lane(
                 self._queue,
                 self._store,
@@ -177,6 +181,7 @@ class _Service:
             "in_hand_bytes": sum(lane.bytes_in_hand for lane in self._lanes.values()),
             "in_hand_bytes_limit": self._settings.inflight_bytes * len(self._lanes),
             "done": sum(lane.jobs_done for lane in self._lanes.values()),
+            "troubles": {name: lane.runner.trouble for name, lane in self._lanes.items() if lane.runner.trouble},
         }
         await cast(
             "Awaitable[int]",
