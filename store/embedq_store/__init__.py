@@ -7,7 +7,7 @@ from embedq_store.collection import AsyncCollection
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
 from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
 from embedq_store.search import Entry
-from embedq_store.store import CollectionFigures, CollectionInfo, Store
+from embedq_store.store import CollectionFigures, CollectionInfo, Standing, Store
 from embedq_store.sync import Collection
 from embedq_store.writer import ChunkMark, Row, Target, Write
 
@@ -27,6 +27,7 @@ __all__ = [
     "Plan",
     "Row",
     "Selection",
+    "Standing",
     "Store",
     "Stored",
     "Target",
