@@ -29,7 +29,7 @@ def _compared(db: sqlite3.Connection, collection_id: int, incoming: Sequence[Inc
         same, others = db.execute(_comparison(len(some)), (*values, collection_id)).fetchone()
         for code in map(int, same.split(",")) if same else ():
             item, digest = some[code >> 1]
-            by_id[item.id] = Stored(digest, item.metadata, bool(code & 1))
+            by_id[item.id] = Stored._make((digest, item.metadata, code & 1 == 1))
         differing += [some[int(number)].item.id for number in others.split(",")] if others else ()
     return by_id | _under(db, collection_id, differing)
 

@@ -157,24 +157,27 @@ class _Processing:
         size = piece.matrix.shape[1]
         if self._dimension is None and len(faults) < len(piece.matrix):
             self._dimension = size
-        rows, embedded, copied = self._pending.rows, 0, 0
+        if size != self._dimension:
+            wrong = Fault(BadVectors.__name__, self._wrong_dimension(size), 1)
+            faults = dict.fromkeys(range(len(piece.matrix)), wrong) | faults
+        groups = owners[piece.start : piece.start + len(piece.matrix)]
         blob, stride = piece.matrix.astype(STORED_DTYPE, copy=False).tobytes(), size * STORED_DTYPE.itemsize
-        for offset in range(len(piece.matrix)):
-            group = owners[piece.start + offset]
-            fault = faults.get(offset)
-            if fault is None and size != self._dimension:
-                fault = Fault(BadVectors.__name__, self._wrong_dimension(size), 1)
-            if fault is not None:
-                for index in group:
-                    self._bury(incoming[index], fault)
-                continue
-            vector = blob[offset * stride : (offset + 1) * stride]
-            for index in group:  # no generator: it would cost as much as the row
-                item, digest = incoming[index]
-                rows.append(Row(item, digest, vector))
-            embedded += 1
-            copied += len(group) - 1
-        self._pending.counts += Counts(embedded=embedded, reused=copied, calls=piece.calls, inputs=len(piece.matrix))
+        vectors = [blob[offset * stride : (offset + 1) * stride] for offset in range(len(groups))]
+        if faults:
+            for offset in sorted(faults):
+                for index in groups[offset]:
+                    self._bury(incoming[index], faults[offset])
+            groups = [group for offset, group in enumerate(groups) if offset not in faults]
+            vectors = [vector for offset, vector in enumerate(vectors) if offset not in faults]
+        rows = [
+            Row._make((*incoming[index], vector))
+            for group, vector in zip(groups, vectors, strict=True)
+            for index in group
+        ]
+        self._pending.rows += rows
+        self._pending.counts += Counts(
+            embedded=len(groups), reused=len(rows) - len(groups), calls=piece.calls, inputs=len(piece.matrix)
+        )
 
     def _wrong_dimension(self, size: int) -> str:
         return (
