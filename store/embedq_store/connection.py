@@ -160,6 +160,8 @@ async def prepare(db: aiosqlite.Connection, path: str) -> None:
             await db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
             await db.execute_fetchall("PRAGMA journal_mode = WAL")
             await db.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // _PAGE_BYTES}")
+            # What a transaction of many rows changes, before it is written.
+            await db.execute("PRAGMA cache_size = -131072")
             # With a write-ahead log no committed transaction is lost when a process dies, however it dies.
             # When the machine itself dies the last ones may be undone: see docs/design.md.
             await db.execute("PRAGMA synchronous = NORMAL")

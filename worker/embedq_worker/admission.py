@@ -11,7 +11,7 @@ AHEAD_SECONDS: Final = 2.0
 LEAST_ITEMS: Final = 4096
 
 # And more than three transactions of the store keep nothing busy: they only take memory, vectors and all.
-MOST_ITEMS: Final = 49_152
+MOST_ITEMS: Final = 98_304
 
 
 @dataclass(frozen=True, slots=True)
