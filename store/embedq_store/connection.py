@@ -24,7 +24,7 @@ MEMORY: Final = ":memory:"
 
 _READ_ONLY: Final = "{path}: can't be written to: make the file and its folder writable"
 
-# 8 KiB pages take a fifth less of the time of bulk inserts than the usual 4 KiB.
+# 8 KiB pages take a sixth less of the time of bulk inserts than the usual 4 KiB.
 _PAGE_BYTES: Final = 8192
 
 # How long the write-ahead log grows before it is copied into the file: seldom, since each time waits for the disk.

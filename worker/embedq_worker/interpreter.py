@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 # Items in hand are hundreds of thousands of small objects without cycles. At the usual 700, the collector looks at
-# all of them time and again, which took a fifth of a worker's time.
+# all of them time and again, which took a sixth of a worker's time.
 _NEW_OBJECTS: Final = 100_000
 
 # SQLite's threads take Python's lock after each step of a statement. At the usual 5 ms the database stands still
