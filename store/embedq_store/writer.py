@@ -24,8 +24,8 @@ from embedq_store.connection import translated
 from embedq_store.deadletters import DeadLetter, Origin, Suspects
 from embedq_store.outcomes import Incoming
 
-# In a large table with ids in no order, each transaction touches most pages of both indexes: the fewer, the better. At a
-# million rows, half of this writes half as much again for each row.
+# In a large table with ids in no order, each transaction touches most pages of both indexes: the fewer, the better.
+# At a million rows, half of this writes half as much again for each row.
 GROUP_ROWS: Final = 32_768
 
 _T = TypeVar("_T")
