@@ -76,6 +76,31 @@ def insert(db: sqlite3.Connection, collection_id: int, parts: Sequence[tuple[obj
         db.execute(_insertion(len(values) // _COLUMNS), (collection_id, now, *values))
 
 
+def update(
+    db: sqlite3.Connection, collection_id: int, items: Sequence[tuple[Item, bytes]], now: int, *, store: bool
+) -> None:
+    """Bring metadata, and with `store` contents, of stored `items` (item, digest) up to date: seldom many."""
+    if not items:
+        return
+    db.executemany(
+        "UPDATE embeddings SET metadata = coalesce(?, metadata), content = coalesce(?, content),"
+        " content_blob = coalesce(?, content_blob), updated = ?"
+        " WHERE collection_id = ? AND id = ? AND content_hash = ?",
+        [
+            (
+                item.metadata,
+                item.content if store and isinstance(item.content, str) else None,
+                item.content if store and isinstance(item.content, bytes) else None,
+                now,
+                collection_id,
+                item.id,
+                digest,  # the row may have been replaced since it was looked up
+            )
+            for item, digest in items
+        ],
+    )
+
+
 @cache
 def _insertion(rows: int) -> str:
     places = ",".join(

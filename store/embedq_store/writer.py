@@ -302,35 +302,13 @@ def _change(db: sqlite3.Connection, write: Write, parts: _Parts, collection_id: 
     now = time.time()
     if collection_id is not None:
         bulk.insert(db, collection_id, parts, int(now))
-        _update(db, collection_id, write, int(now))
+        bulk.update(db, collection_id, write.updates, int(now), store=write.store)
     if write.mark is not None:
         counts = _COUNTS.encode(write.mark.counts).decode()
         db.execute(
             "INSERT OR REPLACE INTO embedq_chunks (run, chunk, counts, finished) VALUES (?, ?, ?, ?)",
             (write.mark.run, write.mark.chunk, counts, now if write.mark.finished else None),
         )
-
-
-def _update(db: sqlite3.Connection, collection_id: int, write: Write, now: int) -> None:
-    if not write.updates:
-        return
-    db.executemany(
-        "UPDATE embeddings SET metadata = coalesce(?, metadata), content = coalesce(?, content),"
-        " content_blob = coalesce(?, content_blob), updated = ?"
-        " WHERE collection_id = ? AND id = ? AND content_hash = ?",
-        [
-            (
-                item.metadata,
-                item.content if write.store and isinstance(item.content, str) else None,
-                item.content if write.store and isinstance(item.content, bytes) else None,
-                now,
-                collection_id,
-                item.id,
-                digest,  # the row may have been replaced since it was looked up
-            )
-            for item, digest in write.updates
-        ],
-    )
 
 
 def _is_one_s_own(error: Exception) -> bool:
