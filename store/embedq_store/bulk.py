@@ -79,7 +79,7 @@ def insert(db: sqlite3.Connection, collection_id: int, parts: Sequence[tuple[obj
 def update(
     db: sqlite3.Connection, collection_id: int, items: Sequence[tuple[Item, bytes]], now: int, *, store: bool
 ) -> None:
-    """Bring metadata, and with `store` contents, of stored `items` (item, digest) up to date: seldom many."""
+    """Bring metadata, and with `store` contents, of stored `items` (item, digest) up to date, one in each step."""
     if not items:
         return
     db.executemany(
