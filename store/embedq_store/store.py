@@ -1,6 +1,7 @@
 """A database of embeddings: the one door to everything in this room."""
 
 import asyncio
+import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from embedq_core.errors import CollectionMissing, DatabaseReadOnly, EntryMissing
 from embedq_core.text import shown, suggestion
 from embedq_core.vectors import Vector, decode
 from embedq_store import deadletters
+from embedq_store.bulk import in_thread
 from embedq_store.connection import MEMORY, check_file, connect, prepare, translated
 from embedq_store.copying import CopyFolder
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
@@ -50,6 +52,15 @@ class CollectionFigures:
     content_bytes: int
     oldest: int | None
     newest: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What bears on a chunk as a whole: its mark, its collection, and the dimension of the collection's vectors."""
+
+    mark: tuple[Counts, bool] | None
+    collection: CollectionInfo | None
+    dimension: int | None
 
 
 class Store:
@@ -134,10 +145,8 @@ class Store:
 
     async def find_collection(self, name: str) -> CollectionInfo | None:
         """The collection called `name`, or None."""
-        if not await self._has_table("collections"):
-            return None
-        rows = await self._read("SELECT id, name, model FROM collections WHERE name = ?", name)
-        return next((CollectionInfo(*row) for row in rows), None)
+        with translated(self.path):
+            return await in_thread(self._reader, lambda db: _find_collection(db, name))
 
     async def collections(self) -> list[CollectionInfo]:
         """All collections, by name."""
@@ -181,26 +190,30 @@ class Store:
             collection_id,
         )
         with translated(self.path):
-            dimension = await dimension_of(self._reader, collection_id)
+            dimension = await in_thread(self._reader, lambda db: dimension_of(db, collection_id))
         return CollectionFigures(rows[0][0], dimension, *(value or 0 for value in rows[0][1:5]), *rows[0][5:])
 
     # --- entries
 
     async def known(self, collection: str, incoming: Sequence[Incoming]) -> Known:
         """What is committed that bears on `incoming`; nothing where the collection isn't there."""
-        found = await self.find_collection(collection)
-        if found is None:
-            return Known()
+
+        def look(db: sqlite3.Connection) -> Known:
+            found = _find_collection(db, collection)
+            return Known() if found is None else look_up(db, found.id, incoming)
+
         with translated(self.path):
-            return await look_up(self._reader, found.id, incoming)
+            return await in_thread(self._reader, look)
 
     async def dimension(self, collection: str) -> int | None:
         """The dimension of a collection's vectors; None while it has none."""
-        found = await self.find_collection(collection)
-        if found is None:
-            return None
+
+        def look(db: sqlite3.Connection) -> int | None:
+            found = _find_collection(db, collection)
+            return None if found is None else dimension_of(db, found.id)
+
         with translated(self.path):
-            return await dimension_of(self._reader, found.id)
+            return await in_thread(self._reader, look)
 
     async def write(self, write: Write) -> None:
         """Commit `write` together with whatever else is waiting: see `Writer.write`."""
@@ -259,10 +272,19 @@ class Store:
 
     async def chunk_mark(self, run: str, chunk: int) -> tuple[Counts, bool] | None:
         """What a chunk had come to when it was last written, and whether it was finished then."""
-        rows = await self._read(
-            "SELECT counts, finished IS NOT NULL FROM embedq_chunks WHERE run = ? AND chunk = ?", run, chunk
-        )
-        return (msgspec.json.decode(rows[0][0], type=Counts), bool(rows[0][1])) if rows else None
+        with translated(self.path):
+            return await in_thread(self._reader, lambda db: _chunk_mark(db, run, chunk))
+
+    async def standing(self, run: str, chunk: int, collection: str) -> Standing:
+        """What a worker asks about a chunk of `collection` before its items, at one go."""
+
+        def look(db: sqlite3.Connection) -> Standing:
+            found = _find_collection(db, collection)
+            dimension = None if found is None else dimension_of(db, found.id)
+            return Standing(_chunk_mark(db, run, chunk), found, dimension)
+
+        with translated(self.path):
+            return await in_thread(self._reader, look)
 
     async def dead_ids(self, run: str, chunk: int) -> set[str]:
         """Ids of the items of a chunk that are dead letters."""
@@ -345,3 +367,17 @@ class Store:
 
     async def _has_table(self, name: str) -> bool:
         return bool(await self._read("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", name))
+
+
+def _find_collection(db: sqlite3.Connection, name: str) -> CollectionInfo | None:
+    if db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'collections'").fetchone() is None:
+        return None
+    row = db.execute("SELECT id, name, model FROM collections WHERE name = ?", (name,)).fetchone()
+    return None if row is None else CollectionInfo(*row)
+
+
+def _chunk_mark(db: sqlite3.Connection, run: str, chunk: int) -> tuple[Counts, bool] | None:
+    row = db.execute(
+        "SELECT counts, finished IS NOT NULL FROM embedq_chunks WHERE run = ? AND chunk = ?", (run, chunk)
+    ).fetchone()
+    return None if row is None else (msgspec.json.decode(row[0], type=Counts), bool(row[1]))

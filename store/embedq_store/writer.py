@@ -9,8 +9,9 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
-from typing import Final, NamedTuple, TypeVar, cast
+from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
 
 import aiosqlite
 import msgspec
@@ -18,12 +19,14 @@ import msgspec
 from embedq_core.counts import Counts
 from embedq_core.errors import BadVectors, EmbedqError, ModelMismatch, StoreError
 from embedq_core.items import Item
-from embedq_store import deadletters
+from embedq_store import bulk, deadletters
 from embedq_store.connection import translated
 from embedq_store.deadletters import DeadLetter, Origin, Suspects
 from embedq_store.outcomes import Incoming
 
-GROUP_ROWS: Final = 16_384
+# In a large table with ids in no order, each transaction touches most pages of both indexes: the fewer, the better.
+# At a million rows, half of this writes half as much again for each row.
+GROUP_ROWS: Final = 32_768
 
 _T = TypeVar("_T")
 
@@ -74,13 +77,24 @@ class Write:
         return len(self.rows) + len(self.updates) + len(self.dead) + 1
 
 
+_ChunkKey: TypeAlias = tuple[str, int]
+_Parts: TypeAlias = Sequence[tuple[object, ...]]
+
+
 @dataclass(slots=True)
 class _Transaction:
-    """What is known of the collections within one transaction."""
+    """What is known within one transaction: which of the chunks to be written are finished, and the collections."""
 
+    finished: set[_ChunkKey]
     ids: dict[str, tuple[int, str]] = field(default_factory=dict)
     dimensions: dict[int, int | None] = field(default_factory=dict)
     suspects: dict[str, Suspects] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Forget the collections: something may have changed them, or deleted them."""
+        self.ids.clear()
+        self.dimensions.clear()
+        self.suspects.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,7 @@ class _Waiting:
 
     apply: Callable[[_Transaction], Awaitable[object]]
     size: int
+    mark: ChunkMark | None
     done: asyncio.Future[object]
 
     def fail(self, error: BaseException) -> None:
@@ -111,11 +126,13 @@ class Writer:
         Raises ModelMismatch where the collection was embedded with another model, BadVectors where its vectors
         have another dimension, StoreError where the database can't be written; then nothing of it is written.
         """
+        # Here, and not in the transaction: meanwhile another one is being committed.
+        parts = bulk.packed(write.rows, store=write.store)
 
         async def apply(transaction: _Transaction) -> None:
-            await self._apply(write, transaction)
+            await self._apply(write, parts, transaction)
 
-        await self._enqueue(apply, write.size)
+        await self._enqueue(apply, write.size, write.mark)
 
     async def transact(self, operation: Callable[[aiosqlite.Connection], Awaitable[_T]]) -> _T:
         """Run `operation` in a transaction and commit it. Raises StoreError, and what `operation` raises.
@@ -123,15 +140,20 @@ class Writer:
         An EmbedqError that `operation` raises must come before it has changed anything.
         """
 
-        async def apply(_: _Transaction) -> _T:
-            return await operation(self._db)
+        async def apply(transaction: _Transaction) -> _T:
+            try:
+                return await operation(self._db)
+            finally:
+                transaction.forget()
 
-        return cast("_T", await self._enqueue(apply, 1))
+        return cast("_T", await self._enqueue(apply, 1, None))
 
-    async def _enqueue(self, apply: Callable[["_Transaction"], Awaitable[object]], size: int) -> object:
+    async def _enqueue(
+        self, apply: Callable[[_Transaction], Awaitable[object]], size: int, mark: ChunkMark | None
+    ) -> object:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="embedq-writer")
-        waiting = _Waiting(apply, size, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(apply, size, mark, asyncio.get_running_loop().create_future())
         self._waiting.put_nowait(waiting)
         return await waiting.done
 
@@ -175,7 +197,8 @@ class Writer:
         with translated(self._path):
             await self._db.execute("BEGIN IMMEDIATE")
             try:
-                transaction = _Transaction()
+                chunks = [(waiting.mark.run, waiting.mark.chunk) for waiting in group if waiting.mark is not None]
+                transaction = _Transaction(await bulk.in_thread(self._db, partial(_finished, chunks=chunks)))
                 for waiting in group:
                     try:
                         accepted.append((waiting, await waiting.apply(transaction)))
@@ -196,38 +219,26 @@ class Writer:
         if self._db.in_transaction:
             await self._db.execute("ROLLBACK")
 
-    async def _apply(self, write: Write, transaction: _Transaction) -> None:
+    async def _apply(self, write: Write, parts: _Parts, transaction: _Transaction) -> None:
         """Check first, so that a write that is refused has changed nothing.
 
         Nothing changes either where the chunk is finished: a worker that had stalled for longer than its lease
         comes late, and what others have stored since may be newer.
         """
-        if write.mark is not None and await self._is_finished(write.mark):
+        mark = write.mark
+        if mark is not None and (mark.run, mark.chunk) in transaction.finished:
             return
+        collection_id = None
         if write.rows or write.updates:
             collection_id = await self._collection_id(write.target, transaction)
             await self._check_dimension(write, collection_id, transaction)
-            await self._insert(write, collection_id)
-            await self._update(write, collection_id)
+        await bulk.in_thread(self._db, partial(_change, write=write, parts=parts, collection_id=collection_id))
+        if collection_id is not None:
             await self._settle(write, collection_id, transaction)
         if write.dead:
             await self._bury(write.dead, transaction)
-        if write.mark is not None:
-            await self._db.execute(
-                "INSERT OR REPLACE INTO embedq_chunks (run, chunk, counts, finished) VALUES (?, ?, ?, ?)",
-                (
-                    write.mark.run,
-                    write.mark.chunk,
-                    _COUNTS.encode(write.mark.counts).decode(),
-                    time.time() if write.mark.finished else None,
-                ),
-            )
-
-    async def _is_finished(self, mark: ChunkMark) -> bool:
-        rows = await self._db.execute_fetchall(
-            "SELECT 1 FROM embedq_chunks WHERE run = ? AND chunk = ? AND finished IS NOT NULL", (mark.run, mark.chunk)
-        )
-        return bool(list(rows))
+        if mark is not None and mark.finished:
+            transaction.finished.add((mark.run, mark.chunk))
 
     async def _collection_id(self, target: Target, transaction: _Transaction) -> int:
         found = transaction.ids.get(target.collection)
@@ -242,10 +253,10 @@ class Writer:
         if not write.rows:
             return
         if collection_id not in transaction.dimensions:
-            transaction.dimensions[collection_id] = await dimension_of(self._db, collection_id)
+            find = partial(dimension_of, collection_id=collection_id)
+            transaction.dimensions[collection_id] = await bulk.in_thread(self._db, find)
         dimension = transaction.dimensions[collection_id]
-        for row in write.rows:
-            size = len(row.vector) // 4
+        for size in dict.fromkeys([len(row.vector) // 4 for row in write.rows]):
             dimension = size if dimension is None else dimension
             if size != dimension:
                 raise BadVectors(
@@ -253,29 +264,6 @@ class Writer:
                     f"{write.target.collection!r} holds vectors of {dimension}"
                 )
         transaction.dimensions[collection_id] = dimension
-
-    async def _insert(self, write: Write, collection_id: int) -> None:
-        if not write.rows:
-            return
-        now = int(time.time())
-        await self._db.executemany(
-            "INSERT OR REPLACE INTO embeddings"
-            " (collection_id, id, embedding, content, content_blob, content_hash, metadata, updated)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    collection_id,
-                    row.item.id,
-                    row.vector,
-                    row.item.content if write.store and isinstance(row.item.content, str) else None,
-                    row.item.content if write.store and isinstance(row.item.content, bytes) else None,
-                    row.digest,
-                    row.item.metadata,
-                    now,
-                )
-                for row in write.rows
-            ],
-        )
 
     async def _settle(self, write: Write, collection_id: int, transaction: _Transaction) -> None:
         """What is stored now is dead no longer."""
@@ -302,26 +290,24 @@ class Writer:
     def _suspects(self, collection: str, transaction: _Transaction) -> Suspects:
         return transaction.suspects.setdefault(collection, Suspects(self._db, collection))
 
-    async def _update(self, write: Write, collection_id: int) -> None:
-        if not write.updates:
-            return
-        now = int(time.time())
-        await self._db.executemany(
-            "UPDATE embeddings SET metadata = coalesce(?, metadata), content = coalesce(?, content),"
-            " content_blob = coalesce(?, content_blob), updated = ?"
-            " WHERE collection_id = ? AND id = ? AND content_hash = ?",
-            [
-                (
-                    item.metadata,
-                    item.content if write.store and isinstance(item.content, str) else None,
-                    item.content if write.store and isinstance(item.content, bytes) else None,
-                    now,
-                    collection_id,
-                    item.id,
-                    digest,  # the row may have been replaced since it was looked up
-                )
-                for item, digest in write.updates
-            ],
+
+def _finished(db: sqlite3.Connection, chunks: Sequence[_ChunkKey]) -> set[_ChunkKey]:
+    """Those of `chunks` that are finished."""
+    sql = "SELECT 1 FROM embedq_chunks WHERE run = ? AND chunk = ? AND finished IS NOT NULL"
+    return {key for key in chunks if db.execute(sql, key).fetchone() is not None}
+
+
+def _change(db: sqlite3.Connection, write: Write, parts: _Parts, collection_id: int | None) -> None:
+    """Write rows, updates and mark; there is a collection where there are rows or updates."""
+    now = time.time()
+    if collection_id is not None:
+        bulk.insert(db, collection_id, parts, int(now))
+        bulk.update(db, collection_id, write.updates, int(now), store=write.store)
+    if write.mark is not None:
+        counts = _COUNTS.encode(write.mark.counts).decode()
+        db.execute(
+            "INSERT OR REPLACE INTO embedq_chunks (run, chunk, counts, finished) VALUES (?, ?, ?, ?)",
+            (write.mark.run, write.mark.chunk, counts, now if write.mark.finished else None),
         )
 
 
@@ -344,12 +330,12 @@ async def ensure_collection(db: aiosqlite.Connection, target: Target) -> tuple[i
     raise StoreError(f"the collection {target.collection!r} could not be made")
 
 
-async def dimension_of(db: aiosqlite.Connection, collection_id: int) -> int | None:
+def dimension_of(db: sqlite3.Connection, collection_id: int) -> int | None:
     """The dimension of a collection's vectors; None while it has none."""
-    rows = await db.execute_fetchall(
+    row = db.execute(
         "SELECT length(embedding) / 4 FROM embeddings WHERE collection_id = ? LIMIT 1", (collection_id,)
-    )
-    return next((int(row[0]) for row in rows), None)
+    ).fetchone()
+    return None if row is None else int(row[0])
 
 
 def check_model(target: Target, model_id: str) -> None:

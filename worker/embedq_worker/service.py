@@ -23,6 +23,7 @@ from embedq_plugins import get_embedding_model
 from embedq_store import Store
 from embedq_worker.cancelling import cancel
 from embedq_worker.claims import Claims
+from embedq_worker.interpreter import tuned
 from embedq_worker.lane import Lane, quiet_libraries
 from embedq_worker.leases import LEASE_SECONDS, Leases
 from embedq_worker.limiting import Shared
@@ -57,7 +58,8 @@ async def serve(settings: Settings, options: ServiceOptions, queue: Queue, store
 
     Raises UnknownModel for a model in `options` that no plugin has.
     """
-    await _Service(settings, options, queue, store).run(stop)
+    with tuned():
+        await _Service(settings, options, queue, store).run(stop)
 
 
 @contextmanager
