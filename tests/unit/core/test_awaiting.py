@@ -46,7 +46,7 @@ class Doing(EmbeddingModel):
 def test_vectors_are_waited_for(model: EmbeddingModel) -> None:
     model.query_prefix = "?"
     assert embed_all(model, ["a", "bc"]).matrix.tolist() == [[1.0], [2.0]]
-    assert embed_queries(model, ["a"]).matrix.tolist() == [[2.0]]
+    assert embed_queries(model, ["a"]).tolist() == [[2.0]]
     assert model.embed("abc") == [3.0]
     assert list(model.embed_multi(["a", "bc"], 1)) == [[1.0], [2.0]]
 
