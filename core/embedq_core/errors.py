@@ -10,6 +10,7 @@ EmbedqError
 │   ├── NoModel
 │   ├── ModelMismatch
 │   ├── UnsupportedContent     text for a model of bytes, or the reverse
+│   ├── MissingKey             the model needs a key that is kept nowhere
 │   ├── KilledWorker           the model ended its process: out of memory, a segmentation fault
 │   └── BadVectors             the model returned what can't be stored
 │       └── WrongVectorCount
@@ -100,6 +101,10 @@ class ModelMismatch(ModelError, ValueError):  # noqa: N818
 
 class UnsupportedContent(ModelError, ValueError):  # noqa: N818
     """The model does not take content of this kind."""
+
+
+class MissingKey(ModelError):  # noqa: N818
+    """The model's service wants a key, and none is set."""
 
 
 class KilledWorker(ModelError):  # noqa: N818

@@ -22,6 +22,7 @@ _PRELOADED = [
     "embedq.tables",
     "embedq_worker.running",
     "embedq_producer.submitting",
+    "llm.default_plugins.openai_models",
     "pydantic",
     "rich.progress",
     "typer.rich_utils",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedq_core.errors import UnknownModel, UnsupportedContent, WrongVectorCount
+from embedq_core.errors import MissingKey, UnknownModel, UnsupportedContent, WrongVectorCount
 from embedq_worker.failures import (
     LONGEST_DELAY_SECONDS,
     PATIENCE,
@@ -123,6 +123,7 @@ def test_an_error_that_is_no_item_s_fault_is_not_looked_for_among_them(error: Ex
 
 def test_an_unknown_model_concerns_all() -> None:
     assert after_failure(UnknownModel("x"), 10, 1) == Bury()
+    assert after_failure(MissingKey("x"), 10, 1) == Bury()
 
 
 @pytest.mark.parametrize(

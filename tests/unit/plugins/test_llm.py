@@ -1,0 +1,28 @@
+"""The `llm` tool is looked for without being imported, and imported when one of its models is asked for."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+
+def test_llm_is_not_imported_where_no_model_of_it_is_asked_for(run_python: Callable[..., str]) -> None:
+    code = """
+import sys
+import embedq_plugins
+embedq_plugins.get_embedding_model("hash").embed("x")
+embedq_plugins.plugin_problems(), embedq_plugins.model_kinds()
+print("llm" in sys.modules)
+embedq_plugins.get_embedding_model("3-small")
+print("llm" in sys.modules)
+"""
+    assert run_python(code).split() == ["False", "True"]
+
+
+def test_a_folder_called_llm_is_not_taken_for_it(run_python: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "llm").mkdir()
+    code = """
+import sys
+from embedq_plugins.discovery import discovered_later
+sys.path[:] = [path for path in sys.path if "site-packages" not in path]
+print(list(discovered_later()))
+"""
+    assert run_python(code).strip() == "[]"
