@@ -4,11 +4,13 @@ What is stored is embedded in the model's document form, what is searched for in
 trained on two, told apart by a prefix ("passage: ", "query: "), a prompt or a parameter.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
-from embedq_core.errors import BadVectors, UnsupportedContent
+from embedq_core.errors import BadVectors, EmbedqError, ModelError, UnsupportedContent
 from embedq_core.items import prefixed
+from embedq_core.text import excerpt
 from embedq_core.vectors import CheckedRows, checked_rows
 
 
@@ -72,6 +74,19 @@ def embed_queries(model: Model, queries: Sequence[str | bytes], batch_size: int 
     Raises what `embed_all` raises.
     """
     return _all(model, queries, batch_size, lambda _, batch: _checked(model, batch, model.embed_query_batch))
+
+
+@contextmanager
+def explained(model: Model) -> Iterator[None]:
+    """Raise a ModelError, of one line, for whatever the model raises in the block that is no error of embedq."""
+    try:
+        yield
+    except EmbedqError:
+        raise
+    except Exception as error:
+        text = excerpt(str(error), 300)
+        name = type(error).__name__
+        raise ModelError(f"the model {model.model_id} failed: {name}" + (f": {text}" if text else "")) from error
 
 
 def _checked(

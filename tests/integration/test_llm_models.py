@@ -2,6 +2,8 @@
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import llm
@@ -31,6 +33,7 @@ class Letters(llm.EmbeddingModel):
 
 
 class Locked(llm.EmbeddingModel):
+    supports_binary = True
     model_id = "locked"
     needs_key = "locker"
     key_env_var = "LOCKER_KEY"
@@ -109,16 +112,19 @@ def test_the_default_model_of_llm_can_be_named_and_set(with_llm: CommandLine) ->
 
 
 def test_a_key_that_is_missing_is_said_in_one_line_and_nothing_is_lost(with_llm: CommandLine) -> None:
-    (with_llm.directory / "notes.csv").write_text("id,content\n1,one\n2,two\n3,three\n")
+    for name in ("1", "2", "3"):
+        (with_llm.directory / f"{name}.bin").write_bytes(b"\x89\0" + name.encode())
     message = "locked: No key found - add one using 'llm keys set locker' or set the LOCKER_KEY environment variable"
     assert with_llm("embed", "-c", "one", "-m", "locked", exit_code=1).err == f"embedq: {message}\n"
-    with_llm("ingest", "notes", "notes.csv", "-m", "locked", exit_code=1)
+    with_llm("ingest", "notes", "--binary", "--files", ".", "*.bin", "-m", "locked", exit_code=1)
     dead = json.loads(with_llm("dead", "--json").out)
     assert {(letter["error"], letter["message"], letter["attempts"]) for letter in dead} == {("MissingKey", message, 1)}
     written("keys.json", '{"locker": "s3cret"}')
     with_llm("dead", "requeue", "--all")
     with_llm("worker", "--burst")
-    assert json.loads(with_llm("collections", "--json").out)[0]["entries"] == 3
+    with closing(sqlite3.connect(with_llm.database)) as database:
+        stored = dict(database.execute("SELECT id, content_blob FROM embeddings"))
+    assert stored == {f"{name}.bin": b"\x89\0" + name.encode() for name in ("1", "2", "3")}
 
 
 def test_a_key_that_is_refused_is_in_no_message(with_llm: CommandLine) -> None:
