@@ -48,7 +48,7 @@ def discovered_later() -> Iterator[Candidate]:
     spec = importlib.util.find_spec(LLM)
     # A folder of this name in the working directory has a specification as well, but no file.
     if spec is not None and spec.origin is not None:
-        yield Candidate(LLM, partial(importlib.import_module, "embedq_plugins.llm_models"))
+        yield Candidate(LLM, partial(importlib.import_module, "embedq_plugins.llm_plugin"))
 
 
 def named_in(value: str) -> Iterator[Candidate]:

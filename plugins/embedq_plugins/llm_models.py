@@ -1,20 +1,15 @@
-"""The embedding models of the `llm` tool and of every plugin written for it, as models of embedq.
-
-`llm` finds its plugins, names and aliases, and keeps the keys; nothing of it is imported before the hook is called.
-"""
+"""An embedding model of the `llm` tool, or of a plugin written for it, as a model of embedq."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, TypeVar
 
-from embedq_core.errors import MissingKey
-from embedq_plugins.hookspecs import Register, hookimpl
+from embedq_core.errors import MissingKey, ModelError
 from embedq_plugins.model import EmbeddingModel
 
 if TYPE_CHECKING:
     from llm.models import EmbeddingModel as TheirModel
 
-DEFAULT_ALIAS: Final = "llm"
-"""Another name of the model that `llm embed-models default` has set."""
+_Value = TypeVar("_Value")
 
 
 class LlmModel(EmbeddingModel):
@@ -45,29 +40,14 @@ class LlmModel(EmbeddingModel):
         except Exception as error:
             # Some services repeat the key that they refuse, and messages are stored and logged.
             key = self._model.get_key()
-            if key:
-                error.args = tuple(_without(key, value) for value in error.args)
+            if not key or key not in str(error):
+                raise
+            error.args = tuple(_without(key, value) for value in error.args)
+            if key in str(error):
+                # Its text comes from elsewhere.
+                raise ModelError(_without(key, f"{type(error).__name__}: {error}")) from None
             raise
 
 
-@hookimpl
-def register_embedding_models(register: Register) -> None:
-    """Register every model of `llm`, its default one also as `llm`."""
-    import llm
-
-    default = llm.get_default_embedding_model()  # type: ignore[no-untyped-call] # llm says no type
-    # Of equal names the last counts there, and so it does here.
-    names = llm.get_embedding_model_aliases()
-    aliases: dict[str, list[str]] = {}
-    for name, model in names.items():
-        aliases.setdefault(model.model_id, [])
-        if name != model.model_id and names.get(model.model_id) is model:
-            aliases[model.model_id].append(name)
-    for model_id, others in aliases.items():
-        if default in (model_id, *others):
-            others.append(DEFAULT_ALIAS)
-        register(LlmModel(names[model_id]), aliases=others)
-
-
-def _without(key: str, value: object) -> object:
+def _without(key: str, value: _Value) -> str | _Value:
     return value.replace(key, "[key]") if isinstance(value, str) else value

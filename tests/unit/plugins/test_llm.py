@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from llm.models import EmbeddingModel as TheirModel
 
+from embedq_core.errors import ModelError
 from embedq_plugins.llm_models import LlmModel
 from embedq_plugins.testing import ModelConformance
 
@@ -22,6 +24,36 @@ class Theirs(TheirModel):
 class TestConformance(ModelConformance):
     model = LlmModel(Theirs())
     binary = (b"one", b"another")
+
+
+class OddError(Exception):
+    """Has its text from elsewhere than from its arguments."""
+
+    def __str__(self) -> str:
+        return "refused: sk-secret"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "message"),
+    [
+        (ValueError("refused: sk-secret"), ValueError, r"^refused: \[key\]$"),
+        (ValueError("refused", 401), ValueError, r"^\('refused', 401\)$"),
+        (OddError(), ModelError, r"^OddError: refused: \[key\]$"),
+    ],
+)
+def test_the_key_is_in_no_error_and_the_error_keeps_its_class(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception], message: str
+) -> None:
+    class Refusing(Theirs):
+        needs_key = "refusing"
+        key_env_var = "REFUSING_KEY"
+
+        def embed_batch(self, items: Iterable[str | bytes], *, key: str | None = None) -> Any:  # noqa: ARG002 - theirs
+            raise error
+
+    monkeypatch.setenv("REFUSING_KEY", "sk-secret")
+    with pytest.raises(raised, match=message):
+        LlmModel(Refusing()).embed("x")
 
 
 def test_llm_is_not_imported_where_no_model_of_it_is_asked_for(run_python: Callable[..., str]) -> None:

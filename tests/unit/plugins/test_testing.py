@@ -183,29 +183,43 @@ def test_every_promise_but_that_of_imports_is_among_those_that_are_broken_above(
     assert {promise for promise, _, _ in BROKEN} == {*PROMISES} - {testing.lazy_import}
 
 
-def test_a_plugin_that_imports_its_library_at_once_is_noticed(tmp_path: Path) -> None:
-    text = (
-        "import {}\nfrom embedq_plugins import EmbeddingModel\nclass Early(EmbeddingModel):\n    library = 'colorsys'\n"
-    )
-    text += "    def embed_batch(self, items): return [[1.0] for _ in items]\n"
+EARLY = """
+{at_once}
+import embedq_plugins
 
-    def broken(name: str, imported: str) -> str | None:
-        file = tmp_path / f"{name}.py"
-        file.write_text(text.format(imported))
-        spec = spec_from_file_location(name, file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-            return testing.kept(testing.lazy_import, Subject(module.Early()))
-        finally:
-            del sys.modules[name]
+class Early(embedq_plugins.EmbeddingModel):
+    model_id = "early"
+    library = "colorsys"
 
-    early = broken("early_plugin", "colorsys")
-    assert early is not None
-    assert early.endswith("importing early_plugin imports colorsys")
-    assert broken("late_plugin", "json") is None
+    def __init__(self):
+        {when_made}
+
+    def embed_batch(self, items):
+        import colorsys
+
+@embedq_plugins.hookimpl
+def register_embedding_models(register):
+    register(Early(), aliases=("e",))
+"""
+
+
+@pytest.mark.parametrize(
+    ("at_once", "when_made", "noticed"),
+    [("import colorsys", "pass", True), ("import json", "import colorsys", True), ("import json", "pass", False)],
+)
+def test_a_plugin_that_imports_its_library_too_early_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: str, when_made: str, noticed: bool
+) -> None:
+    (tmp_path / "early_plugin.py").write_text(EARLY.format(at_once=at_once, when_made=when_made))
+    spec = spec_from_file_location("early_plugin", tmp_path / "early_plugin.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "early_plugin", module)
+    spec.loader.exec_module(module)
+    broken = testing.kept(testing.lazy_import, Subject(module.Early()))
+    assert (broken or "").endswith("loading early_plugin imports colorsys") == noticed
+    assert (broken is not None) == noticed
 
 
 def test_bytes_can_not_be_tried_without_any_and_nothing_else_is_said() -> None:
