@@ -122,8 +122,10 @@ def test_the_tests_of_the_page_pass_and_its_program_prints_what_is_said(folder: 
 
 
 def test_every_command_line_is_one_that_embedq_understands() -> None:
+    example = (ROOT / "plugins" / "examples" / "embedq-colours" / "README.md").read_text()
     lines = [line for block in blocks("sh") for line in block.splitlines()]
-    assert len(lines) > 8
+    lines += [line for line in example.splitlines() if line.startswith("embedq ")]
+    assert len(lines) > 12
     for line in lines:
         words = shlex.split(line, comments=True)
         while "=" in words[0]:
