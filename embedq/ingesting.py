@@ -38,7 +38,7 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
     reader = await asyncio.to_thread(open_corpus, request, settings, report)
     async with open_queue(settings) as queue:
         model = await choose_model(request.collection, request.model, settings, queue)
-        check_binary(model, binary=request.binary)
+        check_binary(model, request)
         if model.model_id == FALLBACK_MODEL and request.model is None and not settings.model:
             print(
                 "model: hashing, which compares words and not meanings; name another with -m (see 'embedq models')",

@@ -13,7 +13,9 @@ EmbedqError
 │   ├── KilledWorker           the model ended its process: out of memory, a segmentation fault
 │   ├── ModelUnavailable       the model can't be reached for now; the same call may succeed later
 │   │   ├── RateLimited        it asks for patience: too many calls
-│   │   └── ModelMisconfigured until somebody mends it: a wrong key, a missing library, an unknown name
+│   │   └── ModelMisconfigured until somebody mends it: a wrong key, an unknown name
+│   │       ├── MissingKey     a key that is kept nowhere
+│   │       └── MissingLibrary a library that is not installed
 │   ├── ContentRefused         the model refuses this content, or something in this batch
 │   └── BadVectors             the model returned what can't be stored
 │       └── WrongVectorCount
@@ -131,6 +133,14 @@ class ModelMisconfigured(ModelUnavailable):
 
     No item is at fault, so none dies of it: workers keep what is queued, say so, and look again.
     """
+
+
+class MissingKey(ModelMisconfigured):
+    """The model's service wants a key, and none is set."""
+
+
+class MissingLibrary(ModelMisconfigured, ImportError):
+    """A library that the model needs is not installed."""
 
 
 class ContentRefused(ModelError, ValueError):  # noqa: N818

@@ -4,12 +4,14 @@ What is stored is embedded in the model's document form, what is searched for in
 trained on two, told apart by a prefix ("passage: ", "query: "), a prompt or a parameter.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from embedq_core.awaiting import settled
-from embedq_core.errors import BadVectors, UnsupportedContent
+from embedq_core.errors import BadVectors, EmbedqError, ModelError, UnsupportedContent
 from embedq_core.items import prefixed
+from embedq_core.text import excerpt
 from embedq_core.vectors import CheckedRows, Matrix, checked_rows
 
 # Queries that are taken in hand at a time, about: their vectors and results are held in memory.
@@ -91,6 +93,19 @@ def query_count(model: Model) -> int:
     """How many queries to take in hand at a time: about a thousand, and full batches of the model."""
     step = model.batch_size or 1
     return step * max(1, _QUERIES // step)
+
+
+@contextmanager
+def explained(model: Model) -> Iterator[None]:
+    """Raise a ModelError, of one line, for whatever the model raises in the block that is no error of embedq."""
+    try:
+        yield
+    except EmbedqError:
+        raise
+    except Exception as error:
+        text = excerpt(str(error), 300)
+        name = type(error).__name__
+        raise ModelError(f"the model {model.model_id} failed: {name}" + (f": {text}" if text else "")) from error
 
 
 def _checked(

@@ -22,6 +22,7 @@ from zlib import crc32
 ENTRY_POINT_GROUP: Final = "embedq"
 PLUGINS_VARIABLE: Final = "EMBEDQ_PLUGINS"
 BUILT_IN: Final = "built-in"
+LLM: Final = "llm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,17 @@ def discovered() -> Iterator[Candidate]:
     yield Candidate("http", partial(importlib.import_module, "embedq_plugins.http"))
     yield from _installed()
     yield from named_in(os.environ.get(PLUGINS_VARIABLE, ""))
+
+
+def discovered_later() -> Iterator[Candidate]:
+    """Plugins that take long to load: asked for names that no other plugin has, and for the list of all models.
+
+    It is that of the `llm` tool, where that is installed.
+    """
+    spec = importlib.util.find_spec(LLM)
+    # A folder of this name in the working directory has a specification as well, but no file.
+    if spec is not None and spec.origin is not None:
+        yield Candidate(LLM, partial(importlib.import_module, "embedq_plugins.llm_plugin"))
 
 
 def named_in(value: str) -> Iterator[Candidate]:

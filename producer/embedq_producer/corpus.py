@@ -43,6 +43,8 @@ def _check(request: CorpusRequest) -> None:
         raise UsageError("--binary is for --files")
     if request.binary and request.encodings:
         raise UsageError("--binary and --encoding contradict each other")
+    if request.binary and request.prepend:
+        raise UsageError("--prepend is for text, and --binary reads bytes")
     if request.format is not None and request.format not in FORMATS:
         raise UsageError(f"there is no format {request.format!r}: there are {', '.join(FORMATS)}")
 

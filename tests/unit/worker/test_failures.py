@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from embedq_core.errors import (
     ContentRefused,
+    MissingKey,
+    MissingLibrary,
     ModelMisconfigured,
     ModelUnavailable,
     RateLimited,
@@ -144,8 +146,11 @@ def test_a_server_that_is_called_too_often_is_no_reason_to_lose_patience() -> No
 
 
 @pytest.mark.parametrize("size", [1, 1000])
-def test_a_model_that_somebody_has_to_mend_buries_nothing_and_is_not_tried_again_in_place(size: int) -> None:
-    assert after_failure(ModelMisconfigured("a wrong key"), size, 1) == GiveBack(MEND_SECONDS)
+@pytest.mark.parametrize("error", [ModelMisconfigured, MissingKey, MissingLibrary])
+def test_a_model_that_somebody_has_to_mend_buries_nothing_and_is_not_tried_again_in_place(
+    size: int, error: type[ModelMisconfigured]
+) -> None:
+    assert after_failure(error("a wrong key"), size, 1) == GiveBack(MEND_SECONDS)
 
 
 def test_a_model_may_say_itself_when_to_come_again() -> None:
