@@ -9,6 +9,9 @@ EmbedqError
 │   ├── UnknownModel
 │   ├── NoModel
 │   ├── ModelMismatch
+│   ├── ModelUnavailable       the model can't be loaded: no item is at fault
+│   │   ├── MissingLibrary
+│   │   └── ModelUnreachable   what it is loaded from does not answer: that may pass
 │   ├── UnsupportedContent     text for a model of bytes, or the reverse
 │   ├── KilledWorker           the model ended its process: out of memory, a segmentation fault
 │   └── BadVectors             the model returned what can't be stored
@@ -96,6 +99,18 @@ class ModelMismatch(ModelError, ValueError):  # noqa: N818
     """The collection was embedded with another model."""
 
     exit_code = 2
+
+
+class ModelUnavailable(ModelError):  # noqa: N818
+    """The model can't be loaded."""
+
+
+class MissingLibrary(ModelUnavailable, ImportError):  # noqa: N818
+    """A library that the model needs is not installed."""
+
+
+class ModelUnreachable(ModelUnavailable, ConnectionError):  # noqa: N818
+    """What the model is loaded from does not answer."""
 
 
 class UnsupportedContent(ModelError, ValueError):  # noqa: N818

@@ -23,6 +23,12 @@ ENTRY_POINT_GROUP: Final = "embedq"
 PLUGINS_VARIABLE: Final = "EMBEDQ_PLUGINS"
 BUILT_IN: Final = "built-in"
 
+# One that is an extra has its library's name, and imports the library when it is used.
+_BUILT_IN: Final = (
+    (BUILT_IN, "embedq_plugins.hashing"),
+    ("sentence-transformers", "embedq_plugins.sentences"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -34,7 +40,8 @@ class Candidate:
 
 def discovered() -> Iterator[Candidate]:
     """All plugins there are, in the order in which they may claim names."""
-    yield Candidate(BUILT_IN, partial(importlib.import_module, "embedq_plugins.hashing"))
+    for name, module in _BUILT_IN:
+        yield Candidate(name, partial(importlib.import_module, module))
     yield from _installed()
     yield from named_in(os.environ.get(PLUGINS_VARIABLE, ""))
 

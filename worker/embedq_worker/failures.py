@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from embedq_core.errors import UnknownModel
+from embedq_core.errors import ModelUnavailable, UnknownModel
 
 # Attempts at a batch in place, before its chunks go back to the queue for a while.
 PATIENCE: Final = 5
@@ -73,8 +73,8 @@ def is_transient(error: BaseException) -> bool:
 
 
 def concerns_all(error: BaseException) -> bool:
-    """Whether the error can't be the fault of an item: a library is missing, the model is unknown."""
-    return isinstance(error, ImportError | UnknownModel | NotImplementedError)
+    """Whether the error can't be the fault of an item: the model is unknown or can't be loaded."""
+    return isinstance(error, ImportError | UnknownModel | ModelUnavailable | NotImplementedError)
 
 
 def _status(error: BaseException) -> int | None:
