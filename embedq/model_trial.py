@@ -10,9 +10,9 @@ import numpy as np
 from embedq.tables import print_fields
 from embedq_core.errors import EmbedqError, ModelError, UnsupportedContent
 from embedq_core.model import embed_all
-from embedq_core.text import excerpt, shown
+from embedq_core.text import excerpt
 from embedq_core.vectors import cosine_similarity
-from embedq_plugins import EmbeddingModel, get_embedding_model
+from embedq_plugins import EmbeddingModel, get_embedding_model, require_library
 
 SENTENCES: Final = ("A dog chases a ball across the lawn.", "The puppy runs after a toy in the garden.")
 
@@ -56,6 +56,7 @@ def try_model(model: EmbeddingModel) -> Trial:
         raise UnsupportedContent(
             f"{model.model_id} takes no text: try it with 'embedq embed --binary -i FILE -m MODEL'"
         )
+    require_library(model)
     began = time.perf_counter()
     first, second = _embedded(model)
     loaded = time.perf_counter()
@@ -78,5 +79,5 @@ def _embedded(model: EmbeddingModel) -> list[list[float]]:
         raise
     except Exception as error:
         # The one place where a plugin's own error is the answer to what was asked.
-        raise ModelError(f"{model.model_id}: {type(error).__name__}: {excerpt(shown(str(error)), 300)}") from error
+        raise ModelError(f"{model.model_id}: {type(error).__name__}: {excerpt(str(error), 300)}") from error
     return [list(map(float, row)) for row in rows]

@@ -11,7 +11,7 @@ from embedq_core.errors import UsageError
 from embedq_core.model import embed_queries
 from embedq_core.settings import load_settings
 from embedq_core.text import shown
-from embedq_plugins import get_embedding_model
+from embedq_plugins import get_embedding_model, require_library
 from embedq_store import Entry, Store
 
 
@@ -49,6 +49,7 @@ async def _search(request: SearchRequest, database: Path) -> list[Entry]:
         if not content:
             raise UsageError("there is nothing to compare with: the text is empty")
         model = get_embedding_model(found.model_id)
+        require_library(model)
         rows = await asyncio.to_thread(embed_queries, model, [content])
         return await store.similar(found.id, rows.matrix[0], request.number, prefix=request.prefix)
 

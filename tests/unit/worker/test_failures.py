@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedq_core.errors import UnknownModel, UnsupportedContent, WrongVectorCount
+from embedq_core.errors import (
+    MissingLibrary,
+    ModelUnavailable,
+    ModelUnreachable,
+    UnknownModel,
+    UnsupportedContent,
+    WrongVectorCount,
+)
 from embedq_worker.failures import (
     LONGEST_DELAY_SECONDS,
     PATIENCE,
@@ -121,8 +128,13 @@ def test_an_error_that_is_no_item_s_fault_is_not_looked_for_among_them(error: Ex
     assert after_failure(error, 1000, 1) == Bury()
 
 
-def test_an_unknown_model_concerns_all() -> None:
-    assert after_failure(UnknownModel("x"), 10, 1) == Bury()
+@pytest.mark.parametrize("error", [UnknownModel("x"), ModelUnavailable("x"), MissingLibrary("x")], ids=repr)
+def test_a_model_that_is_unknown_or_can_t_be_loaded_concerns_all(error: Exception) -> None:
+    assert after_failure(error, 10, 1) == Bury()
+
+
+def test_a_model_that_can_t_be_loaded_because_of_a_connection_is_waited_for() -> None:
+    assert isinstance(after_failure(ModelUnreachable("x"), 10, 1), TryAgain)
 
 
 @pytest.mark.parametrize(
