@@ -76,7 +76,7 @@ def database(documents: dict[str, str], minilm: Path, tmp_path_factory: pytest.T
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EMBEDQ_")}
     done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"{len(documents):,} items" in done.stderr
+    assert f"{len(documents):,} items" in done.stdout
     return database
 
 
