@@ -108,7 +108,6 @@ def test_a_model_is_tried_out(command: CommandLine) -> None:
     ("model", "exit_code", "message"),
     [
         ("needing", 1, NEEDS),
-        ("need", 1, NEEDS),
         ("broken", 1, "embedq: broken: RuntimeError: first line second line\n"),
         ("too-few", 1, "embedq: the model returned 1 vectors for a batch of 2\n"),
         ("binary", 1, "embedq: binary takes no text: try it with 'embedq embed --binary -i FILE -m MODEL'\n"),

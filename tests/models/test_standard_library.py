@@ -99,7 +99,7 @@ def test_ten_questions_find_what_the_bare_library_finds_with_exact_search(
         there += answer in [ids[row] for row in best]
     assert here >= there
     # Not that both find nothing.
-    assert there >= 8
+    assert there >= 7
 
 
 def test_every_document_has_the_vector_that_the_library_gives_it(
