@@ -14,7 +14,7 @@ from embedq_core.errors import UsageError
 from embedq_core.model import explained
 from embedq_core.settings import Settings, load_settings
 from embedq_core.vectors import encode
-from embedq_plugins import get_embedding_model
+from embedq_plugins import get_embedding_model, require_library
 from embedq_producer.models import FALLBACK_MODEL, choose_model, default_model_id
 
 
@@ -50,6 +50,7 @@ def run_embed(request: EmbedRequest, *, database: Path | None) -> None:
     settings = load_settings(database=database)
     if request.collection is None:
         model = get_embedding_model(request.model or default_model_id(settings) or FALLBACK_MODEL)
+        require_library(model)
         with explained(model):
             vector = model.embed(value)
         _print_vector(vector, request.format or "json")
@@ -76,6 +77,7 @@ async def _keep(
 ) -> list[float]:
     name, entry_id = request.collection or "", request.id or ""
     model = await choose_model(name, request.model, settings, None)
+    require_library(model)
     async with AsyncCollection(name, settings.database, model=model) as collection:
         with explained(model):
             await collection.embed(entry_id, value, metadata, request.store)

@@ -11,7 +11,7 @@ from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
 from embedq_jobs import Patience, Queue, RunSummary, open_queue
 from embedq_jobs.checks import server_warnings
-from embedq_plugins import plugin_problems
+from embedq_plugins import plugin_problems, require_library
 from embedq_producer.corpus import open_corpus
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.dry_run import dry_run
@@ -50,6 +50,9 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
         with display(request.collection) as shown_on:
             report.display = shown_on
             async with working(settings, queue, shown_on) as serving:
+                if serving is not None:
+                    # Before anything is queued for which there would be no worker.
+                    require_library(model)
                 # A worker in this process says it, too.
                 tell = (lambda text: say(text, shown_on)) if serving is None else (lambda _: None)
                 watching = asyncio.create_task(

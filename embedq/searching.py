@@ -11,7 +11,7 @@ from embedq_core.errors import UsageError
 from embedq_core.model import embed_queries, explained
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
-from embedq_plugins import get_embedding_model
+from embedq_plugins import get_embedding_model, require_library
 from embedq_store import Entry, Store, Where, where_given
 
 
@@ -53,6 +53,7 @@ async def _search(request: SearchRequest, where: Where, settings: Settings) -> l
         if not content:
             raise UsageError("there is nothing to compare with: the value is empty")
         model = get_embedding_model(found.model_id)
+        require_library(model)
         with explained(model):
             vectors = await asyncio.to_thread(embed_queries, model, [content])
         return await store.similar(found.id, vectors[0], request.number, prefix=request.prefix, where=where)

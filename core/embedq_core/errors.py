@@ -139,7 +139,7 @@ class MissingKey(ModelMisconfigured):
     """The model's service wants a key, and none is set."""
 
 
-class MissingLibrary(ModelMisconfigured, ImportError):
+class MissingLibrary(ModelMisconfigured, ImportError):  # noqa: N818
     """A library that the model needs is not installed."""
 
 

@@ -24,6 +24,13 @@ PLUGINS_VARIABLE: Final = "EMBEDQ_PLUGINS"
 BUILT_IN: Final = "built-in"
 LLM: Final = "llm"
 
+# One that is an extra has its library's name, and imports the library when it is used.
+_BUILT_IN: Final = (
+    (BUILT_IN, "embedq_plugins.hashing"),
+    ("sentence-transformers", "embedq_plugins.sentences"),
+    ("http", "embedq_plugins.http"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -35,8 +42,8 @@ class Candidate:
 
 def discovered() -> Iterator[Candidate]:
     """All plugins there are, in the order in which they may claim names."""
-    yield Candidate(BUILT_IN, partial(importlib.import_module, "embedq_plugins.hashing"))
-    yield Candidate("http", partial(importlib.import_module, "embedq_plugins.http"))
+    for name, module in _BUILT_IN:
+        yield Candidate(name, partial(importlib.import_module, module))
     yield from _installed()
     yield from named_in(os.environ.get(PLUGINS_VARIABLE, ""))
 

@@ -16,6 +16,14 @@ from embedq_plugins.validation import name_fault
 
 
 @dataclass(frozen=True, slots=True)
+class ModelKindWithPlugin:
+    """A kind of models, and the name of the plugin that registered it."""
+
+    kind: ModelKind
+    plugin: str
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddingModelWithAliases:
     """A model, the aliases by which it can be chosen too, and the name of the plugin that registered it."""
 
@@ -82,8 +90,12 @@ class Registry:
 
     def model_kinds(self) -> list[ModelKind]:
         """The kinds of models that can be made by name, in the order of their names."""
-        kinds = self._loaded().kinds
-        return [kinds[name] for name in sorted(kinds)]
+        return [entry.kind for entry in self.model_kinds_with_plugins()]
+
+    def model_kinds_with_plugins(self) -> list[ModelKindWithPlugin]:
+        """The kinds of models that can be made by name and their plugins, in the order of their names."""
+        named = self._loaded()
+        return [ModelKindWithPlugin(named.kinds[name], named.kind_plugins[name]) for name in sorted(named.kinds)]
 
     def get_embedding_models(self) -> list[EmbeddingModel]:
         """All models, in the order in which they were registered."""
@@ -173,6 +185,7 @@ class _Named:
     models: Mapping[str, EmbeddingModel]
     problems: tuple[PluginProblem, ...]
     kinds: Mapping[str, ModelKind]
+    kind_plugins: Mapping[str, str]
     made: dict[str, EmbeddingModel] = field(default_factory=dict)
     """Models that kinds have made, by name."""
 
@@ -210,7 +223,8 @@ def _resolve(loaded: Loaded) -> _Named:
         )
         for entry in kept
     ]
-    return _Named(tuple(entries), {name: owner.model for name, owner in owners.items()}, tuple(problems), loaded.kinds)
+    models = {name: owner.model for name, owner in owners.items()}
+    return _Named(tuple(entries), models, tuple(problems), loaded.kinds, loaded.kind_plugins)
 
 
 def _extended(first: _Named, later: Loaded) -> _Named:
@@ -224,12 +238,13 @@ def _extended(first: _Named, later: Loaded) -> _Named:
         for entry in later.registrations
         if entry.model.model_id not in first.models
     ]
-    added = _resolve(Loaded(free, {}, later.problems))
+    added = _resolve(Loaded(free, problems=later.problems))
     return _Named(
         first.entries + added.entries,
         {**first.models, **added.models},
         first.problems + added.problems,
         first.kinds,
+        first.kind_plugins,
         first.made,
     )
 
@@ -281,6 +296,11 @@ def get_embedding_models_with_aliases() -> list[EmbeddingModelWithAliases]:
 def model_kinds() -> list[ModelKind]:
     """The kinds of models that this installation can make by name."""
     return default_registry.model_kinds()
+
+
+def model_kinds_with_plugins() -> list[ModelKindWithPlugin]:
+    """The kinds of models that this installation can make by name, with their plugins."""
+    return default_registry.model_kinds_with_plugins()
 
 
 def plugin_problems() -> list[PluginProblem]:

@@ -18,7 +18,9 @@ import pytest
 import embedq as face
 from embedq_core import settings as settings_module
 from embedq_core.settings import ENV_PREFIX, Settings, load_settings
+from embedq_plugins import Registry
 from embedq_plugins.discovery import ENTRY_POINT_GROUP, PLUGINS_VARIABLE
+from embedq_plugins.kinds import configured_in
 from support.parsing import parsed
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +125,19 @@ def test_the_settings_file_of_the_readme_is_one_that_is_read(tmp_path: Path, mon
     loaded = load_settings()
     said = tomllib.loads(text)[settings_module.APP_NAME]
     assert {name: str(getattr(loaded, name)) for name in said} == {name: str(value) for name, value in said.items()}
+
+
+def test_the_models_that_the_readme_describes_can_be_made(tmp_path: Path) -> None:
+    described = [block for block in blocks("toml") if "[models." in block]
+    assert described
+    for number, text in enumerate(described):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(text)
+        registry = Registry(configured=lambda file=file: configured_in(file))  # type: ignore[misc] # the loop's file
+        assert registry.plugin_problems() == []
+        for name, table in tomllib.loads(text)["models"].items():
+            for known in (name, *table.get("aliases", [])):
+                assert registry.get_embedding_model(known).model_id == name
 
 
 # --- commands

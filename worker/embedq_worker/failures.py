@@ -80,8 +80,8 @@ def is_transient(error: BaseException) -> bool:
 
 
 def concerns_all(error: BaseException) -> bool:
-    """Whether the error can't be the fault of an item: a library is missing, the model is unknown."""
-    return isinstance(error, ImportError | UnknownModel | NotImplementedError)
+    """Whether the error can't be the fault of an item: the model is unknown or can't be loaded."""
+    return isinstance(error, ImportError | UnknownModel | ModelUnavailable | NotImplementedError)
 
 
 def _status(error: BaseException) -> int | None:

@@ -16,10 +16,10 @@ from typing import Final, cast
 
 import redis.exceptions
 
-from embedq_core.errors import QueueError, UnknownModel
+from embedq_core.errors import MissingLibrary, QueueError, UnknownModel
 from embedq_core.settings import Settings
 from embedq_jobs import Queue
-from embedq_plugins import get_embedding_model
+from embedq_plugins import get_embedding_model, require_library
 from embedq_store import Store
 from embedq_worker.cancelling import cancel
 from embedq_worker.claims import Claims
@@ -56,7 +56,7 @@ class ServiceOptions:
 async def serve(settings: Settings, options: ServiceOptions, queue: Queue, store: Store, stop: asyncio.Event) -> None:
     """Embed what is queued until `stop` is set, or with `burst` until nothing is left. Then hand back the rest.
 
-    Raises UnknownModel for a model in `options` that no plugin has.
+    Raises UnknownModel for a model in `options` that no plugin has, MissingLibrary for one whose library is not there.
     """
     with tuned():
         await _Service(settings, options, queue, store).run(stop)
@@ -96,7 +96,10 @@ class _Service:
 
     async def run(self, stop: asyncio.Event) -> None:
         quiet_libraries()
-        wanted = {get_embedding_model(name).model_id for name in self._options.models}
+        models = [get_embedding_model(name) for name in self._options.models]
+        for model in models:
+            require_library(model)
+        wanted = {model.model_id for model in models}
         renewing = asyncio.create_task(self._leases.renew_forever(), name="embedq-leases")
         beating = asyncio.create_task(self._beat_forever(), name="embedq-heartbeat")
         try:
@@ -137,7 +140,9 @@ class _Service:
                 model = await asyncio.to_thread(get_embedding_model, model_id)
                 if model.model_id != model_id:
                     raise UnknownModel(f"here this is another name of {model.model_id}")  # noqa: TRY301
-            except UnknownModel as error:
+                # Not found out by the first call, which would make dead letters of all that waits.
+                require_library(model)
+            except (UnknownModel, MissingLibrary) as error:
                 # An empty queue may be left from a plugin that was only tried.
                 if model_id not in self._unserved and await self._queue.length(model_id):
                     self._unserved.add(model_id)
