@@ -34,12 +34,12 @@ def require_library(model: EmbeddingModel) -> None:
         raise MissingLibrary(f"{model.model_id} needs {model.library}, which is not installed{how}")
 
 
-def load_failure(model: EmbeddingModel, what: str, error: Exception) -> ModelMisconfigured:
+def load_failure(model: EmbeddingModel, what: str, error: Exception) -> ModelUnavailable:
     """The error to raise where `what`, the weights of `model`, can't be loaded because of `error`, on one line.
 
-    ModelUnavailable where something on the way may pass by itself.
+    ModelMisconfigured, but where something on the way may pass by itself.
     """
-    if isinstance(error, ModelMisconfigured):
+    if isinstance(error, ModelUnavailable):
         return error
     reason = excerpt(str(error) or type(error).__name__, 300)
     kind = ModelUnavailable if any(map(_passes, _causes(error))) else ModelMisconfigured
