@@ -24,7 +24,7 @@ def run_index(collection: str, database: Path | None) -> None:
     if built is Built.DONE:
         print(f"indexed {shown(collection)}: {entries}, in {duration(time.monotonic() - began)}")
     elif built is Built.SMALL:
-        print(f"{shown(collection)} needs no index: its {entries} are searched exactly in a moment")
+        print(f"{shown(collection)} needs no index: {entries} can be searched exactly in a moment")
     else:
         raise StoreError(
             f"{shown(collection)} has no files for searching beside the database to index: make its folder writable, "

@@ -14,7 +14,7 @@ import threading
 from typing import Final
 
 from embedq_store.copying import INDEX_LOCK, CopyFolder, CopyLock
-from embedq_store.graph import Built, Graph, Report, discard, tidy
+from embedq_store.graph import Built, Graph, Report, discard
 from embedq_store.mapped import Head, MappedRows
 
 # Rows added in one step: Ctrl-C waits for no more than one.
@@ -79,7 +79,6 @@ def _bring_up_to(folder: CopyFolder, copy: Head, report: Report | None) -> bool:
         if _is_current(folder, copy):
             return False
         raise _CopyGoneError
-    tidy(folder.path, copy)
     graph = Graph.open(folder.path, copy, to_add=True) or Graph.empty(copy.dimension)
     if graph.size >= copy.rows:
         return True

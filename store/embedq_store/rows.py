@@ -147,14 +147,14 @@ class CollectionRows:
     def blocks(self, block_rows: int, first: int = 0) -> Iterator[tuple[int, Matrix]]:
         """The unit rows from the place `first` to the last, in blocks: the place of the first, and the block.
 
-        A block is valid until the next one is asked for.
+        `first` is no further than the end of the mapped rows. A block is valid until the next one is asked for.
         """
         if self._mapped is not None and self._mapped.bytes > self._search_bytes:
             yield from self._mapped.blocks(self._mapped_size, block_rows, first)
         elif self._mapped is not None:
             for start in range(first, self._mapped_size, block_rows):
                 yield start, self._mapped.matrix[start : min(start + block_rows, self._mapped_size)]
-        for start in range(max(0, first - self._mapped_size), self._tail.size, block_rows):
+        for start in range(0, self._tail.size, block_rows):
             yield self._mapped_size + start, self._tail.matrix[start : start + block_rows]
 
     def _products(self) -> Iterator[tuple[int, Matrix]]:

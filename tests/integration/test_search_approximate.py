@@ -26,6 +26,7 @@ from embedq_store import (
     Target,
     Write,
     approximate,
+    copying,
     freshness,
     graph,
     indexing,
@@ -252,6 +253,19 @@ async def test_where_most_of_the_nearest_are_gone_the_index_is_asked_for_more(
         assert await answer(store, 4) == full_scan(path, 4)
 
 
+@pytest.mark.usefixtures("no_scan")
+async def test_a_row_that_has_the_rowid_and_the_place_of_one_that_the_index_holds_is_answered_once(path: Path) -> None:
+    async with await Store.open(path, read_only=True) as store:
+        await answer(store, 5)
+        change(path, "DELETE FROM embeddings WHERE rowid > 37")
+        for number in range(2):
+            vector = encode([value + number / 10 for value in QUERY])
+            change(path, f"{INSERT} VALUES (1, :id, :vector)", id=f"new {number}", vector=vector)
+        assert await answer(store, 10) == full_scan(path, 10)
+        assert await answer(store, 10, [-value for value in QUERY]) == full_scan(path, 10, [-value for value in QUERY])
+        assert indexed(store) == 40
+
+
 async def test_where_no_more_are_there_than_asked_for_all_are_answered(path: Path) -> None:
     async with await Store.open(path, read_only=True) as store:
         assert await answer(store, 100) == full_scan(path, 100)
@@ -285,6 +299,12 @@ async def test_filters_and_skipping_answer_as_the_exact_search_does(path: Path, 
         await put(store, some_vectors(2, 5, "new") | {"00new": QUERY})
         exact = [(entry.id, entry.score) for entry in await store.similar(1, QUERY, 8, **options)]
         assert await answer(store, 8, **options) == exact
+
+
+async def test_where_few_have_the_prefix_the_index_is_not_asked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph.Graph, "nearest", None)
+    async with await Store.open(path) as store:
+        assert [id_ for id_, _ in await answer(store, 8, prefix="007")] == ["007"]
 
 
 @pytest.mark.parametrize("pattern", ["*.graph", "*.index"])
@@ -385,7 +405,11 @@ async def test_an_index_of_a_collection_that_is_deleted_while_it_is_built_leaves
     harm(path, "*.index", "lose")
     save = graph.Graph.save
 
-    def delete(*_: object) -> None:
+    monkeypatch.setattr(indexing, "_STEP_ROWS", 10)
+    reports: list[int] = []
+
+    def delete(done: int, _: int) -> None:
+        reports.append(done)
         CopyFolder(str(path)).remove(1)
 
     def save_and_delete(*arguments: Any) -> None:
@@ -399,6 +423,7 @@ async def test_an_index_of_a_collection_that_is_deleted_while_it_is_built_leaves
     report = delete if when == "while rows are added" else None
     assert await asyncio.to_thread(indexing.build, str(path), 1, report) is Built.NO_COPY
     assert not [file for file in folder(path).iterdir() if file.suffix in (".graph", ".index", ".new")]
+    assert reports in ([], [10])
 
 
 async def test_building_that_is_stopped_leaves_nothing_and_keeps_nobody_from_building(path: Path) -> None:
@@ -410,8 +435,10 @@ async def test_building_that_is_stopped_leaves_nothing_and_keeps_nobody_from_bui
     with pytest.raises(KeyboardInterrupt):
         indexing.build(str(path), 1, stop)
     assert not list(folder(path).glob("*.index"))
-    (folder(path) / "1-dead.graph").write_bytes(b"what somebody who was killed has left")
+    (copy,) = folder(path).glob("*.vectors")
+    (folder(path) / f"{copy.stem}.dead.graph").write_bytes(b"what somebody who was killed has left")
     assert indexing.build(str(path), 1) is Built.DONE
+    assert len(list(folder(path).glob("*.graph"))) == 1
 
 
 async def test_a_deleted_collection_takes_its_index_with_it(path: Path) -> None:
@@ -420,7 +447,25 @@ async def test_a_deleted_collection_takes_its_index_with_it(path: Path) -> None:
     assert not list(folder(path).iterdir())
 
 
+async def test_a_copy_that_is_made_anew_takes_the_index_of_the_old_one_with_it(path: Path) -> None:
+    change(path, "VACUUM")
+    async with await Store.open(path, read_only=True) as store:
+        assert await answer(store, 5) == full_scan(path, 5)
+    assert not [file for file in folder(path).iterdir() if file.suffix in (".graph", ".index")]
+
+
 # --- where there is none
+
+
+async def test_a_copy_that_is_one_process_s_alone_has_no_index(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(folder(path))
+    monkeypatch.setattr(copying, "_BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(approximate, "start_building", None)
+    async with await Store.open(path, read_only=True) as store:
+        with closing(sqlite3.connect(path, isolation_level=None)) as writing:
+            writing.execute("BEGIN IMMEDIATE")
+            assert await answer(store, 5) == full_scan(path, 5)
+        assert "locked" in str(store.why_exact(1))
 
 
 async def test_without_usearch_it_says_in_one_line_what_to_install(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
