@@ -125,7 +125,7 @@ def near_scores(
     scores, places = [rows.scores(unit, near)], [near]
     # What is farther than these may be farther than others that the index didn't name.
     floor = float(scores[0].min(initial=np.inf))
-    for first, block in rows.blocks(STEP, min(graph.size, held)):
+    for first, block in rows.blocks(STEP, graph.size):
         found = block @ unit
         over = np.flatnonzero(found >= floor)
         scores.append(found[over])

@@ -32,7 +32,7 @@ FORM: Final = 1
 # Measured: see docs/design.md. Neighbours of a row; rows looked at to find them, and to answer a query.
 _CONNECTIVITY: Final = 16
 _EXPANSION_ADD: Final = 64
-_EXPANSION_SEARCH: Final = 256
+_EXPANSION_SEARCH: Final = 512
 
 _LOOK_BYTES: Final = 16 * 1024 * 1024
 

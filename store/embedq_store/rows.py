@@ -145,9 +145,9 @@ class CollectionRows:
         return scores
 
     def blocks(self, block_rows: int, first: int = 0) -> Iterator[tuple[int, Matrix]]:
-        """The unit rows from the place `first` to the last, in blocks: the place of the first, and the block.
+        """The unit rows in blocks: the place of the first, and the block. Of the mapped ones those from `first` on.
 
-        `first` is no further than the end of the mapped rows. A block is valid until the next one is asked for.
+        A block is valid until the next one is asked for.
         """
         if self._mapped is not None and self._mapped.bytes > self._search_bytes:
             yield from self._mapped.blocks(self._mapped_size, block_rows, first)
