@@ -38,6 +38,8 @@ _NEAR_SHARE: Final = 16
 
 _RETRY_SECONDS: Final = 60.0
 
+_BEING_BUILT: Final = "its index is being built, in the background"
+
 _log = logging.getLogger("embedq.search")
 
 
@@ -50,6 +52,7 @@ class Approximate:
         self._graph: Graph | None = None
         self._opened: tuple[str, tuple[int, int] | None] | None = None
         self._build_after = 0.0
+        self._hindrance: str | None = None
         self.why_exact: str | None = None
         """Why there is no index to search in now, where one would be of use."""
 
@@ -69,9 +72,9 @@ class Approximate:
             self.why_exact = "the files for searching it could not be put in place: the database was locked"
             return None
         self._look(self._copies, head)
-        self.why_exact = None if self._graph is not None else "its index is being built, in the background"
         if is_due(head.rows, None if self._graph is None else self._graph.size):
             self._build(self._copies)
+        self.why_exact = None if self._graph is not None else self._hindrance or _BEING_BUILT
         return self._graph
 
     def _look(self, copies: CopyFolder, head: Head) -> None:
@@ -90,8 +93,9 @@ class Approximate:
         self._build_after = time.monotonic() + _RETRY_SECONDS
         try:
             start_building(copies, self._collection_id)
+            self._hindrance = None
         except OSError as error:
-            _log.warning("%s: the index of a collection can't be built: %s", copies.database, error)
+            self._hindrance = f"its index can't be built: {error}"
 
 
 def is_small(rows: CollectionRows) -> bool:

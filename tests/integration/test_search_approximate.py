@@ -478,6 +478,22 @@ async def test_without_usearch_it_says_in_one_line_what_to_install(path: Path, m
         assert len(await store.similar(1, QUERY, 5)) == 5
 
 
+async def test_where_no_process_can_be_started_to_build_it_searches_are_exact_and_it_is_said_why(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    harm(path, "*.index", "lose")
+    async with await Store.open(path, read_only=True) as store:
+        monkeypatch.setattr(approximate, "start_building", refuse)
+        assert await answer(store, 5) == full_scan(path, 5)
+        assert store.why_exact(1) == "its index can't be built: [Errno 13] Permission denied"
+        monkeypatch.setattr(approximate, "start_building", lambda *_: None)
+        await answer(store, 5)
+        assert "being built" in str(store.why_exact(1))
+
+
 async def test_a_file_of_llm_s_own_is_searched_exactly_and_it_is_said_why(tmp_path: Path) -> None:
     path = tmp_path / "embeddings.db"
     for statement in LLM_TABLES:
