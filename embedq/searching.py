@@ -11,8 +11,9 @@ from embedq_core.errors import UsageError
 from embedq_core.model import embed_queries, explained
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
+from embedq_core.vectors import Vector
 from embedq_plugins import get_embedding_model, require_library
-from embedq_store import Entry, Store, Where, where_given
+from embedq_store import CollectionInfo, Entry, Store, Where, where_given
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class SearchRequest:
     number: int
     prefix: str
     where: tuple[str, ...] = ()
+    ann: bool = False
 
 
 def run_similar(request: SearchRequest, *, plain: bool, database: Path | None) -> None:
@@ -45,10 +47,7 @@ async def _search(request: SearchRequest, where: Where, settings: Settings) -> l
     async with await Store.open(settings.database, read_only=True, search_bytes=settings.search_bytes) as store:
         found = await store.collection(request.collection)
         if request.id is not None:
-            vector = await store.vector(found.id, request.id)
-            return await store.similar(
-                found.id, vector, request.number, skip_id=request.id, prefix=request.prefix, where=where
-            )
+            return await _nearest(store, found, await store.vector(found.id, request.id), request, where)
         content = request.content if request.content is not None else read_value(request.input, binary=request.binary)
         if not content:
             raise UsageError("there is nothing to compare with: the value is empty")
@@ -56,7 +55,31 @@ async def _search(request: SearchRequest, where: Where, settings: Settings) -> l
         require_library(model)
         with explained(model):
             vectors = await asyncio.to_thread(embed_queries, model, [content])
-        return await store.similar(found.id, vectors[0], request.number, prefix=request.prefix, where=where)
+        return await _nearest(store, found, vectors[0], request, where)
+
+
+async def _nearest(
+    store: Store, collection: CollectionInfo, vector: Vector, request: SearchRequest, where: Where
+) -> list[Entry]:
+    entries = await store.similar(
+        collection.id,
+        vector,
+        request.number,
+        skip_id=request.id,
+        prefix=request.prefix,
+        where=where,
+        ann=request.ann,
+    )
+    if request.ann:
+        say_why_exact(store, collection)
+    return entries
+
+
+def say_why_exact(store: Store, collection: CollectionInfo) -> None:
+    """Say on stderr why an approximate search was exact, where it was and need not be."""
+    why = store.why_exact(collection.id)
+    if why is not None:
+        print(f"{shown(collection.name)} was searched exactly: {why}", file=sys.stderr)
 
 
 def read_value(path: Path | None, *, binary: bool) -> str | bytes:

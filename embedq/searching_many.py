@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
+from embedq.searching import say_why_exact
 from embedq_core.errors import RowError, UsageError
 from embedq_core.items import Item
 from embedq_core.model import embed_queries, query_count
@@ -29,6 +30,7 @@ class BatchRequest:
     number: int
     prefix: str
     where: tuple[str, ...]
+    ann: bool = False
 
 
 def run_similar_batch(request: BatchRequest, *, database: Path | None) -> None:
@@ -57,7 +59,11 @@ async def _search(request: BatchRequest, where: Where, settings: Settings, reade
         queries = _accepted(reader, model, report)
         while some := await asyncio.to_thread(list, islice(queries, query_count(model))):
             vectors = await asyncio.to_thread(embed_queries, model, [query.content for query in some])
-            answers = await store.similar_many(found.id, vectors, request.number, prefix=request.prefix, where=where)
+            answers = await store.similar_many(
+                found.id, vectors, request.number, prefix=request.prefix, where=where, ann=request.ann
+            )
+            if request.ann and not count:
+                say_why_exact(store, found)
             for query, entries in zip(some, answers, strict=True):
                 print(json.dumps({"query": query.id, "results": [asdict(entry) for entry in entries]}))
             count += len(some)

@@ -7,7 +7,7 @@ import typer
 from embedq.commands.groups import ListByDefault
 from embedq_core import options
 
-app = typer.Typer(help="List, show and delete collections. Without a command: list.", cls=ListByDefault)
+app = typer.Typer(help="List, show, index and delete collections. Without a command: list.", cls=ListByDefault)
 
 
 @app.command("list")
@@ -36,6 +36,17 @@ def show(collection: options.Collection, database: options.Database = None, json
         print(json_module.dumps(figures.as_object()))
     else:
         print_fields(figures.as_words())
+
+
+@app.command()
+def index(collection: options.Collection, database: options.Database = None) -> None:
+    """Build the index for 'embedq similar --ann', or add to it what it lacks, and wait for it.
+
+    What has been built when it is stopped is thrown away.
+    """
+    from embedq.indexing import run_index
+
+    run_index(collection, database)
 
 
 @app.command()

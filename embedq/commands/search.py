@@ -41,6 +41,9 @@ def similar(
             help="Format of --batch; told by its name or its first bytes if left out.",
         ),
     ] = None,
+    ann: Annotated[
+        bool, typer.Option("--ann", help="Search a large collection faster: one of a hundred may be missed.")
+    ] = False,
     plain: Annotated[bool, typer.Option("-p", "--plain", help="Print text to read instead of JSON lines.")] = False,
     database: options.Database = None,
 ) -> None:
@@ -48,20 +51,23 @@ def similar(
 
     Each is a line of JSON with id, score, content and metadata; with --plain, text to read. With --batch, a line
     for each query: its id, or the number of its line, and its results.
+
+    The search is exact. With --ann it asks an index, which is built in the background when it is first asked for: see
+    'embedq collections index'.
     """
     if batch is not None:
         from embedq.searching_many import BatchRequest, run_similar_batch
 
         if plain or binary or any(value is not None for value in (id, content, input)):
             raise UsageError("--batch says what to compare with: leave out ID, -c, -i, --binary and --plain")
-        request = BatchRequest(collection, batch, format, number, prefix, tuple(where or ()))
+        request = BatchRequest(collection, batch, format, number, prefix, tuple(where or ()), ann)
         run_similar_batch(request, database=database)
     if format is not None:
         raise UsageError("--format is for --batch FILE")
     from embedq.searching import SearchRequest, run_similar
 
     run_similar(
-        SearchRequest(collection, id, content, input, binary, number, prefix, tuple(where or ())),
+        SearchRequest(collection, id, content, input, binary, number, prefix, tuple(where or ()), ann),
         plain=plain,
         database=database,
     )

@@ -6,6 +6,7 @@ No SQLite type, connection or SQL leaves this room.
 from embedq_store.collection import AsyncCollection
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
 from embedq_store.filters import Where, where_given
+from embedq_store.graph import Built
 from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
 from embedq_store.search import Entry
 from embedq_store.store import CollectionFigures, CollectionInfo, Standing, Store
@@ -14,6 +15,7 @@ from embedq_store.writer import ChunkMark, Row, Target, Write
 
 __all__ = [
     "AsyncCollection",
+    "Built",
     "ChunkMark",
     "Collection",
     "CollectionFigures",

@@ -209,16 +209,26 @@ class AsyncCollection:
             raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id!r}") from error
 
     async def similar(
-        self, value: Value, number: int = 10, prefix: str | None = None, where: Where | None = None
+        self,
+        value: Value,
+        number: int = 10,
+        prefix: str | None = None,
+        where: Where | None = None,
+        *,
+        ann: bool = False,
     ) -> list[Entry]:
         """The `number` entries most similar to `value`, which the model embeds; ids under `prefix` only.
 
         `where` maps keys of the metadata to the value that must stand there, or to several, of which one must:
         `where={"lang": "en", "year": [2023, 2024]}`. Dots lead into objects: `"author.name"`. Text is told from
         numbers, and true from 1.
+
+        With `ann` (approximate nearest neighbours) a large collection answers many times as fast, and may miss one
+        of a hundred. It needs `usearch`, and an index, which is built in the background when it is first asked for;
+        until it is there, and where a filter keeps few entries, the answer is exact. See `build_index`.
         """
         vectors = await asyncio.to_thread(embed_queries, self.model(), [value])
-        return await self.similar_by_vector(vectors[0], number, prefix=prefix, where=where)
+        return await self.similar_by_vector(vectors[0], number, prefix=prefix, where=where, ann=ann)
 
     async def similar_by_id(
         self,
@@ -226,9 +236,13 @@ class AsyncCollection:
         number: int = 10,
         prefix: str | None = None,
         where: Where | None = None,
+        *,
+        ann: bool = False,
     ) -> list[Entry]:
         """The `number` entries most similar to the entry `id`, itself left out. Raises DoesNotExist."""
-        return await self.similar_by_vector(await self.vector(id), number, skip_id=id, prefix=prefix, where=where)
+        return await self.similar_by_vector(
+            await self.vector(id), number, skip_id=id, prefix=prefix, where=where, ann=ann
+        )
 
     async def similar_by_vector(
         self,
@@ -237,15 +251,25 @@ class AsyncCollection:
         skip_id: str | None = None,
         prefix: str | None = None,
         where: Where | None = None,
+        *,
+        ann: bool = False,
     ) -> list[Entry]:
         """The `number` entries nearest to `vector` by cosine similarity, best first, `skip_id` left out.
 
         Raises ValueError for a vector of another dimension than the collection's.
         """
-        return await self._open_store().similar(self.id, vector, number, skip_id=skip_id, prefix=prefix, where=where)
+        return await self._open_store().similar(
+            self.id, vector, number, skip_id=skip_id, prefix=prefix, where=where, ann=ann
+        )
 
     async def similar_many(
-        self, values: Iterable[Value], number: int = 10, prefix: str | None = None, where: Where | None = None
+        self,
+        values: Iterable[Value],
+        number: int = 10,
+        prefix: str | None = None,
+        where: Where | None = None,
+        *,
+        ann: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar` to each of `values`, in their order, in a fraction of the time for each.
 
@@ -254,23 +278,35 @@ class AsyncCollection:
         answers: list[list[Entry]] = []
         for some in slices(values, query_count(self.model())):
             vectors = await asyncio.to_thread(embed_queries, self.model(), some)
-            answers += await self.similar_many_by_vector(vectors, number, prefix, where)
+            answers += await self.similar_many_by_vector(vectors, number, prefix, where, ann=ann)
         return answers
 
     async def similar_many_by_id(
-        self, ids: Iterable[str], number: int = 10, prefix: str | None = None, where: Where | None = None
+        self,
+        ids: Iterable[str],
+        number: int = 10,
+        prefix: str | None = None,
+        where: Where | None = None,
+        *,
+        ann: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar_by_id` to each of `ids`, in their order. Raises DoesNotExist."""
         answers: list[list[Entry]] = []
         for some in slices(ids, _QUERIES):
             vectors = [await self.vector(id_) for id_ in some]
             answers += await self._open_store().similar_many(
-                self.id, vectors, number, skip_ids=some, prefix=prefix, where=where
+                self.id, vectors, number, skip_ids=some, prefix=prefix, where=where, ann=ann
             )
         return answers
 
     async def similar_many_by_vector(
-        self, vectors: Iterable[Vector], number: int = 10, prefix: str | None = None, where: Where | None = None
+        self,
+        vectors: Iterable[Vector],
+        number: int = 10,
+        prefix: str | None = None,
+        where: Where | None = None,
+        *,
+        ann: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar_by_vector` to each of `vectors`, in their order.
 
@@ -278,8 +314,16 @@ class AsyncCollection:
         """
         answers: list[list[Entry]] = []
         for some in slices(vectors, _QUERIES):
-            answers += await self._open_store().similar_many(self.id, some, number, prefix=prefix, where=where)
+            answers += await self._open_store().similar_many(self.id, some, number, prefix=prefix, where=where, ann=ann)
         return answers
+
+    async def build_index(self) -> None:
+        """Build the index for searches with `ann`, or add to it what it lacks, and return when it is there.
+
+        It takes minutes for a million entries. A small collection gets none: it is searched exactly as fast. Raises
+        UsageError where usearch isn't installed, OSError.
+        """
+        await self._open_store().build_index(self.id)
 
     async def delete(self) -> None:
         """Delete the collection and all its entries."""

@@ -35,15 +35,18 @@ from embedq_store.mapped import (
     Head,
     MappedRows,
     block_sum,
-    encode_head,
     head_path,
     read_head,
     rowids_path,
     vectors_path,
+    write_sealed,
 )
 
 # The token of what could not be published, and is this process's alone.
 UNPUBLISHED: Final = 0
+
+# What the name of the lock ends with that those who build an index of a copy hold.
+INDEX_LOCK: Final = ".index-lock"
 
 _BUSY_SECONDS: Final = 5.0
 _COPY_BYTES: Final = 8 * 1024 * 1024
@@ -105,15 +108,17 @@ class CopyFolder:
                 head_path(self.path, collection_id).unlink(missing_ok=True)
                 lock.tidy(None)
                 lock.unlink()
+                # Who is building an index notices that there is no copy any more.
+                CopyLock(self, collection_id, INDEX_LOCK).unlink()
 
 
 class CopyLock:
     """The right to change the copy of one collection, from `take` to `release`. The system releases it for the dead."""
 
-    def __init__(self, folder: CopyFolder, collection_id: int) -> None:
+    def __init__(self, folder: CopyFolder, collection_id: int, suffix: str = ".lock") -> None:
         self.folder = folder
         self.collection_id = collection_id
-        self._path = folder.path / f"{collection_id}.lock"
+        self._path = folder.path / f"{collection_id}{suffix}"
         self._file: IO[bytes] | None = None
 
     def take(self) -> bool:
@@ -143,12 +148,9 @@ class CopyLock:
         self._path.unlink(missing_ok=True)
 
     def tidy(self, head: Head | None) -> None:
-        """Remove whatever is no part of the copy that `head` describes: what the dead have left."""
-        kept = set()
-        if head is not None:
-            kept = {path(self.folder.path, self.collection_id, head.name) for path in (rowids_path, vectors_path)}
+        """Remove whatever is no part of the copy that `head` describes, nor its index: what the dead have left."""
         for path in self.folder.path.glob(f"{self.collection_id}-*"):
-            if path not in kept:
+            if head is None or not path.name.startswith(f"{self.collection_id}-{head.name}."):
                 path.unlink(missing_ok=True)
 
 
@@ -279,13 +281,7 @@ class CopyWriter:
         folder = self._lock.folder.path
         # Mapped before it is known to others: once it is, they may replace it.
         rows = MappedRows.open(folder, head, verify=False)
-        path = head_path(folder, head.collection_id)
-        temporary = path.with_suffix(".new")
-        with temporary.open("wb") as file:
-            file.write(encode_head(head))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_sealed(head_path(folder, head.collection_id), head)
         self._lock.tidy(head)
         return rows
 

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -33,6 +33,8 @@ ROWID_BYTES: Final = ROWID_DTYPE.itemsize
 # Rows of which each checksum is; and bytes of rows that are looked at at a time.
 SUM_ROWS: Final = 4096
 _LOOK_BYTES: Final = 16 * 1024 * 1024
+
+_S = TypeVar("_S", bound=msgspec.Struct)
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,22 +79,33 @@ def vectors_path(folder: Path, collection_id: int, name: str) -> Path:
     return folder / f"{collection_id}-{name}.vectors"
 
 
-def encode_head(head: Head) -> bytes:
-    """The head as it is written: a checksum of four bytes, then msgpack."""
-    body = msgspec.msgpack.encode(head)
-    return zlib.crc32(body).to_bytes(4, "little") + body
+def write_sealed(path: Path, content: msgspec.Struct) -> None:
+    """Put `content` in its place, whole and on the disk: a checksum of four bytes, then msgpack. Raises OSError."""
+    body = msgspec.msgpack.encode(content)
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
+        file.write(zlib.crc32(body).to_bytes(4, "little") + body)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_sealed(path: Path, type_: type[_S]) -> _S | None:
+    """What `write_sealed` has put there. None where nothing is that can be understood."""
+    try:
+        data = path.read_bytes()
+        if zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+            return None
+        return msgspec.msgpack.decode(data[4:], type=type_)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def read_head(folder: Path, collection_id: int) -> Head | None:
     """The head of a collection's copy. None where there is none that can be understood."""
-    try:
-        data = head_path(folder, collection_id).read_bytes()
-        if zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
-            return None
-        head = msgspec.msgpack.decode(data[4:], type=Head)
-    except (OSError, msgspec.MsgspecError):
-        return None
-    return head if head.form == FORM and head.collection_id == collection_id and head.rows > 0 else None
+    head = read_sealed(head_path(folder, collection_id), Head)
+    usable = head is not None and head.form == FORM and head.collection_id == collection_id and head.rows > 0
+    return head if usable else None
 
 
 def block_sum(block: Matrix) -> int:
@@ -159,12 +172,12 @@ class MappedRows:
         """What the rows take."""
         return self.matrix.nbytes
 
-    def blocks(self, stop: int, block_rows: int) -> Iterator[tuple[int, Matrix]]:
-        """The rows up to `stop` in blocks: the place of the first, and the block.
+    def blocks(self, stop: int, block_rows: int, first: int = 0) -> Iterator[tuple[int, Matrix]]:
+        """The rows from `first` up to `stop` in blocks: the place of the first, and the block.
 
         Each block is let go of when the next one is asked for; the system is told that it will be.
         """
-        for start in range(0, stop, block_rows):
+        for start in range(first, stop, block_rows):
             end = min(start + block_rows, stop)
             self._advise(mmap.MADV_WILLNEED, end, min(end + block_rows, stop))
             yield start, self.matrix[start:end]

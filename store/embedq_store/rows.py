@@ -106,6 +106,11 @@ class CollectionRows:
         return self._joined
 
     @property
+    def copy(self) -> tuple[Head, int] | None:
+        """The head of the mapped copy that the first rows are those of, and how many of them are; None without one."""
+        return None if self._mapped is None else (self._mapped.head, self._mapped_size)
+
+    @property
     def stamp(self) -> Stamp | None:
         """The state that the rows are of, or a later one; None where the file counts no changes."""
         return self._stamp
@@ -139,15 +144,15 @@ class CollectionRows:
                 self._let_go()
         return scores
 
-    def blocks(self, block_rows: int) -> Iterator[tuple[int, Matrix]]:
-        """The unit rows from the first to the last, in blocks: the place of the first, and the block.
+    def blocks(self, block_rows: int, first: int = 0) -> Iterator[tuple[int, Matrix]]:
+        """The unit rows in blocks: the place of the first, and the block. Of the mapped ones those from `first` on.
 
         A block is valid until the next one is asked for.
         """
         if self._mapped is not None and self._mapped.bytes > self._search_bytes:
-            yield from self._mapped.blocks(self._mapped_size, block_rows)
+            yield from self._mapped.blocks(self._mapped_size, block_rows, first)
         elif self._mapped is not None:
-            for start in range(0, self._mapped_size, block_rows):
+            for start in range(first, self._mapped_size, block_rows):
                 yield start, self._mapped.matrix[start : min(start + block_rows, self._mapped_size)]
         for start in range(0, self._tail.size, block_rows):
             yield self._mapped_size + start, self._tail.matrix[start : start + block_rows]

@@ -1,9 +1,12 @@
-"""Exact cosine search over a collection, answered from the rows as they are now.
+"""Cosine search over a collection, answered from the rows as they are now: exact, or approximate where that is asked.
 
 The scores of all rows, from `CollectionRows`, find the candidates; the database has the last word: candidates are
 read back, scored again in float64, and those that are gone, or that the filter doesn't keep, are dropped. So what is
 held of the rows can be behind and cost time, but never gives a stale answer, as long as every *new* row is noticed:
 see `embedq_store.rows`. What is held of a filter must only never leave out a row that it keeps.
+
+An approximate search differs in one thing: only rows that an index names, and those that it doesn't hold yet, are
+scored. Where these are not enough, for a filter that keeps few rows, say, the search is exact.
 """
 
 import asyncio
@@ -17,9 +20,11 @@ import numpy.typing as npt
 
 from embedq_core.items import metadata_object
 from embedq_core.vectors import Matrix, Vector, moderate
+from embedq_store.approximate import Approximate, is_small, near_counts, near_scores
 from embedq_store.candidates import Candidate, read_rows
 from embedq_store.copying import CopyFolder
 from embedq_store.filters import Filter
+from embedq_store.graph import Graph
 from embedq_store.rows import CollectionRows
 from embedq_store.selection import Selector, gathered
 from embedq_store.shortlist import STEP, Mask, Places, Shortlist, offer_each
@@ -58,9 +63,11 @@ class Query:
     number: int
     skip_id: str | None = None
     filter: Filter = field(default_factory=Filter)
+    ann: bool = False
+    """Whether the answer may be approximate."""
 
     @classmethod
-    def of(cls, vector: Vector, number: int, skip_id: str | None, filter_: Filter) -> "Query":
+    def of(cls, vector: Vector, number: int, skip_id: str | None, filter_: Filter, *, ann: bool = False) -> "Query":
         """A query by `vector`. Raises ValueError where it isn't one, or `number` is below 1."""
         values = np.asarray(vector, dtype=np.float64)
         if values.ndim != 1 or not len(values):
@@ -69,7 +76,7 @@ class Query:
             raise ValueError("the query's vector holds NaN or infinity")
         if number < 1:
             raise ValueError(f"number must be at least 1, not {number}")
-        return cls(moderate(values), number, skip_id, filter_)
+        return cls(moderate(values), number, skip_id, filter_, ann)
 
     @property
     def norm(self) -> float:
@@ -104,6 +111,18 @@ class CollectionIndex:
         self._lock = asyncio.Lock()
         self._rows = CollectionRows(db, collection_id, copies, search_bytes)
         self._selector = Selector(db, collection_id)
+        self._approximate = Approximate(copies, collection_id)
+
+    @property
+    def why_exact(self) -> str | None:
+        """Why the last approximate search was an exact one, where an index would have been of use."""
+        return self._approximate.why_exact
+
+    async def refresh(self) -> bool:
+        """Hold every row, in the mapped copy if there are many; whether there are many."""
+        async with self._lock:
+            await self._rows.refresh()
+            return not is_small(self._rows)
 
     async def search(self, query: Query) -> list[Entry]:
         """The `number` entries nearest to the query, best first, ties in the order of their ids."""
@@ -111,7 +130,7 @@ class CollectionIndex:
             return (await self._answers_now([query]))[0]
 
     async def search_many(self, queries: Sequence[Query]) -> list[list[Entry]]:
-        """The answer of `search` to each of `queries`, which have one filter and one number in common."""
+        """The answer of `search` to each of `queries`, which differ in nothing but vectors and ids to skip."""
         answers: list[list[Entry]] = []
         for start in range(0, len(queries), _GROUP):
             async with self._lock:
@@ -123,8 +142,12 @@ class CollectionIndex:
             await self._refresh(queries)
             if not self._rows.size:
                 return [[] for _ in queries]
-            many = len(queries) > 1
-            answers = await self._search_group(queries) if many else [await self._search(queries[0])]
+            near = await self._search_near(queries)
+            left = [query for query, answer in zip(queries, near, strict=True) if answer is None]
+            exact = iter(
+                await self._search_group(left) if len(left) > 1 else [await self._search(query) for query in left]
+            )
+            answers = [next(exact) if answer is None else answer for answer in near]
             # Rows that were replaced or numbered anew meanwhile may be missing.
             if not await self._rows.have_moved():
                 break
@@ -177,7 +200,18 @@ class CollectionIndex:
     ) -> list[tuple[float, Candidate]] | None:
         """Take candidates, `wanted` at first, until enough of them pass; None where `most` are not enough."""
         scores, places = await asyncio.to_thread(self._scores, query.unit, kept)
-        among = kept if places is None else None
+        return await self._best(query, scores, places, kept if places is None else None, wanted, most)
+
+    async def _best(
+        self,
+        query: Query,
+        scores: Matrix,
+        places: Places | None,
+        among: Mask | None,
+        wanted: int,
+        most: int | None,
+    ) -> list[tuple[float, Candidate]] | None:
+        """`_candidates`, of rows at `places` (None: all) with these scores, and of those alone that are `among`."""
         count = len(scores) if among is None else int(np.count_nonzero(among))
         looked_at: set[int] = set()
         found: list[tuple[float, Candidate]] = []
@@ -209,6 +243,28 @@ class CollectionIndex:
             return self._rows.scores(units), None
         parts = [self._rows.scores(units, places[first : first + STEP]) for first in range(0, len(places), STEP)]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32), places
+
+    # --- approximately
+
+    async def _search_near(self, queries: Sequence[Query]) -> list[list[Entry] | None]:
+        """The approximate answer to each query; None where it is to be answered exactly."""
+        graph = await asyncio.to_thread(self._approximate.of, self._rows) if queries[0].ann else None
+        if graph is None:
+            return [None] * len(queries)
+        filter_, kept = queries[0].filter, None
+        if not filter_.everything:
+            kept, _ = await self._selector.known(filter_, self._rows.rowids)
+            if gathered(kept) is not None:  # it takes less time to score them all
+                return [None] * len(queries)
+        return [await self._near(query, graph, kept) for query in queries]
+
+    async def _near(self, query: Query, graph: Graph, kept: Mask | None) -> list[Entry] | None:
+        for wanted in near_counts(query.number, self._rows.size if query.norm > 0 else 0):
+            scores, places = await asyncio.to_thread(near_scores, self._rows, graph, query.unit, wanted, kept)
+            found = await self._best(query, scores, places, None, query.number, most=None)
+            if found is not None and len(found) >= query.number:
+                return query.answer(found)
+        return None
 
     # --- many queries
 

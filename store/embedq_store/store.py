@@ -21,6 +21,7 @@ from embedq_store.connection import MEMORY, check_file, connect, prepare, transl
 from embedq_store.copying import CopyFolder
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
 from embedq_store.filters import Filter, Where
+from embedq_store.graph import Built, Report, need_usearch
 from embedq_store.lookup import look_up
 from embedq_store.outcomes import Incoming, Known
 from embedq_store.rows import DEFAULT_SEARCH_BYTES
@@ -237,13 +238,18 @@ class Store:
         skip_id: str | None = None,
         prefix: str | None = None,
         where: Where | None = None,
+        ann: bool = False,
     ) -> list[Entry]:
         """The `number` entries nearest to `vector` (one float a dimension) by cosine similarity, best first.
 
         Of those whose ids begin with `prefix` and whose metadata holds what `where` says: see `Filter`. Equal scores
         stand in the order of ids. Raises ValueError for a vector of another dimension.
+
+        With `ann` a few of them may be missed, for the sake of speed: their places are those of the next. Where there
+        is no index yet the search is exact (`why_exact`), and the index is built by a process in the background.
+        Raises UsageError where usearch isn't installed.
         """
-        query = Query.of(vector, number, skip_id, Filter.of(prefix, where))
+        query = Query.of(vector, number, skip_id, Filter.of(prefix, where), ann=ann)
         with translated(self.path):
             return await self._index(collection_id).search(query)
 
@@ -256,6 +262,7 @@ class Store:
         skip_ids: Sequence[str] | None = None,
         prefix: str | None = None,
         where: Where | None = None,
+        ann: bool = False,
     ) -> list[list[Entry]]:
         """What `similar` gives for each of `vectors`, in their order, in a fraction of the time.
 
@@ -264,9 +271,29 @@ class Store:
         rows = list(vectors)
         filter_ = Filter.of(prefix, where)
         skips = [None] * len(rows) if skip_ids is None else skip_ids
-        queries = [Query.of(vector, number, skip, filter_) for vector, skip in zip(rows, skips, strict=True)]
+        queries = [Query.of(vector, number, skip, filter_, ann=ann) for vector, skip in zip(rows, skips, strict=True)]
         with translated(self.path):
             return await self._index(collection_id).search_many(queries)
+
+    def why_exact(self, collection_id: int) -> str | None:
+        """Why the last search with `ann` was an exact one, where an index would have been of use; else None."""
+        return self._index(collection_id).why_exact
+
+    async def build_index(self, collection_id: int, report: Report | None = None) -> Built:
+        """Build the index for searches with `ann`, or add what it lacks: see `indexing.build`, in this process.
+
+        Small collections get none. Where another process is building it, wait for that. Raises UsageError where
+        usearch isn't installed, OSError.
+        """
+        need_usearch()
+        from embedq_store.indexing import build_meanwhile
+
+        with translated(self.path):
+            many = await self._index(collection_id).refresh()
+        built = Built.NO_COPY
+        if self._copies is not None:
+            built = await build_meanwhile(self.path, collection_id, report)
+        return built if many or built is not Built.NO_COPY else Built.SMALL
 
     # --- chunks and dead letters
 
