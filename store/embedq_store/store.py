@@ -19,9 +19,9 @@ from embedq_store.connection import MEMORY, check_file, connect, prepare, transl
 from embedq_store.copying import CopyFolder
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
 from embedq_store.filters import Filter, Where
+from embedq_store.held import DEFAULT_SEARCH_BYTES
 from embedq_store.lookup import look_up
 from embedq_store.outcomes import Incoming, Known
-from embedq_store.rows import DEFAULT_SEARCH_BYTES
 from embedq_store.schema import check_schema
 from embedq_store.search import CollectionIndex, Entry, Query
 from embedq_store.writer import Target, Write, Writer, dimension_of, ensure_collection
