@@ -16,6 +16,7 @@ import fcntl
 import os
 import secrets
 import stat
+import threading
 import zlib
 from pathlib import Path
 from typing import IO, Final
@@ -156,7 +157,8 @@ class CopyWriter:
     """Writes the next state of a copy. Whoever has made one closes it; what was not published is as if it were not.
 
     `head` is the one that is there; `kept` rows of `base` begin the new state. Where they are all that `head`
-    describes, the others are appended to its files. `append` and `close` may take long: call them in a thread.
+    describes, the others are appended to its files. `append` and `close` may take long: call them in a thread. Where
+    whoever waits for one of them is cancelled, its thread goes on: the next one, such as `close`, waits for it.
     """
 
     def __init__(
@@ -179,12 +181,15 @@ class CopyWriter:
         self._rowids_sum = 0
         self._sums: list[int] = []
         self._files: tuple[IO[bytes], IO[bytes]] | None = None
+        self._in_turn = threading.Lock()
+        self._closed = False
 
     def append(self, rowids: npt.NDArray[np.int64], units: Matrix) -> None:
         """Write rows behind those that are there. Raises OSError."""
-        if self._files is None:
-            self._open()
-        self._put(rowids, units)
+        with self._in_turn:
+            if self._files is None and not self._closed:
+                self._open()
+            self._put(rowids, units)
 
     def _open(self) -> None:
         self._lock.tidy(self._head)
@@ -239,9 +244,10 @@ class CopyWriter:
 
     def sync(self) -> None:
         """Have all that was written on the disk."""
-        for file in self._files or ():
-            file.flush()
-            os.fsync(file.fileno())
+        with self._in_turn:
+            for file in self._files or ():
+                file.flush()
+                os.fsync(file.fileno())
 
     async def publish(self, stamp: Stamp, last_rowid: int, changes: int) -> MappedRows | None:
         """Put the new state in the place of the old one, and map it.
@@ -276,6 +282,10 @@ class CopyWriter:
         return None if self._appends else MappedRows.open(self._lock.folder.path, head, verify=False)
 
     def _put_head(self, head: Head) -> MappedRows | None:
+        with self._in_turn:
+            return None if self._closed else self._replace_head(head)
+
+    def _replace_head(self, head: Head) -> MappedRows | None:
         folder = self._lock.folder.path
         # Mapped before it is known to others: once it is, they may replace it.
         rows = MappedRows.open(folder, head, verify=False)
@@ -291,13 +301,15 @@ class CopyWriter:
 
     def close(self) -> None:
         """Let go of the files and of the lock."""
-        for file in self._files or ():
-            with contextlib.suppress(OSError):  # what could not be written is not published
-                file.close()
-        self._files = None
-        with contextlib.suppress(OSError):
-            self._lock.tidy(read_head(self._lock.folder.path, self._lock.collection_id))
-        self._lock.release()
+        with self._in_turn:
+            self._closed = True
+            for file in self._files or ():
+                with contextlib.suppress(OSError):  # what could not be written is not published
+                    file.close()
+            self._files = None
+            with contextlib.suppress(OSError):
+                self._lock.tidy(read_head(self._lock.folder.path, self._lock.collection_id))
+            self._lock.release()
 
 
 async def _commit_token(

@@ -25,7 +25,7 @@ from embedq_store.resident import unit_rows
 
 # Rows read at a time: few enough for their memory to be used again and again. Eight times as many cost twice the time.
 _READ_ROWS: Final = 1024
-_RESIDENT_BYTES: Final = 16 * 1024 * 1024
+RESIDENT_BYTES: Final = 16 * 1024 * 1024
 
 # Pages of rows that go to the copy in one step, where nobody waits for it.
 _STEP_PAGES: Final = 64
@@ -120,19 +120,21 @@ class CollectionRows(HeldRows):
         self._cut(await kept_until(self._db, self._stamp, now))
         self._stamp = now
         if now is not None and self._compact is not None:
-            self._compact = await self._still_compact(self.size, self._compact, now.changes)
+            self._compact = await self._still_compact(self.size, self._last_rowid, self._compact, now.changes)
             if self._compact is None:
                 self._forget()
         if not self.size and now is not None:
             await self._take_copy()
         return now
 
-    async def _still_compact(self, size: int, compact: tuple[int, int], changes: int) -> tuple[int, int] | None:
-        """Where half of `size` rows or more are gone, None; else what to compare with the next time."""
+    async def _still_compact(
+        self, size: int, last_rowid: int, compact: tuple[int, int], changes: int
+    ) -> tuple[int, int] | None:
+        """Where half of `size` rows up to `last_rowid` are gone, None; else what to compare with the next time."""
         if not may_be_half_gone(size, compact[0], changes - compact[1]):
             return compact
         rows = await self._db.execute_fetchall(
-            "SELECT count(*) FROM embeddings WHERE collection_id = ?", (self._collection_id,)
+            "SELECT count(*) FROM embeddings WHERE collection_id = ? AND rowid <= ?", (self._collection_id, last_rowid)
         )
         return None if is_half_gone(size, next(int(row[0]) for row in rows)) else (size, changes)
 
@@ -193,7 +195,9 @@ class CollectionRows(HeldRows):
         until = await self._copies.standing(self._db, head)
         if head is None or until is None or until == NOTHING or head.token == self._damaged:
             return head
-        compact = await self._still_compact(head.rows, (head.compact_rows, head.compact_changes), self._stamp.changes)
+        compact = await self._still_compact(
+            head.rows, head.last_rowid, (head.compact_rows, head.compact_changes), self._stamp.changes
+        )
         if compact is None:
             return head
         verify = self._search or until < head.last_rowid
@@ -201,6 +205,8 @@ class CollectionRows(HeldRows):
         if mapped is None:
             _log.warning("%s: the copy of a collection for searching is damaged: made anew", self._copies.database)
             self._damaged = head.token
+            return head
+        if mapped.rowids[0] > until:
             return head
         keep_tail = self._mapped is not None and self._mapped.head.last_rowid <= head.last_rowid
         if keep_tail:
@@ -225,11 +231,11 @@ class CollectionRows(HeldRows):
                 page += 1
                 more = await self._read_page()
                 ended = not more or page == pages
-                if writer is None and self._tail.bytes > _RESIDENT_BYTES:
+                if writer is None and self._tail.bytes > RESIDENT_BYTES:
                     writer = await self._begin_copy()
-                    if writer is None and not self._search and self._tail.bytes > _RESIDENT_BYTES:
+                    if writer is None and not self._search and self._tail.bytes > RESIDENT_BYTES:
                         return False
-                if writer is not None and (ended or self._tail.bytes > _RESIDENT_BYTES):
+                if writer is not None and (ended or self._tail.bytes > RESIDENT_BYTES):
                     await asyncio.to_thread(writer.append, self._tail.rowids, self._tail.matrix)
                     self._tail.clear()
                 if ended and (writer is None or await self._publish(writer)):
@@ -244,7 +250,7 @@ class CollectionRows(HeldRows):
             raise _CopyError from error
         finally:
             if writer is not None:
-                await asyncio.to_thread(writer.close)
+                await asyncio.shield(asyncio.to_thread(writer.close))
 
     async def _read_page(self) -> bool:
         """Read the next rows into memory; whether there may be more."""
@@ -285,9 +291,11 @@ class CollectionRows(HeldRows):
             return None
         try:
             head = await asyncio.to_thread(self._copies.read_head, self._collection_id)
-            if head is not None and (self._mapped is None or self._mapped.head.token != head.token):
+            # One of another dimension is of rows that have all been replaced since.
+            fits = head is not None and head.dimension == self._dimension
+            if head is not None and fits and (self._mapped is None or self._mapped.head.token != head.token):
                 head = await self._take_copy()
-                if self._tail.bytes <= _RESIDENT_BYTES:
+                if self._tail.bytes <= RESIDENT_BYTES:
                     lock.release()
                     return None
             return CopyWriter(lock, head, self._mapped, self._mapped_size, self._compact)

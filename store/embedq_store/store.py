@@ -1,7 +1,7 @@
 """A database of embeddings: the one door to everything in this room."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from embedq_store.lookup import look_up
 from embedq_store.outcomes import Incoming, Known
 from embedq_store.schema import check_schema
 from embedq_store.search import CollectionIndex, Entry, Query
+from embedq_store.upkeep import Upkeep
 from embedq_store.writer import Target, Write, Writer, dimension_of, ensure_collection
 
 DEFAULT_BUSY_SECONDS = 30.0
@@ -61,6 +62,7 @@ class Store:
         self.path = path
         self._search_bytes = search_bytes
         self._copies = None if path == MEMORY else CopyFolder(path)
+        self._upkeep = None if self._copies is None else Upkeep(path, self._copies)
         self._reader = reader
         self._writer_connection = writer
         self._writer = None if writer is None else Writer(writer, path)
@@ -78,8 +80,9 @@ class Store:
     ) -> "Store":
         """Open the database at `path`, or one in memory; made if it isn't there, unless `must_exist`.
 
-        A read-only store leaves the file as it is. Raises DatabaseMissing, DatabaseUnusable, DatabaseReadOnly,
-        DatabaseLocked (after `busy_seconds`), each naming the file.
+        Nothing can be written to a read-only store; but where the file can be, a search may note in it that it has
+        made a mapped copy of a collection: see `embedq_store.copying`. Raises DatabaseMissing, DatabaseUnusable,
+        DatabaseReadOnly, DatabaseLocked (after `busy_seconds`), each naming the file.
         """
         path = str(path)
         await asyncio.to_thread(check_file, path, must_exist=must_exist or read_only, writing=not read_only)
@@ -205,6 +208,8 @@ class Store:
     async def write(self, write: Write) -> None:
         """Commit `write` together with whatever else is waiting: see `Writer.write`."""
         await self._writing().write(write)
+        if self._upkeep is not None and write.rows:
+            self._upkeep.wrote(write.target.collection, len(write.rows) * len(write.rows[0].vector))
 
     async def vector(self, collection_id: int, entry_id: str) -> tuple[float, ...]:
         """The stored vector of an entry. Raises EntryMissing."""
@@ -254,6 +259,19 @@ class Store:
         queries = [Query.of(vector, number, skip, filter_) for vector, skip in zip(rows, skips, strict=True)]
         with translated(self.path):
             return await self._index(collection_id).search_many(queries)
+
+    @property
+    def copies_due(self) -> bool:
+        """Whether so much was written here that `refresh_copies` would save the next search a good deal."""
+        return self._upkeep is not None and self._upkeep.due
+
+    async def refresh_copies(self, go_on: Callable[[], bool]) -> None:
+        """Bring mapped copies of collections up to date that much was written to, while `go_on` says so.
+
+        It is asked before each step of well under a second. Never raises: what isn't done, a search does.
+        """
+        if self._upkeep is not None:
+            await self._upkeep.run(go_on)
 
     # --- chunks and dead letters
 
