@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import aiosqlite
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from embedq_core.counts import Counts
 from embedq_core.errors import CollectionMissing, DatabaseReadOnly, EntryMissing
 from embedq_core.text import shown, suggestion
-from embedq_core.vectors import Vector, decode
+from embedq_core.vectors import STORED_DTYPE, Vector, decode
 from embedq_store import deadletters
 from embedq_store.connection import MEMORY, check_file, connect, prepare, translated
 from embedq_store.copying import CopyFolder
@@ -28,6 +30,12 @@ from embedq_store.upkeep import Upkeep
 from embedq_store.writer import Target, Write, Writer, dimension_of, ensure_collection
 
 DEFAULT_BUSY_SECONDS = 30.0
+
+# How much a search may map, or what tells it when the first one asks.
+SearchBytes: TypeAlias = int | Callable[[], int]
+
+# Ids that are asked for in one statement.
+_IDS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,7 @@ class Store:
     """An open database. Made by `Store.open`; use it as an asynchronous context manager, or close it."""
 
     def __init__(
-        self, path: str, reader: aiosqlite.Connection, writer: aiosqlite.Connection | None, search_bytes: int
+        self, path: str, reader: aiosqlite.Connection, writer: aiosqlite.Connection | None, search_bytes: SearchBytes
     ) -> None:
         self.path = path
         self._search_bytes = search_bytes
@@ -76,7 +84,7 @@ class Store:
         read_only: bool = False,
         must_exist: bool = False,
         busy_seconds: float = DEFAULT_BUSY_SECONDS,
-        search_bytes: int = DEFAULT_SEARCH_BYTES,
+        search_bytes: SearchBytes = DEFAULT_SEARCH_BYTES,
     ) -> "Store":
         """Open the database at `path`, or one in memory; made if it isn't there, unless `must_exist`.
 
@@ -220,6 +228,20 @@ class Store:
             raise EntryMissing(f"the collection has no entry {shown(entry_id)!r}")
         return decode(rows[0][0])
 
+    async def vectors(self, collection_id: int, ids: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+        """The stored vectors of those of the entries that are there, by their ids; each of shape (dimension,)."""
+        found: dict[str, npt.NDArray[np.float32]] = {}
+        for start in range(0, len(ids), _IDS):
+            some = ids[start : start + _IDS]
+            rows = await self._read(
+                "SELECT id, embedding FROM embeddings WHERE collection_id = ?"  # noqa: S608 - only question marks
+                f" AND id IN ({','.join('?' * len(some))})",
+                collection_id,
+                *some,
+            )
+            found |= {row[0]: np.frombuffer(row[1], dtype=STORED_DTYPE) for row in rows}
+        return found
+
     async def similar(
         self,
         collection_id: int,
@@ -347,8 +369,9 @@ class Store:
     def _index(self, collection_id: int) -> CollectionIndex:
         index = self._indexes.get(collection_id)
         if index is None:
+            search_bytes = self._search_bytes() if callable(self._search_bytes) else self._search_bytes
             index = self._indexes[collection_id] = CollectionIndex(
-                self._reader, collection_id, self._copies, self._search_bytes
+                self._reader, collection_id, self._copies, search_bytes
             )
         return index
 
