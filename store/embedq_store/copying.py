@@ -19,6 +19,7 @@ import stat
 import threading
 import zlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Final
 
 import aiosqlite
@@ -53,6 +54,9 @@ _POLL_SECONDS: Final = 0.02
 
 class CopyFolder:
     """Where the copies of a database's collections are."""
+
+    published = True
+    """Whether others get to see them."""
 
     def __init__(self, database: str) -> None:
         self.database = database
@@ -99,6 +103,9 @@ class CopyFolder:
             raise
         return lock
 
+    def leave(self) -> None:
+        """Say that nothing more will be written."""
+
     def remove(self, collection_id: int) -> None:
         """Remove the copy of a collection that is no more, if nobody is at it."""
         with contextlib.suppress(OSError), contextlib.closing(CopyLock(self, collection_id)) as lock:
@@ -106,6 +113,21 @@ class CopyFolder:
                 head_path(self.path, collection_id).unlink(missing_ok=True)
                 lock.tidy(None)
                 lock.unlink()
+
+
+class PrivateFolder(CopyFolder):
+    """A temporary folder, for a copy that only this process gets to see. Raises OSError where there can be none."""
+
+    published = False
+
+    def __init__(self, database: str) -> None:
+        super().__init__(database)
+        self._temporary = TemporaryDirectory(prefix="embedq-")
+        self.path = Path(self._temporary.name)
+
+    def leave(self) -> None:
+        """Remove the folder: what is mapped stays so."""
+        self._temporary.cleanup()
 
 
 class CopyLock:
@@ -260,9 +282,11 @@ class CopyWriter:
             return None
         token = secrets.randbelow(2**62) + 1
         await asyncio.to_thread(self.sync)
-        standing = await _commit_token(
-            self._lock.folder.database, self._lock.collection_id, token, self._head, stamp, last_rowid
-        )
+        standing = None
+        if self._lock.folder.published:
+            standing = await _commit_token(
+                self._lock.folder.database, self._lock.collection_id, token, self._head, stamp, last_rowid
+            )
         compact_rows, compact_changes = self._compact or (self._rows, changes)
         head = Head(
             collection_id=self._lock.collection_id,
@@ -310,6 +334,7 @@ class CopyWriter:
             with contextlib.suppress(OSError):
                 self._lock.tidy(read_head(self._lock.folder.path, self._lock.collection_id))
             self._lock.release()
+            self._lock.folder.leave()
 
 
 async def _commit_token(

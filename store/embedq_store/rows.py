@@ -2,7 +2,8 @@
 
 The first rows, as many as the collection's mapped copy has, are mapped from its files; the others, and all of
 a small collection, are in memory. When more than 16 MiB are in memory, they go to the copy. Where there can be no copy
-(a database in memory, a folder that can't be written to, a file without embedq's triggers), all are in memory.
+(a database in memory, a folder that can't be written to, a file without embedq's triggers), all are in memory; or, of
+a folder that can't be written to, in a temporary file, where they would take much of what the search may hold.
 
 What remains right of rows when the file has changed, `embedq_store.freshness` tells; what of a copy,
 `embedq_store.copying`. Rows that are gone, or were replaced, may still be held: whoever uses the scores reads
@@ -17,7 +18,7 @@ from typing import Any, Final
 import aiosqlite
 import numpy as np
 
-from embedq_store.copying import UNPUBLISHED, CopyFolder, CopyWriter
+from embedq_store.copying import UNPUBLISHED, CopyFolder, CopyLock, CopyWriter, PrivateFolder
 from embedq_store.freshness import NOTHING, Stamp, is_half_gone, kept_until, may_be_half_gone, read_stamp
 from embedq_store.held import DEFAULT_SEARCH_BYTES, HeldRows
 from embedq_store.mapped import Head, MappedRows
@@ -64,6 +65,7 @@ class CollectionRows(HeldRows):
         self._copies = copies
         self._search = search
         self._copy_after = 0.0
+        self._no_private = False
         self._damaged: int | None = None
         self._seen: tuple[int, int] | None = None
         self._stamp: Stamp | None = None
@@ -144,6 +146,7 @@ class CollectionRows(HeldRows):
         except _CopyError as error:
             self._forget()
             self._do_without(error.__cause__)
+            self._no_private = True
             await self._read_new_rows()
         except BaseException:
             # What was moved to files that are not in use yet is held no longer.
@@ -232,7 +235,7 @@ class CollectionRows(HeldRows):
                 more = await self._read_page()
                 ended = not more or page == pages
                 if writer is None and self._tail.bytes > RESIDENT_BYTES:
-                    writer = await self._begin_copy()
+                    writer = await self._begin_copy() or await self._begin_private_copy()
                     if writer is None and not self._search and self._tail.bytes > RESIDENT_BYTES:
                         return False
                 if writer is not None and (ended or self._tail.bytes > RESIDENT_BYTES):
@@ -302,6 +305,21 @@ class CollectionRows(HeldRows):
         except BaseException:
             lock.release()
             raise
+
+    async def _begin_private_copy(self) -> CopyWriter | None:
+        """A writer for more than may be in memory, where there can be no copy for all: it goes to a temporary file."""
+        if self._copies is None or self._stamp is None or not self._search or self._no_private:
+            return None
+        # What is held grows by doubling, and what is read next takes some more.
+        if self._tail.bytes <= self._search_bytes // 4:
+            return None
+        try:
+            lock = CopyLock(await asyncio.to_thread(PrivateFolder, self._copies.database), self._collection_id)
+            lock.take()
+        except OSError as error:
+            self._do_without(error)
+            return None
+        return CopyWriter(lock, None, self._mapped, self._mapped_size, self._compact)
 
     @property
     def _patience(self) -> float:

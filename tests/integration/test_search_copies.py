@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import sqlite3
+import tempfile
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,24 @@ async def test_where_there_can_be_no_copy_the_rows_are_in_memory(path: Path) -> 
         assert await read_from_the_table(store) == (12, 0)
         await put(store, {"new": [1.0, 0.5, -0.2]})
         assert await read_from_the_table(store) == (0, 0)
+
+
+async def test_where_there_can_be_no_copy_more_than_a_search_may_hold_is_in_a_temporary_file(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(folder(path).parent)
+    folder(path).parent.write_text("in the way")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    async with await Store.open(path, search_bytes=50) as store:
+        assert await read_from_the_table(store) == (12, 12)
+        await put(store, {f"new {number}": [1.0, 0.5, number / 10] for number in range(6)})
+        assert await read_from_the_table(store) == (0, 18)
+        assert not list(temporary.iterdir())
+        temporary.rmdir()
+        await put(store, {f"newer {number}": [1.0, 0.5, number / 10] for number in range(6)})
+        assert await answer(store, 1, QUERY, 4) == full_scan(path, 1, QUERY, 4)
 
 
 async def test_a_disk_that_is_full_while_a_copy_is_made_costs_nothing_but_the_copy(
