@@ -70,7 +70,7 @@ async def _ingest(settings: Settings) -> RunSummary:
         submission = new_submission(COLLECTION, MODEL, reader.describe())
         with display(COLLECTION) as shown_on:
             report.display = shown_on
-            async with working(settings, queue, shown_on) as serving:
+            async with working(settings, queue, shown_on, stop) as serving:
                 watching = asyncio.create_task(
                     ingest_run(
                         submission,

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
@@ -22,7 +23,11 @@ from embedq_producer.submitting import WATCH_SECONDS, read_share, say, stop_on_i
 from embedq_producer.summary import print_summary, summary_exit_code
 from embedq_producer.terminal import Display, Figures, RowReport, display
 from embedq_store import Store
+from embedq_worker.cancelling import cancel, unless
 from embedq_worker.service import ServiceOptions, serve
+
+# How long what was done at the end may take without a word.
+QUIET_SECONDS: Final = 1.0
 
 
 def run_ingest(request: CorpusRequest) -> None:
@@ -49,7 +54,7 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
         submission = new_submission(request.collection, model.model_id, reader.describe())
         with display(request.collection) as shown_on:
             report.display = shown_on
-            async with working(settings, queue, shown_on) as serving:
+            async with working(settings, queue, shown_on, stop) as serving:
                 if serving is not None:
                     # Before anything is queued for which there would be no worker.
                     require_library(model)
@@ -68,8 +73,8 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
                     )
                 )
                 summary = await first_of(watching, serving)
+                interrupted = stop.is_set()
             report.display = None
-        interrupted = stop.is_set()
         if interrupted:
             # Since then the worker has committed what it had in hand.
             summary = await queue.runs.summary(submission.run.id)
@@ -142,9 +147,12 @@ def _figures(submission: Submission, reader: Reader, summary: RunSummary) -> Fig
 
 @asynccontextmanager
 async def working(
-    settings: Settings, queue: Queue, shown_on: Display | None
+    settings: Settings, queue: Queue, shown_on: Display, stop: asyncio.Event
 ) -> AsyncIterator["asyncio.Task[None] | None"]:
-    """A worker in this process while the block runs, unless others serve the queue already; its task."""
+    """A worker in this process while the block runs, unless others serve the queue already; its task.
+
+    Where the block has ended well, searches are prepared, unless `stop` is set.
+    """
     if settings.redis_url is not None and await queue.live_workers():
         yield None
         return
@@ -152,26 +160,37 @@ async def working(
         print(f"embedq: {warning}", file=sys.stderr)
     with _logged_to(shown_on):
         async with await Store.open(settings.database, busy_seconds=settings.busy_seconds) as store:
-            stop = asyncio.Event()
-            serving = asyncio.create_task(serve(settings, ServiceOptions(), queue, store, stop))
+            ended = asyncio.Event()
+            serving = asyncio.create_task(serve(settings, ServiceOptions(), queue, store, ended))
             try:
                 yield serving
+                if store.copies_due:
+                    await unless(stop, _prepare_searches(store, shown_on))
             finally:
-                stop.set()
+                ended.set()
                 await serving
 
 
+async def _prepare_searches(store: Store, shown_on: Display) -> None:
+    """Put what was written into the mapped copies, so that the first search needs not."""
+    preparing = asyncio.create_task(store.refresh_copies(lambda: True))
+    try:
+        await asyncio.wait([preparing], timeout=QUIET_SECONDS)
+        if not preparing.done():
+            say("all is stored; preparing the first search (Ctrl-C leaves that to it)", shown_on)
+        await preparing
+    finally:
+        await cancel([preparing])
+
+
 @contextlib.contextmanager
-def _logged_to(shown_on: Display | None) -> Iterator[None]:
+def _logged_to(shown_on: Display) -> Iterator[None]:
     """Warnings of the worker appear between the figures."""
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             text = f"embedq: {shown(record.getMessage())}"
-            if shown_on is not None:
-                shown_on.line(text)
-            else:
-                print(text, file=sys.stderr)
+            shown_on.line(text)
 
     handler = Lines(logging.WARNING)
     logger = logging.getLogger("embedq")

@@ -3,17 +3,18 @@
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
 from embedq.searching import say_why_exact
-from embedq_core.errors import RowError, UsageError
+from embedq_core.errors import ModelError, RowError, UsageError
 from embedq_core.items import Item
 from embedq_core.model import embed_queries, query_count
 from embedq_core.settings import Settings, load_settings
-from embedq_core.text import plural
+from embedq_core.text import plural, shown
+from embedq_core.vectors import Matrix
 from embedq_plugins import EmbeddingModel, get_embedding_model
 from embedq_producer.readers import FORMATS, LINES, QuerySource, Reader, RowOptions
 from embedq_producer.terminal import RowReport
@@ -36,7 +37,7 @@ class BatchRequest:
 def run_similar_batch(request: BatchRequest, *, database: Path | None) -> None:
     """Search, print, exit with 0, or with 1 where no query could be read.
 
-    Raises UsageError, SourceError, CollectionMissing, DatabaseMissing, UnknownModel, and what the model raises.
+    Raises UsageError, SourceError, CollectionMissing, DatabaseMissing, UnknownModel, ModelError.
     """
     if request.format is not None and request.format not in (*FORMATS, LINES):
         raise UsageError(f"there is no format {request.format!r}: there are {', '.join((*FORMATS, LINES))}")
@@ -58,7 +59,7 @@ async def _search(request: BatchRequest, where: Where, settings: Settings, reade
         model = get_embedding_model(found.model_id)
         queries = _accepted(reader, model, report)
         while some := await asyncio.to_thread(list, islice(queries, query_count(model))):
-            vectors = await asyncio.to_thread(embed_queries, model, [query.content for query in some])
+            vectors = await asyncio.to_thread(_embedded, model, some, reader.describe())
             answers = await store.similar_many(
                 found.id, vectors, request.number, prefix=request.prefix, where=where, ann=request.ann
             )
@@ -69,6 +70,35 @@ async def _search(request: BatchRequest, where: Where, settings: Settings, reade
             count += len(some)
             sys.stdout.flush()
     return count
+
+
+def _embedded(model: EmbeddingModel, queries: Sequence[Item], source: str) -> Matrix:
+    """The vectors of the queries. Raises ModelError, naming the one that the model fails on."""
+    try:
+        return embed_queries(model, [query.content for query in queries])
+    except Exception as error:
+        first, last = (shown(query.id) for query in (queries[0], queries[-1]))
+        culprit = _failing(model, queries)
+        which = f"one of the queries {first} to {last}" if culprit is None else f"query {shown(culprit.id)}"
+        raise ModelError(
+            f"{source}, {which}: {model.model_id} fails: {type(error).__name__}: {shown(str(error))}"
+        ) from error
+
+
+def _failing(model: EmbeddingModel, queries: Sequence[Item]) -> Item | None:
+    """The first of them that the model fails on alone, as halving finds it; None where it does so no more."""
+    while len(queries) > 1:
+        half = queries[: len(queries) // 2]
+        queries = half if _fails(model, half) else queries[len(half) :]
+    return queries[0] if _fails(model, queries) else None
+
+
+def _fails(model: EmbeddingModel, queries: Sequence[Item]) -> bool:
+    try:
+        embed_queries(model, [query.content for query in queries])
+    except Exception:
+        return True
+    return False
 
 
 def _accepted(reader: Reader, model: EmbeddingModel, report: RowReport) -> Iterator[Item]:

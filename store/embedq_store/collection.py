@@ -16,6 +16,7 @@ from embedq_core.model import Model, embed_all, embed_queries, query_count
 from embedq_core.vectors import Vector, encode
 from embedq_store.connection import MEMORY
 from embedq_store.filters import Where
+from embedq_store.held import DEFAULT_SEARCH_BYTES
 from embedq_store.outcomes import Incoming, decide
 from embedq_store.search import Entry
 from embedq_store.store import Store
@@ -35,7 +36,8 @@ class AsyncCollection:
 
     `database` is a path, a `sqlite3.Connection` or `sqlite_utils.Database` on a file, or None for a database
     in memory. The collection is made if it isn't there, which needs `model` or `model_id`; with `create=False`
-    it must be there, and `DoesNotExist` is raised if it isn't.
+    it must be there, and `DoesNotExist` is raised if it isn't. `search_bytes` of its vectors may be mapped at a time by
+    a search; None: as the settings say.
 
     Await it, or use it as an asynchronous context manager, before anything else:
 
@@ -60,8 +62,12 @@ class AsyncCollection:
         model: Model | None = None,
         model_id: str | None = None,
         create: bool = True,
+        search_bytes: int | None = None,
     ) -> None:
+        if search_bytes is not None and search_bytes < 1:
+            raise UsageError(f"search_bytes must be at least 1, not {search_bytes}")
         self.name = name
+        self._search_bytes = search_bytes
         self._path = database_path(database)
         self._model = model
         self._asked_model_id = model_id
@@ -89,7 +95,8 @@ class AsyncCollection:
         """
         if self._store is not None:
             return self
-        store = await Store.open(self._path)
+        # The settings are read by the first search: who only writes needs none.
+        store = await Store.open(self._path, search_bytes=self._search_bytes or type(self).default_search_bytes)
         try:
             await self._find_or_create(store)
         except BaseException:
@@ -135,6 +142,11 @@ class AsyncCollection:
     def resolve_model(cls, name: str) -> Model:
         """The model called `name`. The face of the package says where models come from: this room knows none."""
         raise UnknownModel(f"no model {name!r}: this class knows no plugins, use embedq.{cls.__name__}")
+
+    @classmethod
+    def default_search_bytes(cls) -> int:
+        """The `search_bytes` of a collection that was given none. The face of the package knows the settings."""
+        return DEFAULT_SEARCH_BYTES
 
     def _open_store(self) -> Store:
         if self._store is None:
@@ -293,9 +305,18 @@ class AsyncCollection:
         """The answer of `similar_by_id` to each of `ids`, in their order. Raises DoesNotExist."""
         answers: list[list[Entry]] = []
         for some in slices(ids, _QUERIES):
-            vectors = [await self.vector(id_) for id_ in some]
+            found = await self._open_store().vectors(self.id, some)
+            for id_ in some:
+                if id_ not in found:
+                    raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id_!r}")
             answers += await self._open_store().similar_many(
-                self.id, vectors, number, skip_ids=some, prefix=prefix, where=where, ann=ann
+                self.id,
+                [found[id_] for id_ in some],
+                number,
+                skip_ids=some,
+                prefix=prefix,
+                where=where,
+                ann=ann,
             )
         return answers
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from embedq_store.filters import Condition, code_of, kinded_at, parsed
 from embedq_store.freshness import NOTHING, Stamp, kept_until, read_stamp
+from embedq_store.narrowing import narrowed
 from embedq_store.shortlist import Mask
 
 Rowids: TypeAlias = npt.NDArray[np.int64]
@@ -54,6 +55,26 @@ class Columns:
         for condition in conditions:
             codes = np.array([code_of(value) for value in condition.values], dtype=np.uint32)
             mask &= np.isin(await self._column(condition.key), codes)
+        return mask
+
+    async def look_through(self, conditions: Sequence[Condition], rowids: Rowids) -> Mask:
+        """Which of the rows `rowids` meet the conditions, without columns: SQLite says which of them to look at."""
+        mask = np.zeros(len(rowids), dtype=np.bool_)
+        text, values = narrowed(conditions)
+        after, more = NOTHING, len(rowids) > 0
+        while more:
+            rows = list(
+                await self._db.execute_fetchall(
+                    "SELECT rowid, metadata FROM embeddings WHERE +collection_id = ? AND rowid > ? AND rowid <= ?"  # noqa: S608 - question marks
+                    f" AND metadata IS NOT NULL AND {text} ORDER BY rowid LIMIT ?",
+                    (self._collection_id, after, int(rowids[-1]), *values, _READ_ROWS),
+                )
+            )
+            meeting = [int(row[0]) for row in rows if all(one.keeps(parsed(row[1])) for one in conditions)]
+            places = np.searchsorted(rowids, meeting)
+            mask[places[rowids[places] == meeting]] = True
+            more = len(rows) == _READ_ROWS
+            after = int(rows[-1][0]) if more else after
         return mask
 
     async def _column(self, key: str) -> Codes:

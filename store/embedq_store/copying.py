@@ -16,8 +16,10 @@ import fcntl
 import os
 import secrets
 import stat
+import threading
 import zlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Final
 
 import aiosqlite
@@ -55,6 +57,9 @@ _POLL_SECONDS: Final = 0.02
 
 class CopyFolder:
     """Where the copies of a database's collections are."""
+
+    published = True
+    """Whether others get to see them."""
 
     def __init__(self, database: str) -> None:
         self.database = database
@@ -101,6 +106,9 @@ class CopyFolder:
             raise
         return lock
 
+    def leave(self) -> None:
+        """Say that nothing more will be written."""
+
     def remove(self, collection_id: int) -> None:
         """Remove the copy of a collection that is no more, if nobody is at it."""
         with contextlib.suppress(OSError), contextlib.closing(CopyLock(self, collection_id)) as lock:
@@ -110,6 +118,21 @@ class CopyFolder:
                 lock.unlink()
                 # Who is building an index notices that there is no copy any more.
                 CopyLock(self, collection_id, INDEX_LOCK).unlink()
+
+
+class PrivateFolder(CopyFolder):
+    """A temporary folder, for a copy that only this process gets to see. Raises OSError where there can be none."""
+
+    published = False
+
+    def __init__(self, database: str) -> None:
+        super().__init__(database)
+        self._temporary = TemporaryDirectory(prefix="embedq-")
+        self.path = Path(self._temporary.name)
+
+    def leave(self) -> None:
+        """Remove the folder: what is mapped stays so."""
+        self._temporary.cleanup()
 
 
 class CopyLock:
@@ -158,7 +181,8 @@ class CopyWriter:
     """Writes the next state of a copy. Whoever has made one closes it; what was not published is as if it were not.
 
     `head` is the one that is there; `kept` rows of `base` begin the new state. Where they are all that `head`
-    describes, the others are appended to its files. `append` and `close` may take long: call them in a thread.
+    describes, the others are appended to its files. `append` and `close` may take long: call them in a thread. Where
+    whoever waits for one of them is cancelled, its thread goes on: the next one, such as `close`, waits for it.
     """
 
     def __init__(
@@ -181,12 +205,15 @@ class CopyWriter:
         self._rowids_sum = 0
         self._sums: list[int] = []
         self._files: tuple[IO[bytes], IO[bytes]] | None = None
+        self._in_turn = threading.Lock()
+        self._closed = False
 
     def append(self, rowids: npt.NDArray[np.int64], units: Matrix) -> None:
         """Write rows behind those that are there. Raises OSError."""
-        if self._files is None:
-            self._open()
-        self._put(rowids, units)
+        with self._in_turn:
+            if self._files is None and not self._closed:
+                self._open()
+            self._put(rowids, units)
 
     def _open(self) -> None:
         self._lock.tidy(self._head)
@@ -241,9 +268,10 @@ class CopyWriter:
 
     def sync(self) -> None:
         """Have all that was written on the disk."""
-        for file in self._files or ():
-            file.flush()
-            os.fsync(file.fileno())
+        with self._in_turn:
+            for file in self._files or ():
+                file.flush()
+                os.fsync(file.fileno())
 
     async def publish(self, stamp: Stamp, last_rowid: int, changes: int) -> MappedRows | None:
         """Put the new state in the place of the old one, and map it.
@@ -256,9 +284,11 @@ class CopyWriter:
             return None
         token = secrets.randbelow(2**62) + 1
         await asyncio.to_thread(self.sync)
-        standing = await _commit_token(
-            self._lock.folder.database, self._lock.collection_id, token, self._head, stamp, last_rowid
-        )
+        standing = None
+        if self._lock.folder.published:
+            standing = await _commit_token(
+                self._lock.folder.database, self._lock.collection_id, token, self._head, stamp, last_rowid
+            )
         compact_rows, compact_changes = self._compact or (self._rows, changes)
         head = Head(
             collection_id=self._lock.collection_id,
@@ -278,6 +308,10 @@ class CopyWriter:
         return None if self._appends else MappedRows.open(self._lock.folder.path, head, verify=False)
 
     def _put_head(self, head: Head) -> MappedRows | None:
+        with self._in_turn:
+            return None if self._closed else self._replace_head(head)
+
+    def _replace_head(self, head: Head) -> MappedRows | None:
         folder = self._lock.folder.path
         # Mapped before it is known to others: once it is, they may replace it.
         rows = MappedRows.open(folder, head, verify=False)
@@ -287,13 +321,16 @@ class CopyWriter:
 
     def close(self) -> None:
         """Let go of the files and of the lock."""
-        for file in self._files or ():
-            with contextlib.suppress(OSError):  # what could not be written is not published
-                file.close()
-        self._files = None
-        with contextlib.suppress(OSError):
-            self._lock.tidy(read_head(self._lock.folder.path, self._lock.collection_id))
-        self._lock.release()
+        with self._in_turn:
+            self._closed = True
+            for file in self._files or ():
+                with contextlib.suppress(OSError):  # what could not be written is not published
+                    file.close()
+            self._files = None
+            with contextlib.suppress(OSError):
+                self._lock.tidy(read_head(self._lock.folder.path, self._lock.collection_id))
+            self._lock.release()
+            self._lock.folder.leave()
 
 
 async def _commit_token(

@@ -77,10 +77,15 @@ async def kept_until(db: aiosqlite.Connection, then: Stamp | None, now: Stamp | 
     return next((int(row[0]) for row in rows), NOTHING)
 
 
-def is_worth_compacting(size: int, compact_size: int, deleted: int) -> bool:
-    """Whether half of `size` rows or more may be gone, of which `compact_size` were there when all were read.
+def may_be_half_gone(size: int, compact_size: int, deleted: int) -> bool:
+    """Whether half of `size` rows or more may be gone, of which `compact_size` were there when that was last known.
 
-    `deleted` were counted since. Replaced rows are not counted, but leave their old places behind; so reading all
-    anew at each doubling bounds what they take.
+    `deleted` were counted since. Replaced rows are not counted, but leave their old places behind: so it is known
+    again at each doubling.
     """
     return (size - compact_size) + 2 * deleted > compact_size + _SPARE_ROWS
+
+
+def is_half_gone(size: int, there: int) -> bool:
+    """Whether of `size` rows held so few are left, if `there` is how many there are, that all are to be read anew."""
+    return size > 2 * there + _SPARE_ROWS

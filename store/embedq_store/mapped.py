@@ -32,7 +32,7 @@ ROWID_BYTES: Final = ROWID_DTYPE.itemsize
 
 # Rows of which each checksum is; and bytes of rows that are looked at at a time.
 SUM_ROWS: Final = 4096
-_LOOK_BYTES: Final = 16 * 1024 * 1024
+_LOOK_BYTES: Final = 4 * 1024 * 1024
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 

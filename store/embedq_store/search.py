@@ -10,9 +10,9 @@ scored. Where these are not enough, for a filter that keeps few rows, say, the s
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 import aiosqlite
 import numpy as np
@@ -41,8 +41,14 @@ _LOOKS: Final = 256
 # Candidates of several queries that are read together.
 _READ_ROWS: Final = 4096
 
+# Numbers that are multiplied in some tenths of a millisecond.
+_SMALL: Final = 4_000_000
+
 # How often a query is answered anew, at most, while others change the collection.
 _TRIES: Final = 3
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +205,7 @@ class CollectionIndex:
         self, query: Query, kept: Mask | None, wanted: int, most: int | None
     ) -> list[tuple[float, Candidate]] | None:
         """Take candidates, `wanted` at first, until enough of them pass; None where `most` are not enough."""
-        scores, places = await asyncio.to_thread(self._scores, query.unit, kept)
+        scores, places = await self._reckon(self._scores, query.unit, kept)
         return await self._best(query, scores, places, kept if places is None else None, wanted, most)
 
     async def _best(
@@ -217,7 +223,7 @@ class CollectionIndex:
         found: list[tuple[float, Candidate]] = []
         while True:
             shortlist = Shortlist(wanted, self._rows.slack)
-            held = await asyncio.to_thread(shortlist.of, scores, among)
+            held = await self._reckon(shortlist.of, scores, among)
             rowids = self._rows.rowids[held if places is None else places[held]].tolist()
             passing = await self._read(query.filter, [rowid for rowid in rowids if rowid not in looked_at])
             found += query.scored(passing)
@@ -235,6 +241,12 @@ class CollectionIndex:
                 if sure * most < query.number * len(looked_at):
                     return None
                 wanted = most
+
+    async def _reckon(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Call `function`, in a thread if it takes longer than to go there and back."""
+        if self._rows.size * self._rows.dimension <= _SMALL:
+            return function(*args, **kwargs)
+        return await asyncio.to_thread(function, *args, **kwargs)
 
     def _scores(self, units: Matrix, kept: Mask | None) -> tuple[Matrix, Places | None]:
         """The scores of all rows, or, where few are kept, of those, and their places."""

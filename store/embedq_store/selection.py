@@ -34,6 +34,9 @@ class Selector:
         self._seen: tuple[int, int] | None = None
         # None for a prefix that more than a few rows have.
         self._prefixes: OrderedDict[str, Mask | None] = OrderedDict()
+        # Which rows meet conditions that SQLite looked for, and the keys of these: the next time a column is worth it.
+        self._met: dict[tuple[Condition, ...], Mask] = {}
+        self._looked_for: set[str] = set()
         self._wanted_keys: set[str] = set()
         self._wanted_prefixes: set[str] = set()
 
@@ -47,7 +50,9 @@ class Selector:
         if filter_.prefix:
             mask = await self._with_prefix(filter_.prefix, in_any_case=filter_.prefix in self._wanted_prefixes)
         complete = mask is not None or not filter_.prefix
-        conditions = [one for one in filter_.conditions if one.key in self._wanted_keys or self._columns.holds(one)]
+        conditions = list(filter_.conditions)
+        if filter_.conditions not in self._met:
+            conditions = [one for one in conditions if one.key in self._wanted_keys or self._columns.holds(one)]
         mask = await self._meeting(conditions, mask)
         return mask, complete and len(conditions) == len(filter_.conditions)
 
@@ -73,6 +78,7 @@ class Selector:
         same = np.array_equal(self._rowids, rowids)
         if seen != self._seen or not same:
             self._prefixes.clear()
+            self._met.clear()
         if not same:
             self._rowids = rowids.copy()
         self._seen = seen
@@ -80,7 +86,17 @@ class Selector:
     async def _meeting(self, conditions: Sequence[Condition], mask: Mask | None) -> Mask | None:
         if not conditions:
             return mask
-        meeting = await self._columns.mask(conditions, self._rowids)
+        meeting = self._met.get(tuple(conditions))
+        if meeting is None:
+            columns = self._wanted_keys | self._looked_for
+            if all(one.key in columns or self._columns.holds(one) for one in conditions):
+                meeting = await self._columns.mask(conditions, self._rowids)
+            else:
+                meeting = await self._columns.look_through(conditions, self._rowids)
+                self._met[tuple(conditions)] = meeting
+                if len(self._met) > KEYS:
+                    del self._met[next(iter(self._met))]
+                self._looked_for.update(one.key for one in conditions)
         return meeting if mask is None else meeting & mask
 
     async def _with_prefix(self, prefix: str, *, in_any_case: bool) -> Mask | None:

@@ -2,19 +2,21 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import aiosqlite
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from embedq_core.counts import Counts
 from embedq_core.errors import CollectionMissing, DatabaseReadOnly, EntryMissing
 from embedq_core.text import shown, suggestion
-from embedq_core.vectors import Vector, decode
+from embedq_core.vectors import STORED_DTYPE, Vector, decode
 from embedq_store import deadletters
 from embedq_store.bulk import in_thread
 from embedq_store.connection import MEMORY, check_file, connect, prepare, translated
@@ -22,14 +24,21 @@ from embedq_store.copying import CopyFolder
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
 from embedq_store.filters import Filter, Where
 from embedq_store.graph import Built, Report, need_usearch
+from embedq_store.held import DEFAULT_SEARCH_BYTES
 from embedq_store.lookup import look_up
 from embedq_store.outcomes import Incoming, Known
-from embedq_store.rows import DEFAULT_SEARCH_BYTES
 from embedq_store.schema import check_schema
 from embedq_store.search import CollectionIndex, Entry, Query
+from embedq_store.upkeep import Upkeep
 from embedq_store.writer import Target, Write, Writer, dimension_of, ensure_collection
 
 DEFAULT_BUSY_SECONDS = 30.0
+
+# How much a search may map, or what tells it when the first one asks.
+SearchBytes: TypeAlias = int | Callable[[], int]
+
+# Ids that are asked for in one statement.
+_IDS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +77,12 @@ class Store:
     """An open database. Made by `Store.open`; use it as an asynchronous context manager, or close it."""
 
     def __init__(
-        self, path: str, reader: aiosqlite.Connection, writer: aiosqlite.Connection | None, search_bytes: int
+        self, path: str, reader: aiosqlite.Connection, writer: aiosqlite.Connection | None, search_bytes: SearchBytes
     ) -> None:
         self.path = path
         self._search_bytes = search_bytes
         self._copies = None if path == MEMORY else CopyFolder(path)
+        self._upkeep = None if self._copies is None else Upkeep(path, self._copies)
         self._reader = reader
         self._writer_connection = writer
         self._writer = None if writer is None else Writer(writer, path)
@@ -86,12 +96,13 @@ class Store:
         read_only: bool = False,
         must_exist: bool = False,
         busy_seconds: float = DEFAULT_BUSY_SECONDS,
-        search_bytes: int = DEFAULT_SEARCH_BYTES,
+        search_bytes: SearchBytes = DEFAULT_SEARCH_BYTES,
     ) -> "Store":
         """Open the database at `path`, or one in memory; made if it isn't there, unless `must_exist`.
 
-        A read-only store leaves the file as it is. Raises DatabaseMissing, DatabaseUnusable, DatabaseReadOnly,
-        DatabaseLocked (after `busy_seconds`), each naming the file.
+        Nothing can be written to a read-only store; but where the file can be, a search may note in it that it has
+        made a mapped copy of a collection: see `embedq_store.copying`. Raises DatabaseMissing, DatabaseUnusable,
+        DatabaseReadOnly, DatabaseLocked (after `busy_seconds`), each naming the file.
         """
         path = str(path)
         await asyncio.to_thread(check_file, path, must_exist=must_exist or read_only, writing=not read_only)
@@ -219,6 +230,8 @@ class Store:
     async def write(self, write: Write) -> None:
         """Commit `write` together with whatever else is waiting: see `Writer.write`."""
         await self._writing().write(write)
+        if self._upkeep is not None and write.rows:
+            self._upkeep.wrote(write.target.collection, len(write.rows) * len(write.rows[0].vector))
 
     async def vector(self, collection_id: int, entry_id: str) -> tuple[float, ...]:
         """The stored vector of an entry. Raises EntryMissing."""
@@ -228,6 +241,20 @@ class Store:
         if not rows:
             raise EntryMissing(f"the collection has no entry {shown(entry_id)!r}")
         return decode(rows[0][0])
+
+    async def vectors(self, collection_id: int, ids: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+        """The stored vectors of those of the entries that are there, by their ids; each of shape (dimension,)."""
+        found: dict[str, npt.NDArray[np.float32]] = {}
+        for start in range(0, len(ids), _IDS):
+            some = ids[start : start + _IDS]
+            rows = await self._read(
+                "SELECT id, embedding FROM embeddings WHERE collection_id = ?"  # noqa: S608 - only question marks
+                f" AND id IN ({','.join('?' * len(some))})",
+                collection_id,
+                *some,
+            )
+            found |= {row[0]: np.frombuffer(row[1], dtype=STORED_DTYPE) for row in rows}
+        return found
 
     async def similar(
         self,
@@ -294,6 +321,19 @@ class Store:
         if self._copies is not None:
             built = await build_meanwhile(self.path, collection_id, report)
         return built if many or built is not Built.NO_COPY else Built.SMALL
+
+    @property
+    def copies_due(self) -> bool:
+        """Whether so much was written here that `refresh_copies` would save the next search a good deal."""
+        return self._upkeep is not None and self._upkeep.due
+
+    async def refresh_copies(self, go_on: Callable[[], bool]) -> None:
+        """Bring mapped copies of collections up to date that much was written to, while `go_on` says so.
+
+        It is asked before each step of well under a second. Never raises: what isn't done, a search does.
+        """
+        if self._upkeep is not None:
+            await self._upkeep.run(go_on)
 
     # --- chunks and dead letters
 
@@ -378,8 +418,9 @@ class Store:
     def _index(self, collection_id: int) -> CollectionIndex:
         index = self._indexes.get(collection_id)
         if index is None:
+            search_bytes = self._search_bytes() if callable(self._search_bytes) else self._search_bytes
             index = self._indexes[collection_id] = CollectionIndex(
-                self._reader, collection_id, self._copies, self._search_bytes
+                self._reader, collection_id, self._copies, search_bytes
             )
         return index
 

@@ -133,8 +133,11 @@ class Collection:
         model: Model | None = None,
         model_id: str | None = None,
         create: bool = True,
+        search_bytes: int | None = None,
     ) -> None:
-        self._collection = self.asynchronous(name, database, model=model, model_id=model_id, create=create)
+        self._collection = self.asynchronous(
+            name, database, model=model, model_id=model_id, create=create, search_bytes=search_bytes
+        )
         _loop_thread.open(self._collection)
         weakref.finalize(self, _loop_thread.drop, self._collection).atexit = False
 

@@ -214,6 +214,14 @@ def test_similar_for_each_query_of_a_file(docs: CommandLine) -> None:
     assert "no content" in docs("similar", "docs", "--batch", "-", input='{"id": "q2"}\n', exit_code=1).err
 
 
+def test_the_query_that_a_model_fails_on_is_named(embedq: CommandLine) -> None:
+    (embedq.directory / "docs.jsonl").write_text('{"id": "a", "content": "a text"}')
+    embedq("ingest", "docs", "docs.jsonl", "-m", "poisoned")
+    lines = "".join(f"text {number}\n" for number in range(9)) + "poison\n"
+    result = embedq("similar", "docs", "--batch", "-", input=lines, exit_code=1)
+    assert "standard input, query 10: poisoned fails:" in result.err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -688,3 +688,28 @@ async def test_embedding_into_a_collection_that_was_deleted_makes_it_again(
     await done(asked.embed("a", "hound"))
     assert await done(asked.count()) == 1
     assert await scores(asked.similar("hound")) == {"a": pytest.approx(1.0)}
+
+
+async def test_many_ids_are_answered_in_their_order(opened: Opened, path: Path) -> None:
+    pets = await opened("pets", path, model_id="hashing")
+    await done(pets.embed_multi([(str(number), f"text {number}") for number in range(600)]))
+    ids = [str(number) for number in range(599, -1, -7)] + ["3", "3"]
+    answers = await done(pets.similar_many_by_id(ids, 2))
+    assert [[entry.id for entry in answer] for answer in answers] == [
+        [entry.id for entry in await done(pets.similar_by_id(id_, 2))] for id_ in ids
+    ]
+
+
+async def test_a_search_keeps_within_the_bytes_that_it_was_given_or_that_are_set(
+    opened: Opened, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDQ_SEARCH_BYTES", "5000")
+    for given, expected in ((None, 5000), (70, 70)):
+        pets = await opened("pets", path, model_id="hashing", search_bytes=given)
+        await done(pets.embed("hound", "my happy hound"))
+        await done(pets.similar("hound"))
+        asynchronous: Any = getattr(pets, "_collection", pets)
+        store = asynchronous._store
+        assert [index._rows._search_bytes for index in store._indexes.values()] == [expected]
+    with pytest.raises(UsageError, match="at least 1"):
+        await opened("pets", path, search_bytes=0)

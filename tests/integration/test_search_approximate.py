@@ -47,7 +47,7 @@ INSERT = "INSERT OR REPLACE INTO embeddings (collection_id, id, embedding)"
 def _small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few rows are as a million, and nothing is built behind a test's back."""
     for module, name, value in (
-        (rows, "_RESIDENT_BYTES", 3 * 4 * DIMENSION),
+        (rows, "RESIDENT_BYTES", 3 * 4 * DIMENSION),
         (rows, "_READ_ROWS", 4),
         (rows, "_RETRY_SECONDS", 0.0),
         (freshness, "_SPARE_ROWS", 3),
@@ -341,7 +341,7 @@ async def test_the_first_to_ask_has_the_index_built_by_a_process_of_its_own(
     path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(rows, "_RESIDENT_BYTES", 0)
+    monkeypatch.setattr(rows, "RESIDENT_BYTES", 0)
     monkeypatch.setattr(approximate, "_NEAR_SHARE", 0)
     harm(path, "*.index", "lose")
     async with await Store.open(path, read_only=True) as store:

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import sqlite3
+import tempfile
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ EVENTS = ("write", "rewrite", "back up", "restore", "copy row by row", "cut shor
 def _small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few rows are as a million."""
     for module, name, value in (
-        (rows, "_RESIDENT_BYTES", 3 * 12),
+        (rows, "RESIDENT_BYTES", 3 * 12),
         (rows, "_READ_ROWS", 4),
         (rows, "_RETRY_SECONDS", 0.0),
         (freshness, "_SPARE_ROWS", 3),
@@ -295,6 +296,24 @@ async def test_where_there_can_be_no_copy_the_rows_are_in_memory(path: Path) -> 
         assert await read_from_the_table(store) == (0, 0)
 
 
+async def test_where_there_can_be_no_copy_more_than_a_search_may_hold_is_in_a_temporary_file(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(folder(path).parent)
+    folder(path).parent.write_text("in the way")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    async with await Store.open(path, search_bytes=50) as store:
+        assert await read_from_the_table(store) == (12, 12)
+        await put(store, {f"new {number}": [1.0, 0.5, number / 10] for number in range(6)})
+        assert await read_from_the_table(store) == (0, 18)
+        assert not list(temporary.iterdir())
+        temporary.rmdir()
+        await put(store, {f"newer {number}": [1.0, 0.5, number / 10] for number in range(6)})
+        assert await answer(store, 1, QUERY, 4) == full_scan(path, 1, QUERY, 4)
+
+
 async def test_a_disk_that_is_full_while_a_copy_is_made_costs_nothing_but_the_copy(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,3 +426,159 @@ async def test_a_file_of_llm_s_own_has_no_copy(tmp_path: Path) -> None:
         change(path, f"{INSERT} VALUES (1, 'new', x'{encode(QUERY).hex()}')")
         assert await answer(store, 1, QUERY, 4) == full_scan(path, 1, QUERY, 4)
     assert not folder(path).exists()
+
+
+# --- changes that only the counting of changes tells of
+
+
+@pytest.fixture
+def _never_compact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong is not put right by chance."""
+    monkeypatch.setattr(freshness, "_SPARE_ROWS", 8192)
+
+
+@pytest.mark.usefixtures("_never_compact")
+@pytest.mark.parametrize("change_it", ["UPDATE embeddings SET rowid = 3 WHERE id = 'near'", "UPDATE embeddings SET"])
+async def test_rows_that_are_changed_or_numbered_anew_in_place_are_read_again(path: Path, change_it: str) -> None:
+    change(path, "DELETE FROM embeddings WHERE rowid = 3")
+    change(path, "UPDATE embeddings SET id = 'near' WHERE rowid = 7")
+    if change_it.endswith("SET"):
+        change_it += f" embedding = x'{encode(QUERY).hex()}' WHERE id = 'near'"
+    else:
+        change(path, f"UPDATE embeddings SET embedding = x'{encode(QUERY).hex()}' WHERE id = 'near'")
+    async with await Store.open(path, read_only=True) as other:
+        assert await answer(other, 1, QUERY, 1) == full_scan(path, 1, QUERY, 1)
+        change(path, change_it)
+        async with await Store.open(path, read_only=True) as fresh:
+            for store in (other, fresh):
+                (best,) = await answer(store, 1, QUERY, 1)
+                assert best[0] == "near"
+
+
+@pytest.mark.usefixtures("_never_compact")
+async def test_rows_that_could_not_go_to_the_copy_are_read_again_from_where_it_ends(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "_BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(rows, "_RETRY_SECONDS", 60.0)
+    async with await Store.open(path) as store, await Store.open(path, read_only=True) as other:
+        await put(store, {"near": QUERY, "nearer": [1.0, 0.5, -0.24], "last": FAR})
+        assert await mapped_rows(other, 1) == 12  # and these three are in memory
+        change(path, "DELETE FROM embeddings WHERE id = 'last'")
+        await put(store, {f"new {number}": [-1.0, number, 0.0] for number in range(3)})
+        with closing(sqlite3.connect(path, isolation_level=None)) as writing:
+            writing.execute("BEGIN IMMEDIATE")
+            assert await answer(other, 1, QUERY, 4) == full_scan(path, 1, QUERY, 4)
+        assert await answer(other, 1, QUERY, 4) == full_scan(path, 1, QUERY, 4)
+
+
+@pytest.mark.usefixtures("_never_compact")
+async def test_a_copy_of_another_dimension_than_the_rows_have_now_is_not_taken(path: Path) -> None:
+    async with await Store.open(path) as store:
+        assert await mapped_rows(store, 1) == 12
+        for number in range(12):
+            change(path, f"{INSERT} SELECT 1, id, :vector FROM embeddings WHERE rowid = {number + 1}", vector=bytes(8))
+        change(path, f"{INSERT} VALUES (1, 'near', x'{encode([1.0, 0.5]).hex()}')")
+        async with await Store.open(path, read_only=True) as fresh:
+            for one in (store, fresh):
+                assert (await answer(one, 1, [1.0, 0.5], 1))[0][0] == "near"
+
+
+@pytest.mark.usefixtures("_never_compact")
+async def test_a_copy_of_which_nothing_is_right_any_more_is_not_taken(path: Path) -> None:
+    change(path, "DELETE FROM embeddings")
+    async with await Store.open(path) as store:
+        await put(store, {f"new {number}": [1.0, number, 0.5] for number in range(12)})
+        assert await answer(store, 1, QUERY, 4) == full_scan(path, 1, QUERY, 4)
+
+
+# --- copies that are made by those who write
+
+
+def token(path: Path) -> int:
+    head = mapped.read_head(folder(path), 1)
+    assert head is not None
+    return head.token
+
+
+async def test_who_has_written_much_makes_the_copy_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_STEP_PAGES", 2)
+    path = tmp_path / "embeddings.db"
+    answers = [True, False]
+    seen = []
+    async with await Store.open(path) as store:
+        for ids in (range(3), range(3, 30)):
+            await put(store, {f"{number:02}": [1.0, number, 0.5] for number in ids})
+            seen.append((store.copies_due, await copied(store)))
+        for go_on in (lambda: answers.pop(0), lambda: True):
+            await store.refresh_copies(go_on)
+            seen.append((store.copies_due, await copied(store)))
+    assert seen == [(False, 0), (True, 0), (True, 8), (False, 30)]
+    async with await Store.open(path, read_only=True) as fresh:
+        assert await copied(fresh) == 30
+        assert await answer(fresh, 1, QUERY, 4) == full_scan(path, 1, QUERY, 4)
+
+
+async def copied(store: Store) -> int:
+    """How many rows the copy has."""
+    head = mapped.read_head(folder(Path(store.path)), 1)
+    return 0 if head is None else head.rows
+
+
+async def test_a_collection_that_only_grows_is_never_copied_anew(path: Path) -> None:
+    (file,) = folder(path).glob("*.vectors")
+    async with await Store.open(path) as store:
+        for first in range(0, 60, 6):
+            await put(store, {f"new {first + number}": [-1.0, number, 0.0] for number in range(6)})
+            await store.refresh_copies(lambda: True)
+        assert await copied(store) == 72
+        assert await read_from_the_table(store) == (0, 72)
+    assert list(folder(path).glob("*.vectors")) == [file]
+
+
+@pytest.mark.usefixtures("_never_compact")
+@pytest.mark.parametrize("when", ["before the first step", "between two steps"])
+async def test_a_damaged_copy_is_not_written_anew_as_if_it_were_whole(
+    path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr(rows, "_STEP_PAGES", 1)
+    first = 12 if when == "before the first step" else 16
+    changes = [
+        f"{INSERT} SELECT 1, 'copy of ' || id, zeroblob(12) FROM embeddings WHERE rowid < 12",
+        f"DELETE FROM embeddings WHERE rowid >= {first}",
+    ]
+    asked = 0
+
+    def go_on() -> bool:
+        nonlocal asked
+        asked += 1
+        while changes and (first == 12 or asked == 2):
+            change(path, changes.pop())
+        return True
+
+    (file,) = folder(path).glob("*.vectors")
+    units = np.frombuffer(file.read_bytes(), dtype="<f4").reshape(12, 3).copy()
+    units[np.argmax(units @ QUERY)] *= -1
+    file.unlink()
+    file.write_bytes(units.tobytes())
+    async with await Store.open(path) as store:
+        await put(store, {f"new {number}": [-1.0, number, 0.0] for number in range(12)})
+        await store.refresh_copies(go_on)
+    assert not changes
+    async with await Store.open(path, read_only=True) as fresh:
+        assert await answer(fresh, 1, QUERY, 4) == full_scan(path, 1, QUERY, 4)
+
+
+async def test_where_another_is_at_the_copy_or_there_can_be_none_nothing_is_done(path: Path) -> None:
+    before = token(path)
+    async with await Store.open(path) as store:
+        await put(store, {f"new {number}": [-1.0, number, 0.0] for number in range(6)})
+        with closing(copying.CopyLock(copying.CopyFolder(str(path)), 1)) as lock:
+            assert lock.take()
+            await store.refresh_copies(lambda: True)
+        assert (token(path), store.copies_due) == (before, False)
+        shutil.rmtree(folder(path).parent)
+        folder(path).parent.write_text("in the way")
+        await put(store, {f"newer {number}": [-1.0, number, 0.0] for number in range(6)})
+        await store.refresh_copies(lambda: True)
+        assert not store.copies_due

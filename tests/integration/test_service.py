@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import time
+from pathlib import Path
 
 import pytest
 from arq.constants import retry_key_prefix
 
+import embedq_store.rows
 import embedq_worker.picking
 import embedq_worker.service
 from embedq_core.counts import Counts
@@ -342,3 +344,41 @@ async def test_chunks_of_one_run_go_on_while_another_waits(
     await burst(settings, queue, store)
     assert (await queue.runs.summary(RUN)).state == "complete"
     assert (await stored(store))["a"] == tuple(vector_of("new"))
+
+
+# --- copies for searching
+
+
+@pytest.fixture
+def _little_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedq_store.rows, "RESIDENT_BYTES", 100)
+    monkeypatch.setattr(embedq_worker.service, "IDLE_SECONDS", 0.0)
+
+
+def heads(settings: Settings) -> list[Path]:
+    return list(settings.database.parent.glob(f"{settings.database.name}.embedq/vectors/*.head"))
+
+
+@pytest.mark.usefixtures("_little_is_much")
+async def test_a_worker_with_nothing_to_do_makes_the_copy_that_a_search_needs(
+    settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    install(monkeypatch, RecordingModel())
+    async with worker(settings):
+        await submit(queue, chunk(items(50)))
+
+        async def copied() -> bool:
+            return bool(heads(settings))
+
+        await eventually(copied)
+
+
+@pytest.mark.usefixtures("_little_is_much")
+async def test_so_does_a_burst_at_its_end(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, RecordingModel())
+    monkeypatch.setattr(embedq_worker.service, "IDLE_SECONDS", 1000.0)
+    await submit(queue, chunk(items(50)))
+    await burst(settings, queue, store)
+    assert heads(settings)

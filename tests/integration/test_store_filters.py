@@ -205,8 +205,10 @@ async def test_where_nothing_changed_metadata_is_read_once_and_then_only_what_is
         statements.clear()
         return found
 
-    assert len(await answer(store, [1.0, 0.0], 5, k=77)) == 1
-    assert reads()
+    for value in (76, 77):  # the first time SQLite looks for the value, the second time a column is made
+        assert len(await answer(store, [1.0, 0.0], 5, k=value)) == 1
+        assert reads()
+    assert len(await answer(store, [1.0, 0.0], 5, k=76)) == 1
     assert len(await answer(store, [1.0, 0.0], 5, k=78)) == 1
     assert not reads()
     await put(store, {"new": ([1.0, 0.0], {"k": 78})})

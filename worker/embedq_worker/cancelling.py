@@ -1,7 +1,7 @@
 """Cancelling that can't be missed."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final
 
 _AGAIN_SECONDS: Final = 0.2
@@ -18,3 +18,14 @@ async def cancel(tasks: Iterable["asyncio.Task[Any]"]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=_AGAIN_SECONDS)
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[object, object, None]) -> None:
+    """Do `work`, which is cancelled when `stop` is set. Raises what it raises."""
+    doing, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([doing, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            await doing
+    finally:
+        await cancel([doing, stopping])

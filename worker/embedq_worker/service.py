@@ -21,7 +21,7 @@ from embedq_core.settings import Settings
 from embedq_jobs import Queue
 from embedq_plugins import get_embedding_model, require_library
 from embedq_store import Store
-from embedq_worker.cancelling import cancel
+from embedq_worker.cancelling import cancel, unless
 from embedq_worker.claims import Claims
 from embedq_worker.interpreter import tuned
 from embedq_worker.lane import Lane, quiet_libraries
@@ -36,6 +36,7 @@ HEARTBEAT_SECONDS: Final = 5.0
 TIDY_SECONDS: Final = 600.0
 GRACE_SECONDS: Final = 30.0
 GOODBYE_SECONDS: Final = 2.0
+IDLE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +103,14 @@ class _Service:
         wanted = {model.model_id for model in models}
         renewing = asyncio.create_task(self._leases.renew_forever(), name="embedq-leases")
         beating = asyncio.create_task(self._beat_forever(), name="embedq-heartbeat")
+        copying = asyncio.create_task(self._copy_when_idle(), name="embedq-copies")
         try:
             await self._serve(wanted, stop)
+            if self._store.copies_due:
+                await unless(stop, self._store.refresh_copies(lambda: True))
         finally:
             self._shared.close()
+            await cancel([copying])
             await asyncio.gather(*(lane.stop(self._options.grace_seconds) for lane in self._lanes.values()))
             await cancel([renewing, beating])
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
@@ -167,6 +172,19 @@ class _Service:
                 return False
         return True
 
+    async def _copy_when_idle(self) -> None:
+        """Prepare searches when there has been nothing to embed for a while."""
+        busy_at = time.monotonic()
+        while True:
+            if self._in_hand():
+                busy_at = time.monotonic()
+            elif self._store.copies_due and time.monotonic() - busy_at >= IDLE_SECONDS:
+                await self._store.refresh_copies(lambda: not self._in_hand())
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _in_hand(self) -> int:
+        return sum(lane.jobs_in_hand for lane in self._lanes.values())
+
     async def _beat_forever(self) -> None:
         tidied = -math.inf
         while True:
@@ -184,7 +202,7 @@ class _Service:
             "models": sorted(self._lanes),
             "since": self._since,
             "seen": time.time(),
-            "in_hand": sum(lane.jobs_in_hand for lane in self._lanes.values()),
+            "in_hand": self._in_hand(),
             "in_hand_bytes": sum(lane.bytes_in_hand for lane in self._lanes.values()),
             "in_hand_bytes_limit": self._settings.inflight_bytes * len(self._lanes),
             "done": sum(lane.jobs_done for lane in self._lanes.values()),
