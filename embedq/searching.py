@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from embedq_core.errors import UsageError
-from embedq_core.model import embed_queries
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
 from embedq_plugins import get_embedding_model
-from embedq_store import Entry, Store, Where, where_given
+from embedq_store import Entry, Store, Where, query_vectors, where_given
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ async def _search(request: SearchRequest, where: Where, settings: Settings) -> l
         if not content:
             raise UsageError("there is nothing to compare with: the text is empty")
         model = get_embedding_model(found.model_id)
-        vectors = await asyncio.to_thread(embed_queries, model, [content])
+        vectors = await query_vectors(store, found.id, found.name, model, [content])
         return await store.similar(found.id, vectors[0], request.number, prefix=request.prefix, where=where)
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from embedq_core.errors import RowError, UsageError
 from embedq_core.items import Item
-from embedq_core.model import embed_queries, query_count
+from embedq_core.model import query_count
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural
 from embedq_plugins import EmbeddingModel, get_embedding_model
 from embedq_producer.readers import FORMATS, LINES, QuerySource, Reader, RowOptions
 from embedq_producer.terminal import RowReport
-from embedq_store import Store, Where, where_given
+from embedq_store import Store, Where, query_vectors, where_given
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ async def _search(request: BatchRequest, where: Where, settings: Settings, reade
         model = get_embedding_model(found.model_id)
         queries = _accepted(reader, model, report)
         while some := await asyncio.to_thread(list, islice(queries, query_count(model))):
-            vectors = await asyncio.to_thread(embed_queries, model, [query.content for query in some])
+            vectors = await query_vectors(store, found.id, found.name, model, [query.content for query in some])
             answers = await store.similar_many(found.id, vectors, request.number, prefix=request.prefix, where=where)
             for query, entries in zip(some, answers, strict=True):
                 print(json.dumps({"query": query.id, "results": [asdict(entry) for entry in entries]}))

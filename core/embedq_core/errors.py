@@ -9,6 +9,7 @@ EmbedqError
 │   ├── UnknownModel
 │   ├── NoModel
 │   ├── ModelMismatch
+│   │   └── ConfigurationMismatch   the same model, but other prefixes, another revision …
 │   ├── UnsupportedContent     text for a model of bytes, or the reverse
 │   ├── KilledWorker           the model ended its process: out of memory, a segmentation fault
 │   └── BadVectors             the model returned what can't be stored
@@ -96,6 +97,10 @@ class ModelMismatch(ModelError, ValueError):  # noqa: N818
     """The collection was embedded with another model."""
 
     exit_code = 2
+
+
+class ConfigurationMismatch(ModelMismatch):
+    """The collection was embedded with the same model in another configuration."""
 
 
 class UnsupportedContent(ModelError, ValueError):  # noqa: N818

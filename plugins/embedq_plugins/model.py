@@ -53,6 +53,18 @@ class EmbeddingModel(ABC):
         prefixes = {"document_prefix": self.document_prefix, "query_prefix": self.query_prefix}
         return {name: value for name, value in prefixes.items() if value}
 
+    @property
+    def queries_by_prefix(self) -> bool:
+        """Whether `query_prefix` makes the whole query form, so that one that was recorded can take its place."""
+        return type(self).embed_query_batch is EmbeddingModel.embed_query_batch
+
+    def count_tokens(self, text: str) -> int | None:  # noqa: ARG002 - for those who override it
+        """How many tokens the model makes of `text`; None where it can't tell, which is then estimated.
+
+        Override it where the tokenizer is at hand: `--chunk 200tokens` splits documents by it.
+        """
+        return None
+
     @abstractmethod
     def embed_batch(self, items: Iterable[str | bytes]) -> Iterable[Iterable[float]]:
         """One vector an item, in order: lists, a generator of lists, or an array of shape (items, dimension).

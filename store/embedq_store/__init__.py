@@ -3,7 +3,7 @@
 No SQLite type, connection or SQL leaves this room.
 """
 
-from embedq_store.collection import AsyncCollection
+from embedq_store.collection import AsyncCollection, query_vectors
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
 from embedq_store.filters import Where, where_given
 from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
@@ -34,5 +34,6 @@ __all__ = [
     "Where",
     "Write",
     "decide",
+    "query_vectors",
     "where_given",
 ]

@@ -4,16 +4,17 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+from embedq_core.configuration import check_querying, check_writing
 from embedq_core.errors import CollectionMissing, EntryMissing, ModelMismatch, NoModel, UnknownModel, UsageError
 from embedq_core.items import Item, metadata_text, unstorable
 from embedq_core.model import Model, embed_all, embed_queries, query_count
-from embedq_core.vectors import Vector, encode
+from embedq_core.vectors import Matrix, Vector, encode
 from embedq_store.connection import MEMORY
 from embedq_store.filters import Where
 from embedq_store.outcomes import Incoming, decide
@@ -185,6 +186,10 @@ class AsyncCollection:
 
     async def _embed_batch(self, items: list[Item], *, store: bool, batch_size: int) -> None:
         database, model = self._open_store(), self.model()
+        # Before the model is paid.
+        found = await database.configuration(self.id)
+        if found is not None:
+            check_writing(self.name, self.model_id, found, model.configuration)
         incoming = Incoming.of(items)
         plan = decide(incoming, await database.known(self.name, incoming), store=store)
         rows = [Row(*incoming[index], vector) for index, vector in plan.reused]
@@ -197,7 +202,8 @@ class AsyncCollection:
                 rows.extend(Row(*incoming[index], blob) for index in owners)
         updates = [incoming[index] for index in plan.updates]
         if rows or updates:
-            await database.write(Write(Target(self.name, self.model_id), rows, updates, store=store))
+            target = Target(self.name, self.model_id, model.configuration)
+            await database.write(Write(target, rows, updates, store=store))
             # A collection that was deleted, here or by another program, has been made anew under another key.
             self.id = (await database.collection(self.name)).id
 
@@ -217,8 +223,11 @@ class AsyncCollection:
         `where={"lang": "en", "year": [2023, 2024]}`. Dots lead into objects: `"author.name"`. Text is told from
         numbers, and true from 1.
         """
-        vectors = await asyncio.to_thread(embed_queries, self.model(), [value])
+        vectors = await self._query_vectors([value])
         return await self.similar_by_vector(vectors[0], number, prefix=prefix, where=where)
+
+    async def _query_vectors(self, values: list[Value]) -> Matrix:
+        return await query_vectors(self._open_store(), self.id, self.name, self.model(), values)
 
     async def similar_by_id(
         self,
@@ -253,7 +262,7 @@ class AsyncCollection:
         """
         answers: list[list[Entry]] = []
         for some in slices(values, query_count(self.model())):
-            vectors = await asyncio.to_thread(embed_queries, self.model(), some)
+            vectors = await self._query_vectors(some)
             answers += await self.similar_many_by_vector(vectors, number, prefix, where)
         return answers
 
@@ -293,6 +302,20 @@ class AsyncCollection:
             return False
         async with await Store.open(path, read_only=path != MEMORY) as store:
             return await store.find_collection(name) is not None
+
+
+async def query_vectors(
+    store: Store, collection_id: int, collection: str, model: Model, values: Sequence[Value]
+) -> Matrix:
+    """The vectors of `values`, in the query form that is recorded with a collection; shape (values, dimension).
+
+    Raises ConfigurationMismatch where the model, as it is now, can't make vectors to compare with those stored.
+    """
+    recorded = await store.configuration(collection_id)
+    if recorded is not None:
+        by_prefix = model.queries_by_prefix
+        check_querying(collection, model.model_id, recorded, model.configuration, by_prefix=by_prefix)
+    return await asyncio.to_thread(embed_queries, model, values, recorded)
 
 
 def database_path(database: object) -> str:

@@ -10,11 +10,13 @@ from typing import Any, Self
 import aiosqlite
 import msgspec
 
+from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_core.errors import CollectionMissing, DatabaseReadOnly, EntryMissing
 from embedq_core.text import shown, suggestion
 from embedq_core.vectors import Vector, decode
 from embedq_store import deadletters
+from embedq_store.configurations import configuration_in_force
 from embedq_store.connection import MEMORY, check_file, connect, prepare, translated
 from embedq_store.copying import CopyFolder
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
@@ -201,6 +203,11 @@ class Store:
             return None
         with translated(self.path):
             return await dimension_of(self._reader, found.id)
+
+    async def configuration(self, collection_id: int) -> Configuration | None:
+        """What the vectors of a collection were made with, beside its model; None while it has none."""
+        with translated(self.path):
+            return await configuration_in_force(self._reader, collection_id)
 
     async def write(self, write: Write) -> None:
         """Commit `write` together with whatever else is waiting: see `Writer.write`."""

@@ -15,10 +15,12 @@ from typing import Final, NamedTuple, TypeVar, cast
 import aiosqlite
 import msgspec
 
+from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_core.errors import BadVectors, EmbedqError, ModelMismatch, StoreError
 from embedq_core.items import Item
 from embedq_store import deadletters
+from embedq_store.configurations import must_be_recorded, record
 from embedq_store.connection import translated
 from embedq_store.deadletters import DeadLetter, Origin, Suspects
 from embedq_store.outcomes import Incoming
@@ -36,6 +38,8 @@ class Target:
 
     collection: str
     model_id: str
+    configuration: Configuration | None = None
+    """The model's, which is recorded with the first vectors and compared with the record; None: neither."""
 
 
 class Row(NamedTuple):
@@ -80,6 +84,7 @@ class _Transaction:
 
     ids: dict[str, tuple[int, str]] = field(default_factory=dict)
     dimensions: dict[int, int | None] = field(default_factory=dict)
+    configurations: dict[int, Configuration] = field(default_factory=dict)
     suspects: dict[str, Suspects] = field(default_factory=dict)
 
 
@@ -108,7 +113,8 @@ class Writer:
     async def write(self, write: Write) -> None:
         """Commit `write`, in one transaction with what others want written now.
 
-        Raises ModelMismatch where the collection was embedded with another model, BadVectors where its vectors
+        Raises ModelMismatch where the collection was embedded with another model, ConfigurationMismatch where with
+        another configuration of it, BadVectors where its vectors
         have another dimension, StoreError where the database can't be written; then nothing of it is written.
         """
 
@@ -206,7 +212,13 @@ class Writer:
             return
         if write.rows or write.updates:
             collection_id = await self._collection_id(write.target, transaction)
+            unrecorded = None
+            if write.rows:
+                unrecorded = await self._check_configuration(write.target, collection_id, transaction)
             await self._check_dimension(write, collection_id, transaction)
+            if unrecorded is not None:
+                await record(self._db, collection_id, unrecorded)
+                transaction.configurations[collection_id] = unrecorded
             await self._insert(write, collection_id)
             await self._update(write, collection_id)
             await self._settle(write, collection_id, transaction)
@@ -237,6 +249,18 @@ class Writer:
         collection_id, model_id = found
         check_model(target, model_id)
         return collection_id
+
+    async def _check_configuration(
+        self, target: Target, collection_id: int, transaction: _Transaction
+    ) -> Configuration | None:
+        """The configuration that is to be recorded, if it isn't."""
+        present = target.configuration
+        if present is None or transaction.configurations.get(collection_id) == present:
+            return None
+        if await must_be_recorded(self._db, collection_id, target.collection, target.model_id, present):
+            return present
+        transaction.configurations[collection_id] = present
+        return None
 
     async def _check_dimension(self, write: Write, collection_id: int, transaction: _Transaction) -> None:
         if not write.rows:

@@ -10,8 +10,16 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from embedq_core.configuration import Configuration, check_writing
 from embedq_core.counts import Counts
-from embedq_core.errors import BadVectors, DatabaseUnusable, ModelMismatch, StoreError, UnsupportedContent
+from embedq_core.errors import (
+    BadVectors,
+    ConfigurationMismatch,
+    DatabaseUnusable,
+    ModelMismatch,
+    StoreError,
+    UnsupportedContent,
+)
 from embedq_core.vectors import STORED_DTYPE
 from embedq_jobs import Chunk, job_id
 from embedq_store import ChunkMark, DeadLetter, Incoming, Plan, Row, Store, Target, Write, decide
@@ -65,7 +73,7 @@ class _Processing:
         self._store = store
         self._claims = claims
         self._progress = progress
-        self._target = Target(chunk.collection, chunk.model_id)
+        self._target = Target(chunk.collection, chunk.model_id, runner.model.configuration)
         self._pending = _Pending()
         self._before = Counts()
         self._stored_before = 0
@@ -98,6 +106,9 @@ class _Processing:
             for entry in incoming:
                 self._bury(entry, Fault(ModelMismatch.__name__, message, 1))
             return []
+        recorded = None if found is None else await self._store.configuration(found.id)
+        if recorded is not None:
+            incoming = await self._agreeing(incoming, recorded)
         good = []
         for entry in incoming:
             problem = self._runner.model.unsupported(entry.item.content)
@@ -106,6 +117,20 @@ class _Processing:
             else:
                 self._bury(entry, Fault(UnsupportedContent.__name__, problem, 1))
         return good
+
+    async def _agreeing(self, incoming: list[Incoming], recorded: Configuration) -> list[Incoming]:
+        """All, where the model is as it is `recorded`; else those that are stored as they are: the others are dead."""
+        try:
+            check_writing(self._chunk.collection, self._chunk.model_id, recorded, self._runner.model.configuration)
+        except ConfigurationMismatch as error:
+            known = (await self._store.known(self._chunk.collection, incoming)).by_id
+            good = [entry for entry in incoming if (held := known.get(entry.item.id)) and held.digest == entry.digest]
+            ids = {entry.item.id for entry in good}
+            for entry in incoming:
+                if entry.item.id not in ids:
+                    self._bury(entry, Fault(ConfigurationMismatch.__name__, str(error), 1))
+            return good
+        return incoming
 
     async def _round(self, incoming: list[Incoming]) -> list[Incoming]:
         """Do what can be done now; return what waits for a text that another chunk is having embedded."""
