@@ -26,6 +26,7 @@ class SearchRequest:
     number: int
     prefix: str
     where: tuple[str, ...] = ()
+    group: bool = False
 
 
 def run_similar(request: SearchRequest, *, plain: bool, database: Path | None) -> None:
@@ -46,14 +47,22 @@ async def _search(request: SearchRequest, where: Where, settings: Settings) -> l
         if request.id is not None:
             vector = await store.vector(found.id, request.id)
             return await store.similar(
-                found.id, vector, request.number, skip_id=request.id, prefix=request.prefix, where=where
+                found.id,
+                vector,
+                request.number,
+                skip_id=request.id,
+                prefix=request.prefix,
+                where=where,
+                group=request.group,
             )
         content = request.content if request.content is not None else read_value(request.input, binary=request.binary)
         if not content:
             raise UsageError("there is nothing to compare with: the text is empty")
         model = get_embedding_model(found.model_id)
         vectors = await query_vectors(store, found.id, found.name, model, [content])
-        return await store.similar(found.id, vectors[0], request.number, prefix=request.prefix, where=where)
+        return await store.similar(
+            found.id, vectors[0], request.number, prefix=request.prefix, where=where, group=request.group
+        )
 
 
 def read_value(path: Path | None, *, binary: bool) -> str | bytes:

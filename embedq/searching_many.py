@@ -29,6 +29,7 @@ class BatchRequest:
     number: int
     prefix: str
     where: tuple[str, ...]
+    group: bool = False
 
 
 def run_similar_batch(request: BatchRequest, *, database: Path | None) -> None:
@@ -57,7 +58,9 @@ async def _search(request: BatchRequest, where: Where, settings: Settings, reade
         queries = _accepted(reader, model, report)
         while some := await asyncio.to_thread(list, islice(queries, query_count(model))):
             vectors = await query_vectors(store, found.id, found.name, model, [query.content for query in some])
-            answers = await store.similar_many(found.id, vectors, request.number, prefix=request.prefix, where=where)
+            answers = await store.similar_many(
+                found.id, vectors, request.number, prefix=request.prefix, where=where, group=request.group
+            )
             for query, entries in zip(some, answers, strict=True):
                 print(json.dumps({"query": query.id, "results": [asdict(entry) for entry in entries]}))
             count += len(some)

@@ -1,12 +1,16 @@
 """From what a command line asks for to a corpus that can be read."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from embedq_core.errors import RowError, UsageError
 from embedq_core.settings import Settings
+from embedq_core.text import shown
+from embedq_plugins import EmbeddingModel
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.readers import FORMATS, FileSource, FilesSource, Reader, RowOptions, Source, SqlSource
+from embedq_producer.splitting import BYTES_A_TOKEN, PartSize, Splitter
 
 STANDARD_INPUT = "-"
 
@@ -19,13 +23,28 @@ def open_corpus(request: CorpusRequest, settings: Settings, report: Callable[[Ro
     _check(request)
     options = RowOptions(
         prefix=request.prefix,
-        prepend=request.prepend,
+        # Before each part, where there are parts.
+        prepend="" if request.chunk else request.prepend,
         metadata=tuple(request.metadata),
         encodings=tuple(request.encodings),
         item_bytes=settings.item_bytes,
         strict=request.strict,
     )
     return Reader(_sources(request, settings), options, report)
+
+
+def split(reader: Reader, request: CorpusRequest, model: EmbeddingModel) -> None:
+    """Have the contents of `reader` split into parts, if that is asked for. Raises UsageError where they can't be."""
+    size = PartSize.of(request.chunk, request.overlap)
+    if size is None:
+        return
+    splitter = Splitter(size, model, prepend=request.prepend)
+    if splitter.estimated:
+        print(
+            f"embedq: {shown(model.model_id)} can't count tokens: they are estimated, {BYTES_A_TOKEN} bytes each",
+            file=sys.stderr,
+        )
+    reader.split = splitter.parts
 
 
 def _check(request: CorpusRequest) -> None:
@@ -43,6 +62,8 @@ def _check(request: CorpusRequest) -> None:
         raise UsageError("--binary is for --files")
     if request.binary and request.encodings:
         raise UsageError("--binary and --encoding contradict each other")
+    if PartSize.of(request.chunk, request.overlap) is not None and request.binary:
+        raise UsageError("--chunk is for text: leave --binary out")
     if request.format is not None and request.format not in FORMATS:
         raise UsageError(f"there is no format {request.format!r}: there are {', '.join(FORMATS)}")
 

@@ -1,7 +1,7 @@
 """Which ids a submission has sent already, and in which chunk: on disk, so that memory stays what it is."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -32,7 +32,7 @@ class SeenIds:
     ) -> None:
         self._db.close()
 
-    def note(self, ids: Sequence[str], chunk: int) -> tuple[list[int], int]:
+    def note(self, ids: Sequence[Hashable], chunk: int) -> tuple[list[int], int]:
         """Note that `chunk` holds `ids`; return the earlier chunks that hold some of them, and how many ids."""
         # Python's own hash is keyed anew in each process: nobody can prepare ids that collide.
         hashes = [hash(id_) for id_ in ids]

@@ -3,10 +3,11 @@
 No SQLite type, connection or SQL leaves this room.
 """
 
-from embedq_store.collection import AsyncCollection, query_vectors
+from embedq_store.collection import AsyncCollection
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
 from embedq_store.filters import Where, where_given
 from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
+from embedq_store.querying import query_vectors
 from embedq_store.search import Entry
 from embedq_store.store import CollectionFigures, CollectionInfo, Store
 from embedq_store.sync import Collection

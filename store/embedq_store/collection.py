@@ -4,20 +4,21 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from embedq_core.configuration import check_querying, check_writing
+from embedq_core.configuration import check_writing
 from embedq_core.errors import CollectionMissing, EntryMissing, ModelMismatch, NoModel, UnknownModel, UsageError
 from embedq_core.items import Item, metadata_text, unstorable
-from embedq_core.model import Model, embed_all, embed_queries, query_count
+from embedq_core.model import Model, embed_all, query_count
 from embedq_core.vectors import Matrix, Vector, encode
 from embedq_store.connection import MEMORY
 from embedq_store.filters import Where
 from embedq_store.outcomes import Incoming, decide
+from embedq_store.querying import query_vectors
 from embedq_store.search import Entry
 from embedq_store.store import Store
 from embedq_store.writer import Row, Target, Write
@@ -215,16 +216,22 @@ class AsyncCollection:
             raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id!r}") from error
 
     async def similar(
-        self, value: Value, number: int = 10, prefix: str | None = None, where: Where | None = None
+        self,
+        value: Value,
+        number: int = 10,
+        prefix: str | None = None,
+        where: Where | None = None,
+        group: bool = False,
     ) -> list[Entry]:
         """The `number` entries most similar to `value`, which the model embeds; ids under `prefix` only.
 
         `where` maps keys of the metadata to the value that must stand there, or to several, of which one must:
         `where={"lang": "en", "year": [2023, 2024]}`. Dots lead into objects: `"author.name"`. Text is told from
-        numbers, and true from 1.
+        numbers, and true from 1. With `group`, documents that are stored in parts are answered, each once, by the
+        best of its parts: under the id of the document, with score, content and metadata of that part.
         """
         vectors = await self._query_vectors([value])
-        return await self.similar_by_vector(vectors[0], number, prefix=prefix, where=where)
+        return await self.similar_by_vector(vectors[0], number, prefix=prefix, where=where, group=group)
 
     async def _query_vectors(self, values: list[Value]) -> Matrix:
         return await query_vectors(self._open_store(), self.id, self.name, self.model(), values)
@@ -235,9 +242,12 @@ class AsyncCollection:
         number: int = 10,
         prefix: str | None = None,
         where: Where | None = None,
+        group: bool = False,
     ) -> list[Entry]:
         """The `number` entries most similar to the entry `id`, itself left out. Raises DoesNotExist."""
-        return await self.similar_by_vector(await self.vector(id), number, skip_id=id, prefix=prefix, where=where)
+        return await self.similar_by_vector(
+            await self.vector(id), number, skip_id=id, prefix=prefix, where=where, group=group
+        )
 
     async def similar_by_vector(
         self,
@@ -246,15 +256,23 @@ class AsyncCollection:
         skip_id: str | None = None,
         prefix: str | None = None,
         where: Where | None = None,
+        group: bool = False,
     ) -> list[Entry]:
         """The `number` entries nearest to `vector` by cosine similarity, best first, `skip_id` left out.
 
         Raises ValueError for a vector of another dimension than the collection's.
         """
-        return await self._open_store().similar(self.id, vector, number, skip_id=skip_id, prefix=prefix, where=where)
+        return await self._open_store().similar(
+            self.id, vector, number, skip_id=skip_id, prefix=prefix, where=where, group=group
+        )
 
     async def similar_many(
-        self, values: Iterable[Value], number: int = 10, prefix: str | None = None, where: Where | None = None
+        self,
+        values: Iterable[Value],
+        number: int = 10,
+        prefix: str | None = None,
+        where: Where | None = None,
+        group: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar` to each of `values`, in their order, in a fraction of the time for each.
 
@@ -263,23 +281,33 @@ class AsyncCollection:
         answers: list[list[Entry]] = []
         for some in slices(values, query_count(self.model())):
             vectors = await self._query_vectors(some)
-            answers += await self.similar_many_by_vector(vectors, number, prefix, where)
+            answers += await self.similar_many_by_vector(vectors, number, prefix, where, group)
         return answers
 
     async def similar_many_by_id(
-        self, ids: Iterable[str], number: int = 10, prefix: str | None = None, where: Where | None = None
+        self,
+        ids: Iterable[str],
+        number: int = 10,
+        prefix: str | None = None,
+        where: Where | None = None,
+        group: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar_by_id` to each of `ids`, in their order. Raises DoesNotExist."""
         answers: list[list[Entry]] = []
         for some in slices(ids, _QUERIES):
             vectors = [await self.vector(id_) for id_ in some]
             answers += await self._open_store().similar_many(
-                self.id, vectors, number, skip_ids=some, prefix=prefix, where=where
+                self.id, vectors, number, skip_ids=some, prefix=prefix, where=where, group=group
             )
         return answers
 
     async def similar_many_by_vector(
-        self, vectors: Iterable[Vector], number: int = 10, prefix: str | None = None, where: Where | None = None
+        self,
+        vectors: Iterable[Vector],
+        number: int = 10,
+        prefix: str | None = None,
+        where: Where | None = None,
+        group: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar_by_vector` to each of `vectors`, in their order.
 
@@ -287,7 +315,9 @@ class AsyncCollection:
         """
         answers: list[list[Entry]] = []
         for some in slices(vectors, _QUERIES):
-            answers += await self._open_store().similar_many(self.id, some, number, prefix=prefix, where=where)
+            answers += await self._open_store().similar_many(
+                self.id, some, number, prefix=prefix, where=where, group=group
+            )
         return answers
 
     async def delete(self) -> None:
@@ -302,20 +332,6 @@ class AsyncCollection:
             return False
         async with await Store.open(path, read_only=path != MEMORY) as store:
             return await store.find_collection(name) is not None
-
-
-async def query_vectors(
-    store: Store, collection_id: int, collection: str, model: Model, values: Sequence[Value]
-) -> Matrix:
-    """The vectors of `values`, in the query form that is recorded with a collection; shape (values, dimension).
-
-    Raises ConfigurationMismatch where the model, as it is now, can't make vectors to compare with those stored.
-    """
-    recorded = await store.configuration(collection_id)
-    if recorded is not None:
-        by_prefix = model.queries_by_prefix
-        check_querying(collection, model.model_id, recorded, model.configuration, by_prefix=by_prefix)
-    return await asyncio.to_thread(embed_queries, model, values, recorded)
 
 
 def database_path(database: object) -> str:

@@ -13,6 +13,7 @@ import msgspec
 from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_core.errors import CollectionMissing, DatabaseReadOnly, EntryMissing
+from embedq_core.parts import belongs_to
 from embedq_core.text import shown, suggestion
 from embedq_core.vectors import Vector, decode
 from embedq_store import deadletters
@@ -209,9 +210,9 @@ class Store:
         with translated(self.path):
             return await configuration_in_force(self._reader, collection_id)
 
-    async def write(self, write: Write) -> None:
+    async def write(self, write: Write) -> int:
         """Commit `write` together with whatever else is waiting: see `Writer.write`."""
-        await self._writing().write(write)
+        return await self._writing().write(write)
 
     async def vector(self, collection_id: int, entry_id: str) -> tuple[float, ...]:
         """The stored vector of an entry. Raises EntryMissing."""
@@ -231,13 +232,17 @@ class Store:
         skip_id: str | None = None,
         prefix: str | None = None,
         where: Where | None = None,
+        group: bool = False,
     ) -> list[Entry]:
         """The `number` entries nearest to `vector` (one float a dimension) by cosine similarity, best first.
 
         Of those whose ids begin with `prefix` and whose metadata holds what `where` says: see `Filter`. Equal scores
-        stand in the order of ids. Raises ValueError for a vector of another dimension.
+        stand in the order of ids. With `group`, documents are answered, each once, by the best of its parts: id and
+        score of the document, content and metadata of that part; one of which `skip_id` is a part is left out.
+        Raises ValueError for a vector of another dimension.
         """
-        query = Query.of(vector, number, skip_id, Filter.of(prefix, where))
+        skip = await self._document(collection_id, skip_id) if group and skip_id is not None else skip_id
+        query = Query.of(vector, number, skip, Filter.of(prefix, where), group=group)
         with translated(self.path):
             return await self._index(collection_id).search(query)
 
@@ -250,6 +255,7 @@ class Store:
         skip_ids: Sequence[str] | None = None,
         prefix: str | None = None,
         where: Where | None = None,
+        group: bool = False,
     ) -> list[list[Entry]]:
         """What `similar` gives for each of `vectors`, in their order, in a fraction of the time.
 
@@ -257,8 +263,12 @@ class Store:
         """
         rows = list(vectors)
         filter_ = Filter.of(prefix, where)
-        skips = [None] * len(rows) if skip_ids is None else skip_ids
-        queries = [Query.of(vector, number, skip, filter_) for vector, skip in zip(rows, skips, strict=True)]
+        skips: list[str | None] = [None] * len(rows) if skip_ids is None else list(skip_ids)
+        if group:
+            skips = [None if skip is None else await self._document(collection_id, skip) for skip in skips]
+        queries = [
+            Query.of(vector, number, skip, filter_, group=group) for vector, skip in zip(rows, skips, strict=True)
+        ]
         with translated(self.path):
             return await self._index(collection_id).search_many(queries)
 
@@ -332,6 +342,13 @@ class Store:
         return await self._writing().transact(lambda db: deadletters.delete_stored(db, selection))
 
     # --- private
+
+    async def _document(self, collection_id: int, entry_id: str) -> str:
+        """The id of the document that an entry belongs to."""
+        rows = await self._read(
+            "SELECT metadata FROM embeddings WHERE collection_id = ? AND id = ?", collection_id, entry_id
+        )
+        return belongs_to(entry_id, rows[0][0]) if rows else entry_id
 
     def _index(self, collection_id: int) -> CollectionIndex:
         index = self._indexes.get(collection_id)

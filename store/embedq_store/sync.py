@@ -198,10 +198,15 @@ class Collection:
             _loop_thread.run(self._collection.embed_multi_with_metadata(batch, store, batch_size))
 
     def similar(
-        self, value: Value, number: int = 10, prefix: str | None = None, where: Where | None = None
+        self,
+        value: Value,
+        number: int = 10,
+        prefix: str | None = None,
+        where: Where | None = None,
+        group: bool = False,
     ) -> list[Entry]:
         """The `number` entries most similar to `value`: see `AsyncCollection.similar`."""
-        return _loop_thread.run(self._collection.similar(value, number, prefix, where))
+        return _loop_thread.run(self._collection.similar(value, number, prefix, where, group))
 
     def similar_by_id(
         self,
@@ -209,9 +214,10 @@ class Collection:
         number: int = 10,
         prefix: str | None = None,
         where: Where | None = None,
+        group: bool = False,
     ) -> list[Entry]:
         """The `number` entries most similar to the entry `id`. Raises DoesNotExist."""
-        return _loop_thread.run(self._collection.similar_by_id(id, number, prefix, where))
+        return _loop_thread.run(self._collection.similar_by_id(id, number, prefix, where, group))
 
     def similar_by_vector(
         self,
@@ -220,28 +226,44 @@ class Collection:
         skip_id: str | None = None,
         prefix: str | None = None,
         where: Where | None = None,
+        group: bool = False,
     ) -> list[Entry]:
         """The `number` entries nearest to `vector`: see `AsyncCollection.similar_by_vector`."""
-        return _loop_thread.run(self._collection.similar_by_vector(vector, number, skip_id, prefix, where))
+        return _loop_thread.run(self._collection.similar_by_vector(vector, number, skip_id, prefix, where, group))
 
     def similar_many(
-        self, values: Iterable[Value], number: int = 10, prefix: str | None = None, where: Where | None = None
+        self,
+        values: Iterable[Value],
+        number: int = 10,
+        prefix: str | None = None,
+        where: Where | None = None,
+        group: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar` to each of `values`: see `AsyncCollection.similar_many`."""
         # The caller's iterable is followed in the caller's thread: it may read from a database of its own.
-        return _loop_thread.run(self._collection.similar_many(list(values), number, prefix, where))
+        return _loop_thread.run(self._collection.similar_many(list(values), number, prefix, where, group))
 
     def similar_many_by_id(
-        self, ids: Iterable[str], number: int = 10, prefix: str | None = None, where: Where | None = None
+        self,
+        ids: Iterable[str],
+        number: int = 10,
+        prefix: str | None = None,
+        where: Where | None = None,
+        group: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar_by_id` to each of `ids`. Raises DoesNotExist."""
-        return _loop_thread.run(self._collection.similar_many_by_id(list(ids), number, prefix, where))
+        return _loop_thread.run(self._collection.similar_many_by_id(list(ids), number, prefix, where, group))
 
     def similar_many_by_vector(
-        self, vectors: Iterable[Vector], number: int = 10, prefix: str | None = None, where: Where | None = None
+        self,
+        vectors: Iterable[Vector],
+        number: int = 10,
+        prefix: str | None = None,
+        where: Where | None = None,
+        group: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar_by_vector` to each of `vectors`: see `AsyncCollection.similar_many_by_vector`."""
-        return _loop_thread.run(self._collection.similar_many_by_vector(list(vectors), number, prefix, where))
+        return _loop_thread.run(self._collection.similar_many_by_vector(list(vectors), number, prefix, where, group))
 
     def delete(self) -> None:
         """Delete the collection and all its entries."""

@@ -7,7 +7,7 @@ into the next one together. A caller's `write` returns when its rows are committ
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Final, NamedTuple, TypeVar, cast
@@ -19,11 +19,13 @@ from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_core.errors import BadVectors, EmbedqError, ModelMismatch, StoreError
 from embedq_core.items import Item
+from embedq_core.parts import Document
 from embedq_store import deadletters
 from embedq_store.configurations import must_be_recorded, record
 from embedq_store.connection import translated
 from embedq_store.deadletters import DeadLetter, Origin, Suspects
 from embedq_store.outcomes import Incoming
+from embedq_store.stale import remove_stale
 
 GROUP_ROWS: Final = 16_384
 
@@ -71,6 +73,8 @@ class Write:
     store: bool = True
     dead: Sequence[DeadLetter] = ()
     mark: ChunkMark | None = None
+    documents: Collection[Document] = ()
+    """Documents of which the chunk held parts: where they are complete now, what else there was of them goes."""
 
     @property
     def size(self) -> int:
@@ -110,18 +114,18 @@ class Writer:
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
 
-    async def write(self, write: Write) -> None:
-        """Commit `write`, in one transaction with what others want written now.
+    async def write(self, write: Write) -> int:
+        """Commit `write`, in one transaction with what others want written now; return how many entries it removed.
 
         Raises ModelMismatch where the collection was embedded with another model, ConfigurationMismatch where with
         another configuration of it, BadVectors where its vectors
         have another dimension, StoreError where the database can't be written; then nothing of it is written.
         """
 
-        async def apply(transaction: _Transaction) -> None:
-            await self._apply(write, transaction)
+        async def apply(transaction: _Transaction) -> int:
+            return await self._apply(write, transaction)
 
-        await self._enqueue(apply, write.size)
+        return cast("int", await self._enqueue(apply, write.size))
 
     async def transact(self, operation: Callable[[aiosqlite.Connection], Awaitable[_T]]) -> _T:
         """Run `operation` in a transaction and commit it. Raises StoreError, and what `operation` raises.
@@ -202,14 +206,14 @@ class Writer:
         if self._db.in_transaction:
             await self._db.execute("ROLLBACK")
 
-    async def _apply(self, write: Write, transaction: _Transaction) -> None:
-        """Check first, so that a write that is refused has changed nothing.
+    async def _apply(self, write: Write, transaction: _Transaction) -> int:
+        """Check first, so that a write that is refused has changed nothing. Return how many entries were removed.
 
         Nothing changes either where the chunk is finished: a worker that had stalled for longer than its lease
         comes late, and what others have stored since may be newer.
         """
         if write.mark is not None and await self._is_finished(write.mark):
-            return
+            return 0
         if write.rows or write.updates:
             collection_id = await self._collection_id(write.target, transaction)
             unrecorded = None
@@ -224,16 +228,34 @@ class Writer:
             await self._settle(write, collection_id, transaction)
         if write.dead:
             await self._bury(write.dead, transaction)
-        if write.mark is not None:
-            await self._db.execute(
-                "INSERT OR REPLACE INTO embedq_chunks (run, chunk, counts, finished) VALUES (?, ?, ?, ?)",
-                (
-                    write.mark.run,
-                    write.mark.chunk,
-                    _COUNTS.encode(write.mark.counts).decode(),
-                    time.time() if write.mark.finished else None,
-                ),
-            )
+        if write.mark is None:
+            return 0
+        removed = await self._remove_stale(write, write.mark, transaction) if write.documents else 0
+        counts = write.mark.counts + Counts(removed=removed)
+        await self._db.execute(
+            "INSERT OR REPLACE INTO embedq_chunks (run, chunk, counts, finished) VALUES (?, ?, ?, ?)",
+            (
+                write.mark.run,
+                write.mark.chunk,
+                _COUNTS.encode(counts).decode(),
+                time.time() if write.mark.finished else None,
+            ),
+        )
+        return removed
+
+    async def _remove_stale(self, write: Write, mark: ChunkMark, transaction: _Transaction) -> int:
+        collection = write.target.collection
+        collection_id = await self._collection_of(collection, write.target.model_id)
+        if collection_id is None:
+            return 0
+        origin, suspects = Origin(mark.run, mark.chunk), self._suspects(collection, transaction)
+        return await remove_stale(self._db, collection, collection_id, write.documents, origin, suspects)
+
+    async def _collection_of(self, collection: str, model_id: str) -> int | None:
+        rows = await self._db.execute_fetchall(
+            "SELECT id FROM collections WHERE name = ? AND model = ?", (collection, model_id)
+        )
+        return next((int(row[0]) for row in rows), None)
 
     async def _is_finished(self, mark: ChunkMark) -> bool:
         rows = await self._db.execute_fetchall(
@@ -317,10 +339,7 @@ class Writer:
     async def _bury(self, letters: Sequence[DeadLetter], transaction: _Transaction) -> None:
         for collection, model_id in dict.fromkeys((letter.collection, letter.model) for letter in letters):
             own = [letter for letter in letters if (letter.collection, letter.model) == (collection, model_id)]
-            rows = await self._db.execute_fetchall(
-                "SELECT id FROM collections WHERE name = ? AND model = ?", (collection, model_id)
-            )
-            collection_id = next((int(row[0]) for row in rows), None)
+            collection_id = await self._collection_of(collection, model_id)
             await deadletters.insert(self._db, own, collection_id, self._suspects(collection, transaction))
 
     def _suspects(self, collection: str, transaction: _Transaction) -> Suspects:

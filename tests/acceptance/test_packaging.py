@@ -97,7 +97,7 @@ def test_only_the_extras_and_the_dependencies_of_the_project_are_required(unpack
     assert any(line.startswith("arq") for line in required)
     # Tools of development stay at home.
     assert not [line for line in required if line.startswith(("pytest", "mypy", "ruff", "llm"))]
-    assert metadata(unpacked).metadata.get_all("Provides-Extra") == ["parquet"]
+    assert metadata(unpacked).metadata.get_all("Provides-Extra") == ["chunk", "parquet"]
 
 
 def test_the_entry_point_of_the_wheel_is_the_command_line(unpacked: Path) -> None:

@@ -20,6 +20,7 @@ from embedq_core.errors import (
     StoreError,
     UnsupportedContent,
 )
+from embedq_core.parts import documents_of
 from embedq_core.vectors import STORED_DTYPE
 from embedq_jobs import Chunk, job_id
 from embedq_store import ChunkMark, DeadLetter, Incoming, Plan, Row, Store, Target, Write, decide
@@ -231,24 +232,27 @@ class _Processing:
         pending, self._pending = self._pending, _Pending()
         counts = _nowhere_negative(self._before + pending.counts)
         mark = ChunkMark(self._chunk.run, self._chunk.number, counts, finished)
+        documents = documents_of(self._chunk.items) if finished else ()
         try:
-            await self._write(Write(self._target, pending.rows, pending.updates, self._chunk.store, pending.dead, mark))
+            removed = await self._write(
+                Write(self._target, pending.rows, pending.updates, self._chunk.store, pending.dead, mark, documents)
+            )
         except (BadVectors, ModelMismatch) as error:
             return await self._bury_rows(pending, error, finished=finished)
         except BaseException:
             # The next attempt finds what there is; nothing of this one may be forgotten before.
             self._pending = pending
             raise
-        self._before = counts
+        self._before = counts + Counts(removed=removed)
         if self._progress is not None and not finished:
             await self._progress(counts)
-        return counts
+        return self._before
 
-    async def _write(self, write: Write) -> None:
+    async def _write(self, write: Write) -> int:
         """Write, however long the database is locked or the disk full: giving up would mean to pay again."""
         while True:
             try:
-                await self._store.write(write)
+                return await self._store.write(write)
             except (BadVectors, ModelMismatch, DatabaseUnusable):
                 raise
             except StoreError as error:
@@ -257,8 +261,6 @@ class _Processing:
                 _log.warning("%s; trying again in %.0f s, the vectors are kept", error, WRITE_AGAIN_SECONDS)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._runner.stopping.wait(), WRITE_AGAIN_SECONDS)
-            else:
-                return
 
     async def _bury_rows(self, pending: _Pending, error: Exception, *, finished: bool) -> Counts:
         """The collection refuses these rows: keep those that fit, the others are dead."""
