@@ -11,35 +11,38 @@ from embedq_core.configuration import (
 )
 
 
-async def recorded_configuration(db: aiosqlite.Connection, collection_id: int) -> Configuration | None:
-    """The configuration that is recorded with a collection; None where none is, as in a file of `llm`'s."""
-    tables = await db.execute_fetchall("SELECT 1 FROM sqlite_master WHERE name = 'embedq_configurations'")
-    return await _recorded(db, collection_id) if list(tables) else None
-
-
-async def configuration_in_force(db: aiosqlite.Connection, collection_id: int) -> Configuration | None:
+async def configuration_in_force(
+    db: aiosqlite.Connection, collection_id: int, *, may_be_recorded: bool
+) -> Configuration | None:
     """What vectors of a collection were made with, which new ones must be made with as well; None while it has none.
 
-    Where nothing is recorded, another tool embedded the texts as they stood.
+    Where nothing is recorded, as nothing is in a file of `llm`'s, another tool embedded the texts as they stood.
     """
-    if not await _has_vectors(db, collection_id):
-        return None
-    recorded = await recorded_configuration(db, collection_id)
-    return UNRECORDED if recorded is None else recorded
+    recorded = "(SELECT configuration FROM embedq_configurations WHERE collection_id = ?1)"
+    rows = await db.execute_fetchall(
+        f"SELECT {recorded if may_be_recorded else 'NULL'} FROM embeddings WHERE collection_id = ?1 LIMIT 1",  # noqa: S608
+        (collection_id,),
+    )
+    return next((UNRECORDED if row[0] is None else configuration_from(row[0]) for row in rows), None)
 
 
 async def must_be_recorded(
-    db: aiosqlite.Connection, collection_id: int, collection: str, model_id: str, present: Configuration
+    db: aiosqlite.Connection,
+    target: str,
+    model_id: str,
+    collection_id: int,
+    recorded: str | None,
+    present: Configuration,
 ) -> bool:
-    """Whether `present` is to be recorded with the vectors that are about to be written.
+    """Whether `present` is to be recorded with the vectors that are about to be written, in the place of `recorded`.
 
     Raises ConfigurationMismatch where they must not stand beside those that are there. Within their transaction.
     """
-    recorded = await _recorded(db, collection_id)
-    if recorded == present:
+    if recorded == configuration_text(present):
         return False
-    if await _has_vectors(db, collection_id):
-        check_writing(collection, model_id, UNRECORDED if recorded is None else recorded, present)
+    in_force = await configuration_in_force(db, collection_id, may_be_recorded=True)
+    if in_force is not None:
+        check_writing(target, model_id, in_force, present)
     return True
 
 
@@ -49,15 +52,3 @@ async def record(db: aiosqlite.Connection, collection_id: int, configuration: Co
         "INSERT OR REPLACE INTO embedq_configurations (collection_id, configuration) VALUES (?, ?)",
         (collection_id, configuration_text(configuration)),
     )
-
-
-async def _recorded(db: aiosqlite.Connection, collection_id: int) -> Configuration | None:
-    rows = await db.execute_fetchall(
-        "SELECT configuration FROM embedq_configurations WHERE collection_id = ?", (collection_id,)
-    )
-    return next((configuration_from(row[0]) for row in rows), None)
-
-
-async def _has_vectors(db: aiosqlite.Connection, collection_id: int) -> bool:
-    rows = await db.execute_fetchall("SELECT 1 FROM embeddings WHERE collection_id = ? LIMIT 1", (collection_id,))
-    return bool(list(rows))

@@ -48,11 +48,11 @@ async def remove_stale(
         left += await _entries(db, collection_id, some)
         if await suspects.exist():
             left += await _letters(db, collection, some, origin)
-    complete = {
-        document: await _is_complete(db, collection_id, document) for document in {each.document for each in left}
-    }
-    entries = [(collection_id, each.id) for each in left if complete[each.document] and each.key is None]
-    letters = [(each.key,) for each in left if complete[each.document] and each.key is not None]
+    complete = set[Document]()
+    for some in _slices({each.document for each in left}):
+        complete |= await _complete(db, collection_id, some)
+    entries = [(collection_id, each.id) for each in left if each.document in complete and each.key is None]
+    letters = [(each.key,) for each in left if each.document in complete and each.key is not None]
     await db.executemany("DELETE FROM embeddings WHERE collection_id = ? AND id = ?", entries)
     await db.executemany("DELETE FROM embedq_dead WHERE key = ?", letters)
     return len(entries)
@@ -93,12 +93,18 @@ async def _letters(
     ]
 
 
-async def _is_complete(db: aiosqlite.Connection, collection_id: int, document: Document) -> bool:
+async def _complete(db: aiosqlite.Connection, collection_id: int, documents: Sequence[Document]) -> set[Document]:
+    """Those of `documents` of which every part is stored."""
+    source, values = _given(documents)
     rows = await db.execute_fetchall(
-        "SELECT id, metadata FROM embeddings WHERE collection_id = ? AND id >= ? AND id < ?",
-        (collection_id, document.id + FIRST, document.id + BEYOND),
+        f"{source} SELECT documents.id, documents.parts, embeddings.id, metadata FROM documents CROSS JOIN embeddings"  # noqa: S608
+        " ON collection_id = ? AND embeddings.id >= documents.first AND embeddings.id < documents.beyond",
+        (*values, collection_id),
     )
-    return is_complete(document, ((row[0], row[1]) for row in rows))
+    entries: dict[Document, list[tuple[str, str | None]]] = {document: [] for document in documents}
+    for id_, parts, entry_id, metadata in rows:
+        entries[Document(id_, parts)].append((entry_id, metadata))
+    return {document for document in documents if is_complete(document, entries[document])}
 
 
 def _given(documents: Sequence[Document]) -> tuple[str, list[str | int]]:

@@ -152,11 +152,11 @@ class Store:
     async def create_collection(self, name: str, model_id: str) -> CollectionInfo:
         """The collection called `name`, made for `model_id` if it isn't there, whatever its model if it is."""
 
-        async def ensure(db: aiosqlite.Connection) -> tuple[int, str]:
-            return await ensure_collection(db, Target(name, model_id))
+        async def ensure(db: aiosqlite.Connection) -> CollectionInfo:
+            made = await ensure_collection(db, Target(name, model_id))
+            return CollectionInfo(made.id, name, made.model_id)
 
-        collection_id, model = await self._writing().transact(ensure)
-        return CollectionInfo(collection_id, name, model)
+        return await self._writing().transact(ensure)
 
     async def delete_collection(self, collection_id: int) -> None:
         """Delete a collection and all its entries, in one transaction."""
@@ -208,7 +208,8 @@ class Store:
     async def configuration(self, collection_id: int) -> Configuration | None:
         """What the vectors of a collection were made with, beside its model; None while it has none."""
         with translated(self.path):
-            return await configuration_in_force(self._reader, collection_id)
+            recorded = await self._has_table("embedq_configurations")
+            return await configuration_in_force(self._reader, collection_id, may_be_recorded=recorded)
 
     async def write(self, write: Write) -> int:
         """Commit `write` together with whatever else is waiting: see `Writer.write`."""
@@ -368,4 +369,6 @@ class Store:
         return self._writer
 
     async def _has_table(self, name: str) -> bool:
+        if self._writer is not None:
+            return True  # all were made when it was opened
         return bool(await self._read("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", name))

@@ -82,11 +82,19 @@ class Write:
         return len(self.rows) + len(self.updates) + len(self.dead) + 1
 
 
+class _Collection(NamedTuple):
+    """A collection as a transaction finds it; `recorded` is the text of its configuration, None where there is none."""
+
+    id: int
+    model_id: str
+    recorded: str | None
+
+
 @dataclass(slots=True)
 class _Transaction:
     """What is known of the collections within one transaction."""
 
-    ids: dict[str, tuple[int, str]] = field(default_factory=dict)
+    ids: dict[str, _Collection] = field(default_factory=dict)
     dimensions: dict[int, int | None] = field(default_factory=dict)
     configurations: dict[int, Configuration] = field(default_factory=dict)
     suspects: dict[str, Suspects] = field(default_factory=dict)
@@ -268,9 +276,8 @@ class Writer:
         if found is None:
             found = await ensure_collection(self._db, target)
             transaction.ids[target.collection] = found
-        collection_id, model_id = found
-        check_model(target, model_id)
-        return collection_id
+        check_model(target, found.model_id)
+        return found.id
 
     async def _check_configuration(
         self, target: Target, collection_id: int, transaction: _Transaction
@@ -279,7 +286,8 @@ class Writer:
         present = target.configuration
         if present is None or transaction.configurations.get(collection_id) == present:
             return None
-        if await must_be_recorded(self._db, collection_id, target.collection, target.model_id, present):
+        recorded = transaction.ids[target.collection].recorded
+        if await must_be_recorded(self._db, target.collection, target.model_id, collection_id, recorded, present):
             return present
         transaction.configurations[collection_id] = present
         return None
@@ -374,16 +382,20 @@ def _is_one_s_own(error: Exception) -> bool:
     return not (isinstance(cause, sqlite3.OperationalError) or type(cause) is sqlite3.DatabaseError)
 
 
-async def ensure_collection(db: aiosqlite.Connection, target: Target) -> tuple[int, str]:
-    """The id and the model of a collection, made if it isn't there. Call it inside a transaction."""
+async def ensure_collection(db: aiosqlite.Connection, target: Target) -> _Collection:
+    """A collection, made if it isn't there. Call it inside a transaction."""
     await db.execute(
         "INSERT INTO collections (name, model) SELECT ?1, ?2"
         " WHERE NOT EXISTS (SELECT 1 FROM collections WHERE name = ?1)",
         (target.collection, target.model_id),
     )
-    rows = await db.execute_fetchall("SELECT id, model FROM collections WHERE name = ?", (target.collection,))
-    for collection_id, model_id in rows:
-        return int(collection_id), str(model_id)
+    rows = await db.execute_fetchall(
+        "SELECT id, model, configuration FROM collections"
+        " LEFT JOIN embedq_configurations ON collection_id = collections.id WHERE name = ?",
+        (target.collection,),
+    )
+    for row in rows:
+        return _Collection(*row)
     raise StoreError(f"the collection {target.collection!r} could not be made")
 
 
