@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MODELS := .venv-models
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check unit bench chaos format clean
+.PHONY: help install demo test test-models check unit bench bench-page chaos format clean
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # A stamp, so that the environment is made once and again only when the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -19,6 +20,16 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --group dev
+	@touch $@
+
+# An environment of its own: most people have no torch, and `make test` runs as they do. torch comes first, so that
+# nothing else decides which build of it is taken.
+$(MODELS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(MODELS)
+	$(MODELS)/bin/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	$(MODELS)/bin/python -m pip install --quiet --disable-pip-version-check --group torch
+	$(MODELS)/bin/python -m pip install --quiet --disable-pip-version-check --group models \
+		--editable '.[sentence-transformers]'
 	@touch $@
 
 install: $(VENV)/.installed ## Make the virtual environment and install embedq in it
@@ -41,8 +52,25 @@ test: check ## Everything that CI runs: checks, then every test, with coverage
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
 
-bench: $(VENV)/.installed-dev ## Compare embedq ingest with llm embed-multi
-	$(BIN)/python benchmarks/ingest_vs_llm.py
+# Which questions, and how large: make bench BENCH="--only search startup", BENCH=--large, BENCH=--quick.
+BENCH ?=
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $@
+
+$(VENV)/.installed-model: $(VENV)/.installed-bench
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench-model
+	@touch $@
+
+bench: $(VENV)/.installed-model ## Measure embedq beside its peers, 25 minutes; figures go to bench.json
+	$(BIN)/python -m benchmarks --out bench.json $(BENCH)
+
+bench-page: ## Put the figures of bench.json into docs/performance.md
+	$(BIN)/python -m benchmarks.page bench.json
+test-models: $(MODELS)/.installed ## Tests with the weights of a real model: installs torch, takes minutes
+	$(MODELS)/bin/python -m pytest tests/models
 
 chaos: $(VENV)/.installed-dev ## Kill workers, producers and Redis over 24,000 items, with three seeds, and count
 	PYTHONPATH=tests $(BIN)/python -m chaos.driver --seed 1 2 3
@@ -52,4 +80,4 @@ format: $(VENV)/.installed-dev ## Rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.* dist
+	rm -rf $(VENV) $(MODELS) bench.json .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.* dist

@@ -11,9 +11,10 @@ from typing import Any
 from embedq.collections import AsyncCollection
 from embedq.searching import read_value
 from embedq_core.errors import UsageError
+from embedq_core.model import explained
 from embedq_core.settings import Settings, load_settings
 from embedq_core.vectors import encode
-from embedq_plugins import get_embedding_model
+from embedq_plugins import get_embedding_model, require_library
 from embedq_producer.models import FALLBACK_MODEL, choose_model, default_model_id
 
 
@@ -38,6 +39,8 @@ def run_embed(request: EmbedRequest, *, database: Path | None) -> None:
         raise UsageError("a collection needs an ID to keep the vector under")
     if request.content is not None and request.input is not None:
         raise UsageError("give the value in one way: -c TEXT or -i FILE")
+    if request.binary and request.content is not None:
+        raise UsageError("--binary is for -i FILE and standard input")
     if request.metadata is not None and request.collection is None:
         raise UsageError("--metadata is kept in a collection: name one")
     metadata = _metadata(request.metadata)
@@ -47,7 +50,10 @@ def run_embed(request: EmbedRequest, *, database: Path | None) -> None:
     settings = load_settings(database=database)
     if request.collection is None:
         model = get_embedding_model(request.model or default_model_id(settings) or FALLBACK_MODEL)
-        _print_vector(model.embed(value), request.format or "json")
+        require_library(model)
+        with explained(model):
+            vector = model.embed(value)
+        _print_vector(vector, request.format or "json")
         return
     vector = asyncio.run(_keep(request, value, metadata, settings))
     if request.format is not None:
@@ -71,8 +77,10 @@ async def _keep(
 ) -> list[float]:
     name, entry_id = request.collection or "", request.id or ""
     model = await choose_model(name, request.model, settings, None)
+    require_library(model)
     async with AsyncCollection(name, settings.database, model=model) as collection:
-        await collection.embed(entry_id, value, metadata, request.store)
+        with explained(model):
+            await collection.embed(entry_id, value, metadata, request.store)
         return list(await collection.vector(entry_id))
 
 

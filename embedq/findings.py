@@ -202,6 +202,10 @@ def _clock(ahead: float | None) -> Finding:
 def _workers(redis: RedisFacts) -> Iterator[Finding]:
     if redis.workers:
         yield Finding(Verdict.ok, "workers", ", ".join(worker.name for worker in redis.workers))
+        # Workers that share a model share its trouble.
+        for model_id, trouble in dict.fromkeys(pair for worker in redis.workers for pair in worker.troubles):
+            mend = "mend it, or wait: what is queued is kept"
+            yield Finding(Verdict.warn, f"model {model_id}", trouble, mend)
     elif any(queue.jobs for queue in redis.queues):
         yield Finding(Verdict.warn, "workers", "none has been heard of, and there is work", "run 'embedq worker'")
     else:

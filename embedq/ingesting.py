@@ -11,7 +11,7 @@ from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
 from embedq_jobs import Patience, Queue, RunSummary, open_queue
 from embedq_jobs.checks import server_warnings
-from embedq_plugins import plugin_problems
+from embedq_plugins import plugin_problems, require_library
 from embedq_producer.corpus import open_corpus, split
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.dry_run import dry_run
@@ -38,18 +38,22 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
     reader = await asyncio.to_thread(open_corpus, request, settings, report)
     async with open_queue(settings) as queue:
         model = await choose_model(request.collection, request.model, settings, queue)
-        check_binary(model, binary=request.binary)
+        check_binary(model, request)
         split(reader, request, model)
         if model.model_id == FALLBACK_MODEL and request.model is None and not settings.model:
             print(
                 "model: hashing, which compares words and not meanings; name another with -m (see 'embedq models')",
                 file=sys.stderr,
             )
+        await queue.announce(model.model_id)
         stop = stop_on_interrupt()
         submission = new_submission(request.collection, model.model_id, reader.describe())
         with display(request.collection) as shown_on:
             report.display = shown_on
             async with working(settings, queue, shown_on) as serving:
+                if serving is not None:
+                    # Before anything is queued for which there would be no worker.
+                    require_library(model)
                 # A worker in this process says it, too.
                 tell = (lambda text: say(text, shown_on)) if serving is None else (lambda _: None)
                 watching = asyncio.create_task(

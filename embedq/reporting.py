@@ -92,6 +92,7 @@ def _print(status: Status) -> None:
             ("redis", status.where),
             ("database", status.database),
             ("workers", _workers(status)),
+            *_troubles(status.workers),
             ("to do", plural(status.items, "item")),
             ("speed", f"{status.items_per_second:,.1f} items/s over the last minute"),
             *([("time left", duration(left))] if left is not None else []),
@@ -132,6 +133,12 @@ def _workers(status: Status) -> str:
     if not status.workers:
         return "none: 'embedq worker' runs one" if status.items else "none"
     return ", ".join(map(_worker, status.workers))
+
+
+def _troubles(workers: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Why a model can't be used just now, once for all workers that say so."""
+    told = [f"{model}: {why}" for report in workers for model, why in report.get("troubles", {}).items()]
+    return [("trouble", text) for text in dict.fromkeys(told)]
 
 
 def _worker(report: dict[str, Any]) -> str:

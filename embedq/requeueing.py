@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -108,6 +108,9 @@ class _Letters:
         self._store = store
         self._settings = settings
         self._loop = asyncio.get_running_loop()
+
+    def before_waiting(self, wait: Callable[[int], None]) -> None:
+        """There is no pipe to wait for."""
 
     def __iter__(self) -> Iterator[Item]:
         key = 0

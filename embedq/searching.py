@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from embedq_core.errors import UsageError
+from embedq_core.model import explained
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
-from embedq_plugins import get_embedding_model
+from embedq_plugins import get_embedding_model, require_library
 from embedq_store import Entry, Store, Where, query_vectors, where_given
 
 
@@ -57,9 +58,11 @@ async def _search(request: SearchRequest, where: Where, settings: Settings) -> l
             )
         content = request.content if request.content is not None else read_value(request.input, binary=request.binary)
         if not content:
-            raise UsageError("there is nothing to compare with: the text is empty")
+            raise UsageError("there is nothing to compare with: the value is empty")
         model = get_embedding_model(found.model_id)
-        vectors = await query_vectors(store, found.id, found.name, model, [content])
+        require_library(model)
+        with explained(model):
+            vectors = await query_vectors(store, found.id, found.name, model, [content])
         return await store.similar(
             found.id, vectors[0], request.number, prefix=request.prefix, where=where, group=request.group
         )

@@ -26,11 +26,20 @@ hypothesis_settings.register_profile("embedq", deadline=None, print_blob=True)
 hypothesis_settings.load_profile("embedq")
 
 
+_MODELS = Path(__file__).parent / "models"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The tests with real weights need torch: they are run where they are named, as `make test-models` does."""
+    named = any(Path(argument.partition("::")[0]).absolute().is_relative_to(_MODELS) for argument in config.args)
+    return True if collection_path == _MODELS and not named else None
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the user's settings or data is read or written."""
+    """Nothing of the user's settings or data is read or written, and servers of the tests' own are reached directly."""
     for name in list(os.environ):
-        if name.startswith(("EMBEDQ_", "LLM_")):
+        if name.startswith(("EMBEDQ_", "LLM_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))

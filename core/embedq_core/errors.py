@@ -12,6 +12,12 @@ EmbedqError
 │   │   └── ConfigurationMismatch   the same model, but other prefixes, another revision …
 │   ├── UnsupportedContent     text for a model of bytes, or the reverse
 │   ├── KilledWorker           the model ended its process: out of memory, a segmentation fault
+│   ├── ModelUnavailable       the model can't be reached for now; the same call may succeed later
+│   │   ├── RateLimited        it asks for patience: too many calls
+│   │   └── ModelMisconfigured until somebody mends it: a wrong key, an unknown name
+│   │       ├── MissingKey     a key that is kept nowhere
+│   │       └── MissingLibrary a library that is not installed
+│   ├── ContentRefused         the model refuses this content, or something in this batch
 │   └── BadVectors             the model returned what can't be stored
 │       └── WrongVectorCount
 ├── StoreError
@@ -24,6 +30,7 @@ EmbedqError
 │   └── EntryMissing
 └── QueueError
     ├── RedisUnreachable
+    ├── RedisFull
     ├── NoRedisServer
     ├── ChunkUndecodable
     ├── ChunkLost
@@ -111,6 +118,40 @@ class KilledWorker(ModelError):  # noqa: N818
     """The model ended the process that it ran in."""
 
 
+class ModelUnavailable(ModelError):  # noqa: N818
+    """The model can't be used for now, whatever it is given: the same call may succeed later.
+
+    `seconds` is how long it asks to be left alone, where it says so.
+    """
+
+    def __init__(self, message: str, seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class RateLimited(ModelUnavailable):
+    """The model asks for patience: it is called more often than it allows."""
+
+
+class ModelMisconfigured(ModelUnavailable):
+    """The model can't be used until somebody mends something: a key, an address, a library, a certificate.
+
+    No item is at fault, so none dies of it: workers keep what is queued, say so, and look again.
+    """
+
+
+class MissingKey(ModelMisconfigured):
+    """The model's service wants a key, and none is set."""
+
+
+class MissingLibrary(ModelMisconfigured, ImportError):  # noqa: N818
+    """A library that the model needs is not installed."""
+
+
+class ContentRefused(ModelError, ValueError):  # noqa: N818
+    """The model refuses the content: it is too long, say. Of a batch, some item may be at fault."""
+
+
 class BadVectors(ModelError, ValueError):  # noqa: N818
     """The model returned vectors that can't be stored."""
 
@@ -161,6 +202,10 @@ class QueueError(EmbedqError):
 
 class RedisUnreachable(QueueError):  # noqa: N818
     """Redis does not answer."""
+
+
+class RedisFull(QueueError):  # noqa: N818
+    """Redis has no memory left for more."""
 
 
 class NoRedisServer(QueueError):  # noqa: N818

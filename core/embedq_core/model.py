@@ -4,12 +4,15 @@ What is stored is embedded in the model's document form, what is searched for in
 trained on two, told apart by a prefix ("passage: ", "query: "), a prompt or a parameter.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
+from embedq_core.awaiting import settled
 from embedq_core.configuration import Configuration, recorded_query_prefix
-from embedq_core.errors import BadVectors, UnsupportedContent
+from embedq_core.errors import BadVectors, EmbedqError, ModelError, UnsupportedContent
 from embedq_core.items import prefixed
+from embedq_core.text import excerpt
 from embedq_core.vectors import CheckedRows, Matrix, checked_rows
 
 # Queries that are taken in hand at a time, about: their vectors and results are held in memory.
@@ -40,6 +43,10 @@ class Model(Protocol):
         """How many calls of it may go on at once."""
 
     @property
+    def batch_tokens(self) -> int | None:
+        """How many tokens it likes at a time, by `count_tokens`; None for any number."""
+
+    @property
     def document_prefix(self) -> str:
         """What stands before each text that is stored, when it is embedded."""
 
@@ -56,10 +63,13 @@ class Model(Protocol):
         """What decides, beside the model's id, which vectors texts get."""
 
     def embed_batch(self, items: Iterable[str | bytes], /) -> Any:  # noqa: ANN401 - arrays, lists, generators
-        """One vector for each of `items`, in their order."""
+        """One vector for each of `items`, in their order; or something awaitable, or an asynchronous iterator."""
 
     def embed_query_batch(self, items: Iterable[str | bytes], /) -> Any:  # noqa: ANN401
         """One vector for each of `items`, which are what somebody searches for."""
+
+    def count_tokens(self, item: str | bytes) -> int:
+        """About how many tokens `item` has."""
 
     def unsupported(self, item: object) -> str | None:
         """Why the model can't take `item`, or None."""
@@ -105,6 +115,19 @@ def query_count(model: Model) -> int:
     return step * max(1, _QUERIES // step)
 
 
+@contextmanager
+def explained(model: Model) -> Iterator[None]:
+    """Raise a ModelError, of one line, for whatever the model raises in the block that is no error of embedq."""
+    try:
+        yield
+    except EmbedqError:
+        raise
+    except Exception as error:
+        text = excerpt(str(error), 300)
+        name = type(error).__name__
+        raise ModelError(f"the model {model.model_id} failed: {name}" + (f": {text}" if text else "")) from error
+
+
 def _checked(
     model: Model, contents: Sequence[str | bytes], call: Callable[[Sequence[str | bytes]], Any]
 ) -> CheckedRows:
@@ -112,7 +135,7 @@ def _checked(
         problem = model.unsupported(content)
         if problem is not None:
             raise UnsupportedContent(problem)
-    return checked_rows(call(list(contents)), len(contents))
+    return checked_rows(settled(call(list(contents)), len(contents) + 1), len(contents))
 
 
 def _all(

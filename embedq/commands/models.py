@@ -1,6 +1,5 @@
-"""`embedq models`: the embedding models there are, and the one that is used by default."""
+"""`embedq models`: the embedding models there are, one that is tried out, and the one that is used by default."""
 
-import json as json_module
 import sys
 from typing import Annotated
 
@@ -9,54 +8,31 @@ import typer
 from embedq.commands.groups import ListByDefault
 from embedq_core import options
 
-app = typer.Typer(help="List embedding models, and set the default one. Without a command: list.", cls=ListByDefault)
+app = typer.Typer(
+    help="List embedding models, try one, set the default one. Without a command: list.", cls=ListByDefault
+)
 
 
 @app.command("list")
 def list_models(json: options.Json = False) -> None:
-    """List the models: id, aliases, plugin, what they take, batch size."""
-    from embedq.tables import print_table
+    """List the models: id, aliases, plugin, dimension, what they take, batch size, library; and the kinds of models."""
+    from embedq.model_list import print_models
     from embedq_core.text import shown
-    from embedq_plugins import get_embedding_models_with_aliases, plugin_problems
+    from embedq_plugins import plugin_problems
 
-    models = get_embedding_models_with_aliases()
-    if json:
-        print(
-            json_module.dumps(
-                [
-                    {
-                        "id": entry.model.model_id,
-                        "aliases": list(entry.aliases),
-                        "plugin": entry.plugin,
-                        "text": entry.model.supports_text,
-                        "binary": entry.model.supports_binary,
-                        "batch_size": entry.model.batch_size,
-                    }
-                    for entry in models
-                ]
-            )
-        )
-    else:
-        print_table(
-            ["model", "aliases", "plugin", "takes", "batch"],
-            [
-                [
-                    entry.model.model_id,
-                    ", ".join(entry.aliases) or "-",
-                    entry.plugin,
-                    _takes(text=entry.model.supports_text, binary=entry.model.supports_binary),
-                    str(entry.model.batch_size or "any"),
-                ]
-                for entry in models
-            ],
-            right={4},
-        )
+    print_models(as_json=json)
     for problem in plugin_problems():
         print(f"embedq: plugin {shown(problem.plugin)}: {shown(problem.message)}", file=sys.stderr)
 
 
-def _takes(*, text: bool, binary: bool) -> str:
-    return " and ".join(word for word, taken in (("text", text), ("bytes", binary)) if taken) or "nothing"
+@app.command("test")
+def try_model(
+    model: Annotated[str, typer.Argument(help="Id or alias.", show_default=False)], json: options.Json = False
+) -> None:
+    """Embed two sentences, and say how long their vectors are and how fast that was."""
+    from embedq.model_trial import run_trial
+
+    run_trial(model, as_json=json)
 
 
 @app.command("default")

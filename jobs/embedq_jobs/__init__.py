@@ -3,7 +3,7 @@
 No Redis type leaves this room but to the worker's supervisor, which runs arq.
 """
 
-from embedq_jobs.codec import Chunk, chunk_bytes, decode_chunk, encode_chunk
+from embedq_jobs.codec import Chunk, decode_chunk, encode_chunk
 from embedq_jobs.connection import open_queue, queue_exists
 from embedq_jobs.names import job_id, new_run_id, parse_job_id
 from embedq_jobs.patience import Patience
@@ -20,7 +20,6 @@ __all__ = [
     "RunSummary",
     "Runs",
     "Starts",
-    "chunk_bytes",
     "decode_chunk",
     "encode_chunk",
     "job_id",

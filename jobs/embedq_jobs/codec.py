@@ -1,6 +1,5 @@
 """Chunks as bytes: msgpack with a version number. Never pickle, neither written nor accepted."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
@@ -94,11 +93,6 @@ def _why(payload: bytes, error: Exception) -> str:
     if version != VERSION:
         return f"the chunk has version {version!r}, this embedq knows {VERSION}: upgrade the workers"
     return f"the chunk is damaged: {error}"
-
-
-def chunk_bytes(items: Sequence[Item]) -> int:
-    """About what `items` weigh on the wire."""
-    return sum(len(item.content) + len(item.id) + len(item.metadata or "") + 16 for item in items)
 
 
 def dump_job(job: dict[str, Any]) -> bytes:

@@ -20,7 +20,7 @@ from embedq_core.settings import Settings
 from embedq_jobs import sentinel
 from embedq_jobs.codec import dump_job, load_job
 from embedq_jobs.demotion import LEAVING_REPLICAS
-from embedq_jobs.embedded import START_LOCK, EmbeddedRedis
+from embedq_jobs.embedded import EmbeddedRedis, is_used
 from embedq_jobs.errors import shown_url, translated
 from embedq_jobs.queue import EXPIRES_MS, Queue
 
@@ -150,8 +150,7 @@ def queue_directory(database: Path) -> Path:
 
 def queue_exists(settings: Settings) -> bool:
     """Whether there is a queue to look at: looking should not make one."""
-    # The folder alone says nothing: copies for searching are in it, too.
-    return settings.redis_url is not None or (queue_directory(settings.database) / START_LOCK).exists()
+    return settings.redis_url is not None or is_used(queue_directory(settings.database))
 
 
 @asynccontextmanager

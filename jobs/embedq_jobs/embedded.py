@@ -34,6 +34,8 @@ WATCH_SECONDS: Final = 0.5
 
 # The first file that is made in the folder of a private Redis.
 START_LOCK: Final = "start.lock"
+# What its server keeps its data in, before version 7 and since: a folder that was restored may hold nothing else.
+_DATA: Final = ("appendonly.aof", "appendonlydir")
 
 _log = logging.getLogger("embedq.redis")
 
@@ -42,6 +44,11 @@ _SOCKET_PATH_BYTES: Final = 100
 
 # Since version 7 the append-only file is a folder, which older servers don't look for.
 _FOLDER_VERSION: Final = 7
+
+
+def is_used(directory: Path) -> bool:
+    """Whether a private Redis has ever been begun in `directory`; copies for searching may be in it, too."""
+    return any((directory / name).exists() for name in (START_LOCK, *_DATA))
 
 
 class EmbeddedRedis:

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import redis.exceptions
 
-from embedq_core.errors import QueueError, RedisUnreachable
+from embedq_core.errors import QueueError, RedisFull, RedisUnreachable
 from embedq_jobs.sentinel import SCHEME, parse_sentinel_url
 
 _REFUSED: Final = "Redis at {where} refuses the user name or password: check EMBEDQ_REDIS_URL"
@@ -31,7 +31,7 @@ def translated(where: str) -> Iterator[None]:
         # From a script the same error comes as another class.
         if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM command not allowed" in str(error):
             message = f"Redis at {where} is out of memory: raise its maxmemory, or let workers catch up"
-            raise QueueError(message) from error
+            raise RedisFull(message) from error
         raise QueueError(f"Redis at {where} answered: {error}") from error
 
 

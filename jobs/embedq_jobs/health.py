@@ -72,10 +72,11 @@ class QueueFacts:
 
 @dataclass(frozen=True, slots=True)
 class WorkerFacts:
-    """A worker that was heard of lately, and the models that it serves."""
+    """A worker that was heard of lately, the models that it serves, and what is wrong with some of them."""
 
     name: str
     models: tuple[str, ...]
+    troubles: tuple[tuple[str, str], ...] = ()
 
 
 async def server_facts(queue: Queue) -> ServerFacts:
@@ -129,7 +130,15 @@ async def _clock_ahead(queue: Queue) -> float | None:
 async def worker_facts(queue: Queue) -> list[WorkerFacts]:
     """Workers that were heard of in the last 15 seconds. Raises RedisUnreachable."""
     reports = await queue.live_workers()
-    found = [WorkerFacts(f"{report['host']}:{report['pid']}", tuple(report["models"])) for report in reports]
+    found = [
+        WorkerFacts(
+            f"{report['host']}:{report['pid']}",
+            tuple(report["models"]),
+            # One of an earlier version doesn't say.
+            tuple(report.get("troubles", {}).items()),
+        )
+        for report in reports
+    ]
     return sorted(found, key=lambda worker: worker.name)
 
 

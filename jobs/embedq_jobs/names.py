@@ -81,6 +81,10 @@ class Names:
         """Counter of the items that were done in a span of `RATE_SECONDS`."""
         return f"{self.prefix}:done:{bucket}"
 
+    def limit(self, model_id: str) -> str:
+        """Hash: where the limiter of a model stands, which all workers share."""
+        return f"{self.prefix}:limit:{model_id}"
+
     @property
     def workers(self) -> str:
         """Hash: worker → what it says of itself."""

@@ -1,4 +1,4 @@
-"""Waiting for a Redis that went away, for those who can: it says so once, asks again, and gives up in the end."""
+"""Waiting for a Redis that is away or full, for those who can: it says so once, asks again, gives up in the end."""
 
 import asyncio
 import random
@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from embedq_core.errors import RedisUnreachable
+from embedq_core.errors import RedisFull, RedisUnreachable
 
 FIRST_PAUSE_SECONDS: Final = 0.1
 # Ctrl-C is noticed between two attempts.
@@ -16,10 +16,10 @@ _T = TypeVar("_T")
 
 
 class Patience:
-    """How long to wait for a Redis that went away, at most `seconds` for each time, and whom to tell.
+    """How long to wait for a Redis that went away or is full, at most `seconds` for each time, and whom to tell.
 
     What is asked may be asked twice: an answer that got lost is no proof that nothing was done. `stop` ends the
-    waiting. `outages` counts how often Redis was away.
+    waiting. `outages` counts how often Redis was away; one that is full has lost nothing.
     """
 
     def __init__(
@@ -37,26 +37,33 @@ class Patience:
         self._stop = stop
         self._clock = clock
         self._sleep = sleep
-        self._away_since: float | None = None
+        self._waiting_since: float | None = None
+        self._away = False
 
     async def insist(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """What `ask` returns, asked again until Redis answers. Raises RedisUnreachable when patience is at its end."""
+        """What `ask` returns, asked again until Redis answers.
+
+        Raises RedisUnreachable or RedisFull when patience is at its end.
+        """
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
                 answer = await ask()
-            except RedisUnreachable as error:
-                if self._away_since is None:
-                    self._away_since = self._clock()
-                    self.outages += 1
+            except (RedisUnreachable, RedisFull) as error:
+                if self._waiting_since is None:
+                    self._waiting_since = self._clock()
                     if self._seconds > 0 and not self._stop():
-                        self._say(f"{error}; waiting for it to come back, {self._seconds:g} s at most")
-                if self._stop() or self._clock() - self._away_since >= self._seconds:
+                        what = "room" if isinstance(error, RedisFull) else "it to come back"
+                        self._say(f"{error}; waiting for {what}, {self._seconds:g} s at most")
+                if isinstance(error, RedisUnreachable) and not self._away:
+                    self._away = True
+                    self.outages += 1
+                if self._stop() or self._clock() - self._waiting_since >= self._seconds:
                     raise
                 await self._sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - no secret
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
             else:
-                if self._away_since is not None:
-                    self._away_since = None
-                    self._say("Redis is back: going on")
+                if self._waiting_since is not None:
+                    self._say("Redis is back: going on" if self._away else "Redis has room again: going on")
+                    self._waiting_since, self._away = None, False
                 return answer

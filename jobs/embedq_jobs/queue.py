@@ -1,16 +1,19 @@
 """The queue: chunks on their way to workers, one arq queue for each model."""
 
+import hashlib
 import json
 import time
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+import redis.exceptions
 from arq.connections import ArqRedis
 from arq.jobs import serialize_job
 
 from embedq_jobs.codec import EMBED_CHUNK, Chunk, dump_job, encode_chunk
 from embedq_jobs.errors import translated
+from embedq_jobs.limits import SharedPace
 from embedq_jobs.names import Names, job_id, lease_key, payload_key
 from embedq_jobs.runs import RATE_SECONDS, Runs
 from embedq_jobs.starts import Starts
@@ -24,28 +27,56 @@ WORKER_GONE_SECONDS: Final = 600
 
 _HEAD_JOBS: Final = 4096
 
-# Payload, queue entry and ledger in one step: a producer that dies leaves all three or none, and a chunk that
-# waits, runs or is done is never queued a second time. (arq's own enqueue_job answers None alike for a
-# duplicate and for a connection lost before EXEC, takes three round trips, and knows no ledger.)
+# A payload is stored before its queue entry, in the same request, and lives for so long if the entry never comes.
+STRAY_MS: Final = 10 * 60 * 1000
+
+# Queue entry and ledger in one step, and the payload that stands there already becomes theirs: a producer that dies
+# leaves all three, or a payload that goes by itself; and a chunk that waits, runs or is done is never queued a second
+# time. (The payload comes apart from the script, which would copy it three times. arq's own enqueue_job answers None
+# alike for a duplicate and for a connection lost before EXEC, takes three round trips, and knows no ledger.)
+# PEXPIRE comes before what needs memory: a Redis that had room for the payload refuses none of the rest.
 _ENQUEUE: Final = """
 local payload, queue, load, chunks, models, run = unpack(KEYS)
-local job, bytes, expires, score, size, items, number, model, now = unpack(ARGV)
-if redis.call('EXISTS', payload) == 1 or redis.call('HEXISTS', chunks, number) == 1 then return 0 end
-redis.call('PSETEX', payload, expires, bytes)
-redis.call('ZADD', queue, score, job)
-redis.call('HSET', load, job, size .. ',' .. items)
-redis.call('HINCRBY', load, 'bytes', size)
-redis.call('HINCRBY', load, 'items', items)
-redis.call('SADD', models, model)
-redis.call('HINCRBY', run, 'chunks', 1)
-redis.call('HINCRBY', run, 'items', items)
-redis.call('HINCRBY', run, 'bytes', size)
-redis.call('HSET', run, 'beat', now)
--- A producer that was taken for dead may have been asleep.
-redis.call('PERSIST', run)
-redis.call('PERSIST', chunks)
-return 1
+local job, expires, score, size, items, number, model, now = unpack(ARGV)
+local outcome = 'QUEUED'
+if redis.call('ZSCORE', queue, job) then
+    redis.call('PEXPIRE', payload, expires)
+    outcome = 'KNOWN'
+elseif redis.call('HEXISTS', chunks, number) == 1 then
+    redis.call('DEL', payload)
+    outcome = 'KNOWN'
+elseif redis.call('PEXPIRE', payload, expires) == 0 then
+    outcome = 'GONE'
+else
+    redis.call('ZADD', queue, score, job)
+    redis.call('HSET', load, job, size .. ',' .. items)
+    redis.call('HINCRBY', load, 'bytes', size)
+    redis.call('HINCRBY', load, 'items', items)
+    redis.call('SADD', models, model)
+    redis.call('HINCRBY', run, 'chunks', 1)
+    redis.call('HINCRBY', run, 'items', items)
+    redis.call('HINCRBY', run, 'bytes', size)
+    redis.call('HSET', run, 'beat', now)
+    -- A producer that was taken for dead may have been asleep.
+    redis.call('PERSIST', run)
+    redis.call('PERSIST', chunks)
+end
+return {outcome, redis.call('HGET', load, 'bytes')}
 """
+
+
+_ENQUEUE_SHA: Final = hashlib.sha1(_ENQUEUE.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What became of a chunk of so many `bytes` that was put: whether it is `new` to the queue, and the bytes of all
+    chunks of its model that now wait or run.
+    """
+
+    new: bool
+    bytes: int
+    bytes_queued: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +106,19 @@ class Queue:
         self.where = where
         self.runs = Runs(redis, self.names, where)
         self.starts = Starts(redis, self.names, where)
-        self._enqueue = redis.register_script(_ENQUEUE)
 
     async def put(self, chunk: Chunk) -> bool:
         """Queue a chunk. False if it is queued or done already: then nothing changes.
 
         When this returns, Redis has the chunk. Raises RedisUnreachable.
         """
+        return (await self.place(chunk)).new
+
+    async def place(self, chunk: Chunk) -> Placed:
+        """What `put` does, and the load that the queue of the model has then."""
         names, job = self.names, job_id(chunk.run, chunk.number)
-        payload = encode_chunk(chunk)
         now_ms = int(time.time() * 1000)
-        envelope = serialize_job(EMBED_CHUNK, (payload,), {}, None, now_ms, serializer=dump_job)
+        envelope = serialize_job(EMBED_CHUNK, (encode_chunk(chunk),), {}, None, now_ms, serializer=dump_job)
         keys = [
             payload_key(job),
             names.queue(chunk.model_id),
@@ -94,9 +127,8 @@ class Queue:
             names.models,
             names.run(chunk.run),
         ]
-        arguments: list[bytes | str | float] = [
+        arguments: list[str | float] = [
             job,
-            envelope,
             EXPIRES_MS,
             now_ms,
             len(envelope),
@@ -106,7 +138,30 @@ class Queue:
             time.time(),
         ]
         with translated(self.where):
-            return bool(await self._enqueue(keys=keys, args=arguments))
+            while True:
+                stored, placed = await self._store_and_enqueue(envelope, keys, arguments)
+                if isinstance(placed, redis.exceptions.NoScriptError):
+                    await self.redis.script_load(_ENQUEUE)
+                    continue
+                for answer in (stored, placed):
+                    if isinstance(answer, Exception):
+                        raise answer
+                outcome, size = placed
+                # Gone only where another one has ended the chunk between the two commands: it is asked anew.
+                if outcome != b"GONE":
+                    return Placed(outcome == b"QUEUED", len(envelope), int(size or 0))
+
+    async def _store_and_enqueue(self, envelope: bytes, keys: list[str], arguments: list[str | float]) -> list[Any]:
+        """One request, two answers. The errors are among them: raised by redis-py, they would hold the payload."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.set(keys[0], envelope, px=STRAY_MS, nx=True)
+            pipe.evalsha(_ENQUEUE_SHA, len(keys), *keys, *map(str, arguments))
+            return await pipe.execute(raise_on_error=False)
+
+    async def announce(self, model_id: str) -> None:
+        """Let workers make ready for a model that chunks will come for: they look for new ones only now and then."""
+        with translated(self.where):
+            await cast("Awaitable[int]", self.redis.sadd(self.names.models, model_id))
 
     async def bytes_queued(self, model_id: str) -> int:
         """Bytes of the chunks of a model that are queued or in hand."""
@@ -181,6 +236,10 @@ class Queue:
             if gone:
                 await cast("Awaitable[int]", self.redis.hdel(self.names.workers, *[name.decode() for name in gone]))
         await self.runs.tidy(now)
+
+    def pace(self, model_id: str) -> SharedPace:
+        """Where all workers stand with the limits of a model."""
+        return SharedPace(self.redis, self.names, self.where, model_id)
 
     # --- which model a collection has, for producers that can't see the database
 

@@ -22,6 +22,14 @@ from zlib import crc32
 ENTRY_POINT_GROUP: Final = "embedq"
 PLUGINS_VARIABLE: Final = "EMBEDQ_PLUGINS"
 BUILT_IN: Final = "built-in"
+LLM: Final = "llm"
+
+# One that is an extra has its library's name, and imports the library when it is used.
+_BUILT_IN: Final = (
+    (BUILT_IN, "embedq_plugins.hashing"),
+    ("sentence-transformers", "embedq_plugins.sentences"),
+    ("http", "embedq_plugins.http"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +42,21 @@ class Candidate:
 
 def discovered() -> Iterator[Candidate]:
     """All plugins there are, in the order in which they may claim names."""
-    yield Candidate(BUILT_IN, partial(importlib.import_module, "embedq_plugins.hashing"))
+    for name, module in _BUILT_IN:
+        yield Candidate(name, partial(importlib.import_module, module))
     yield from _installed()
     yield from named_in(os.environ.get(PLUGINS_VARIABLE, ""))
+
+
+def discovered_later() -> Iterator[Candidate]:
+    """Plugins that take long to load: asked for names that no other plugin has, and for the list of all models.
+
+    It is that of the `llm` tool, where that is installed.
+    """
+    spec = importlib.util.find_spec(LLM)
+    # A folder of this name in the working directory has a specification as well, but no file.
+    if spec is not None and spec.origin is not None:
+        yield Candidate(LLM, partial(importlib.import_module, "embedq_plugins.llm_plugin"))
 
 
 def named_in(value: str) -> Iterator[Candidate]:

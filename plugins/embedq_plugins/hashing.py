@@ -15,6 +15,7 @@ class HashingModel(EmbeddingModel):
 
     model_id = "hashing"
     batch_size: int | None = 256
+    dimension: int | None = 384
 
     def embed_batch(self, items: Iterable[str | bytes]) -> Iterable[Iterable[float]]:
         """The vectors of texts, as one float32 array."""

@@ -43,6 +43,7 @@ class Loaded:
 
     registrations: list[Registration] = field(default_factory=list)
     kinds: dict[str, ModelKind] = field(default_factory=dict)
+    kind_plugins: dict[str, str] = field(default_factory=dict)
     problems: list[PluginProblem] = field(default_factory=list)
 
 
@@ -121,6 +122,8 @@ def _load_one(manager: pluggy.PluginManager, candidate: Candidate, loaded: Loade
             fault = f"the kind {kind.name!r} is left out: the name is taken"
         if fault:
             problems.append(PluginProblem(name, fault))
+        else:
+            loaded.kind_plugins[kind.name] = name
 
     plugin = candidate.load()
     if manager.is_registered(plugin):

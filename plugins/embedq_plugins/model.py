@@ -1,13 +1,17 @@
 """The class that a plugin extends: an embedding model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
+from embedq_core.awaiting import settled
 from embedq_core.errors import BadVectors, UsageError, WrongVectorCount
 from embedq_core.items import prefixed
 from embedq_core.text import shown
+
+Rows: TypeAlias = Iterable[Iterable[float]]
+Vectors: TypeAlias = Rows | Awaitable[Rows] | AsyncIterable[Iterable[float]]
 
 
 class EmbeddingModel(ABC):
@@ -24,6 +28,9 @@ class EmbeddingModel(ABC):
 
     batch_size: int | None = None
     """How many items `embed_batch` is given at most. None: as many as there are, in one call."""
+
+    batch_tokens: int | None = None
+    """How many tokens, by `count_tokens`, `embed_batch` is given at most; one item may have more. None: any number."""
 
     concurrency: int = 1
     """How many `embed_batch` calls may run at once, in threads: 1 for a local model, more for an HTTP one."""
@@ -58,21 +65,15 @@ class EmbeddingModel(ABC):
         """Whether `query_prefix` makes the whole query form, so that one that was recorded can take its place."""
         return type(self).embed_query_batch is EmbeddingModel.embed_query_batch
 
-    def count_tokens(self, text: str) -> int | None:  # noqa: ARG002 - for those who override it
-        """How many tokens the model makes of `text`; None where it can't tell, which is then estimated.
-
-        Override it where the tokenizer is at hand: `--chunk 200tokens` splits documents by it.
-        """
-        return None
-
     @abstractmethod
-    def embed_batch(self, items: Iterable[str | bytes]) -> Iterable[Iterable[float]]:
+    def embed_batch(self, items: Iterable[str | bytes]) -> Vectors:
         """One vector an item, in order: lists, a generator of lists, or an array of shape (items, dimension).
 
-        `items` is a list in every call that embedq makes, and holds nothing that `unsupported` refuses.
+        It may be asynchronous: `async def`, with or without `yield`. `items` is a list in every call that embedq
+        makes, and holds nothing that `unsupported` refuses.
         """
 
-    def embed_query_batch(self, items: Iterable[str | bytes]) -> Iterable[Iterable[float]]:
+    def embed_query_batch(self, items: Iterable[str | bytes]) -> Vectors:
         """One vector for each of `items`, which are searched for: override it where a prefix is not enough.
 
         What it is given and returns is as with `embed_batch`; `query_prefix` is put on here.
@@ -100,6 +101,18 @@ class EmbeddingModel(ABC):
         if size is not None and not is_count(size):
             raise UsageError(f"batch_size must be a whole number of at least 1, or None, not {size!r}")
         return _embed_lazily(self, items, size)
+
+    def count_tokens(self, item: str | bytes) -> int:
+        """About how many tokens `item` has, for `batch_tokens` and `--chunk 300tokens`: a quarter of its bytes.
+
+        Override it where the tokenizer is at hand.
+        """
+        return len(item.encode() if isinstance(item, str) else item) // 4 + 1
+
+    @property
+    def estimates_tokens(self) -> bool:
+        """Whether `count_tokens` is a rule of thumb."""
+        return type(self).count_tokens is EmbeddingModel.count_tokens
 
     def unsupported(self, item: object) -> str | None:
         """Why the model can't embed `item`, or None where it can."""
@@ -145,7 +158,7 @@ def _vectors(model: EmbeddingModel, batch: list[str | bytes], first: int) -> Ite
     # numpy stays out of commands that embed nothing.
     from embedq_core.vectors import checked_rows
 
-    returned = model.embed_batch(prefixed(model.document_prefix, batch))
+    returned = settled(model.embed_batch(prefixed(model.document_prefix, batch)), len(batch) + 1)
     rows: Any = returned if _is_array(returned) else _materialised(returned, len(batch) + 1)
     try:
         faults = checked_rows(rows, len(batch)).faults

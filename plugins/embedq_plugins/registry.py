@@ -8,11 +8,19 @@ from threading import RLock
 
 from embedq_core.errors import ModelError, SettingsError, UnknownModel
 from embedq_core.text import plural, suggestion
-from embedq_plugins.discovery import Candidate, discovered
+from embedq_plugins.discovery import Candidate, discovered, discovered_later
 from embedq_plugins.kinds import Configured, ModelKind, configured_in
 from embedq_plugins.loading import SETTINGS, Loaded, PluginProblem, Registration, load, make_configured
 from embedq_plugins.model import EmbeddingModel
 from embedq_plugins.validation import name_fault
+
+
+@dataclass(frozen=True, slots=True)
+class ModelKindWithPlugin:
+    """A kind of models, and the name of the plugin that registered it."""
+
+    kind: ModelKind
+    plugin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +37,25 @@ class Registry:
 
     `plugins` are modules or objects with a `register_embedding_models` hook, by name; without it they are
     the built-in models, the installed plugins and those in EMBEDQ_PLUGINS. `configured` gives the models that are
-    described elsewhere; without it, and without `plugins`, those of the settings file.
+    described elsewhere; without it, and without `plugins`, those of the settings file. `later` gives plugins that
+    take long to load; without it, and without `plugins`, that of the `llm` tool. They are loaded when a name is not
+    found among the others, or when all models are listed, and can't take a name that the others have.
     """
 
     def __init__(
         self,
         plugins: Mapping[str, object] | None = None,
         configured: Callable[[], Iterable[Configured]] | None = None,
+        later: Callable[[], Iterable[Candidate]] | None = None,
     ) -> None:
         self._plugins = plugins
         self._configured = configured or (_in_settings if plugins is None else tuple)
+        self._later = later or (discovered_later if plugins is None else tuple)
         # Reentrant, so that a plugin that asks for a model while it registers gets an error, not a deadlock.
         self._lock = RLock()
         self._loading = False
         self._named: _Named | None = None
+        self._all: _Named | None = None
 
     def get_embedding_model(self, name: str) -> EmbeddingModel:
         """The model whose id or alias is `name`, or is spelled so but for case and no other is; or the one that
@@ -51,16 +64,16 @@ class Registry:
         Raises UnknownModel where there is none, SettingsError where the kind can't make one of this name.
         """
         named = self._loaded()
-        if name in named.models:
-            return named.models[name]
-        alike = [known for known in named.models if known.casefold() == name.casefold()]
-        if alike and len({id(named.models[known]) for known in alike}) == 1:
-            return named.models[alike[0]]
-        made = self._made(name, named)
-        if made is not None:
-            return made
+        found = named.find(name)
+        if found is None:
+            found = self._made(name, named)
+        if found is None:
+            named = self._complete()
+            found = named.find(name)
+        if found is not None:
+            return found
         raise UnknownModel(
-            f"there is no model {name!r}.{_did_you_mean(name, alike, list(named.models))} "
+            f"there is no model {name!r}.{_did_you_mean(name, named.alike(name), list(named.models))} "
             f"`embedq models` lists all models{_blame(named.problems)}"
         )
 
@@ -77,8 +90,12 @@ class Registry:
 
     def model_kinds(self) -> list[ModelKind]:
         """The kinds of models that can be made by name, in the order of their names."""
-        kinds = self._loaded().kinds
-        return [kinds[name] for name in sorted(kinds)]
+        return [entry.kind for entry in self.model_kinds_with_plugins()]
+
+    def model_kinds_with_plugins(self) -> list[ModelKindWithPlugin]:
+        """The kinds of models that can be made by name and their plugins, in the order of their names."""
+        named = self._loaded()
+        return [ModelKindWithPlugin(named.kinds[name], named.kind_plugins[name]) for name in sorted(named.kinds)]
 
     def get_embedding_models(self) -> list[EmbeddingModel]:
         """All models, in the order in which they were registered."""
@@ -86,16 +103,19 @@ class Registry:
 
     def get_embedding_models_with_aliases(self) -> list[EmbeddingModelWithAliases]:
         """All models with their aliases and plugins, in the order in which they were registered."""
-        return list(self._loaded().entries)
+        return list(self._complete().entries)
 
     def plugin_problems(self) -> list[PluginProblem]:
-        """What is wrong with plugins: those that can't be loaded, models and aliases that were left out."""
-        return list(self._loaded().problems)
+        """What is wrong with plugins: those that can't be loaded, models and aliases that were left out.
+
+        Of the plugins that take long to load it is said once they are.
+        """
+        return list((self._all or self._loaded()).problems)
 
     def reset(self) -> None:
         """Forget everything; the next question loads again, from the environment as it is then."""
         with self._lock:
-            self._named = None
+            self._named = self._all = None
 
     def _loaded(self) -> "_Named":
         # Read once, without the lock: it is set when it is complete.
@@ -109,6 +129,18 @@ class Registry:
                     self._configure(loaded)
                     self._named = _resolve(loaded)
             return self._named
+
+    def _complete(self) -> "_Named":
+        """All models, those of plugins that take long to load as well."""
+        complete = self._all
+        if complete is not None:
+            return complete
+        with self._lock:
+            if self._all is None:
+                first = self._loaded()
+                with self._load_once():
+                    self._all = _extended(first, load(self._later()))
+            return self._all
 
     def _configure(self, loaded: Loaded) -> None:
         try:
@@ -153,8 +185,20 @@ class _Named:
     models: Mapping[str, EmbeddingModel]
     problems: tuple[PluginProblem, ...]
     kinds: Mapping[str, ModelKind]
+    kind_plugins: Mapping[str, str]
     made: dict[str, EmbeddingModel] = field(default_factory=dict)
     """Models that kinds have made, by name."""
+
+    def find(self, name: str) -> EmbeddingModel | None:
+        """The model with this name, or with one that differs from it in case only, if just one model has such."""
+        if name in self.models:
+            return self.models[name]
+        alike = {id(self.models[known]): self.models[known] for known in self.alike(name)}
+        return alike.popitem()[1] if len(alike) == 1 else None
+
+    def alike(self, name: str) -> list[str]:
+        """The names that differ from `name` in case at most."""
+        return [known for known in self.models if known.casefold() == name.casefold()]
 
 
 def _resolve(loaded: Loaded) -> _Named:
@@ -179,7 +223,30 @@ def _resolve(loaded: Loaded) -> _Named:
         )
         for entry in kept
     ]
-    return _Named(tuple(entries), {name: owner.model for name, owner in owners.items()}, tuple(problems), loaded.kinds)
+    models = {name: owner.model for name, owner in owners.items()}
+    return _Named(tuple(entries), models, tuple(problems), loaded.kinds, loaded.kind_plugins)
+
+
+def _extended(first: _Named, later: Loaded) -> _Named:
+    """What `first` has, and what was registered later under names that are still free.
+
+    A name that is taken is no problem: a package may bring one model both for embedq and for `llm`. It has to mean
+    the same before the later plugins are loaded and afterwards.
+    """
+    free = [
+        Registration(entry.model, tuple(alias for alias in entry.aliases if alias not in first.models), entry.plugin)
+        for entry in later.registrations
+        if entry.model.model_id not in first.models
+    ]
+    added = _resolve(Loaded(free, problems=later.problems))
+    return _Named(
+        first.entries + added.entries,
+        {**first.models, **added.models},
+        first.problems + added.problems,
+        first.kinds,
+        first.kind_plugins,
+        first.made,
+    )
 
 
 def _claim(owners: dict[str, Registration], claimant: Registration, name: str, problems: list[PluginProblem]) -> bool:
@@ -229,6 +296,11 @@ def get_embedding_models_with_aliases() -> list[EmbeddingModelWithAliases]:
 def model_kinds() -> list[ModelKind]:
     """The kinds of models that this installation can make by name."""
     return default_registry.model_kinds()
+
+
+def model_kinds_with_plugins() -> list[ModelKindWithPlugin]:
+    """The kinds of models that this installation can make by name, with their plugins."""
+    return default_registry.model_kinds_with_plugins()
 
 
 def plugin_problems() -> list[PluginProblem]:

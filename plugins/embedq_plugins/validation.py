@@ -46,9 +46,10 @@ def name_fault(name: object) -> str | None:
 
 def _attribute_fault(model: EmbeddingModel) -> str | None:
     # A plugin may set anything: the annotations are not believed.
-    batch_size: object = model.batch_size
-    if batch_size is not None and not is_count(batch_size):
-        return f"model {model.model_id}: batch_size must be a whole number of at least 1, or None, not {batch_size!r}"
+    for name in ("batch_size", "batch_tokens"):
+        most: object = getattr(model, name)
+        if most is not None and not is_count(most):
+            return f"model {model.model_id}: {name} must be a whole number of at least 1, or None, not {most!r}"
     if not is_count(model.concurrency):
         return f"model {model.model_id}: concurrency must be a whole number of at least 1, not {model.concurrency!r}"
     for name in ("document_prefix", "query_prefix"):

@@ -10,7 +10,7 @@ from embedq_core.text import shown
 from embedq_plugins import EmbeddingModel
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.readers import FORMATS, FileSource, FilesSource, Reader, RowOptions, Source, SqlSource
-from embedq_producer.splitting import BYTES_A_TOKEN, PartSize, Splitter
+from embedq_producer.splitting import PartSize, Splitter
 
 STANDARD_INPUT = "-"
 
@@ -40,10 +40,7 @@ def split(reader: Reader, request: CorpusRequest, model: EmbeddingModel) -> None
         return
     splitter = Splitter(size, model, prepend=request.prepend)
     if splitter.estimated:
-        print(
-            f"embedq: {shown(model.model_id)} can't count tokens: they are estimated, {BYTES_A_TOKEN} bytes each",
-            file=sys.stderr,
-        )
+        print(f"embedq: {shown(model.model_id)} can't count tokens: they are estimated", file=sys.stderr)
     reader.split = splitter.parts
 
 
@@ -58,14 +55,22 @@ def _check(request: CorpusRequest) -> None:
         raise UsageError("--sql takes one database as INPUT at most, and no --format")
     if request.attach and request.sql is None:
         raise UsageError("--attach is for --sql")
-    if request.binary and not request.files:
-        raise UsageError("--binary is for --files")
-    if request.binary and request.encodings:
-        raise UsageError("--binary and --encoding contradict each other")
-    if PartSize.of(request.chunk, request.overlap) is not None and request.binary:
-        raise UsageError("--chunk is for text: leave --binary out")
     if request.format is not None and request.format not in FORMATS:
         raise UsageError(f"there is no format {request.format!r}: there are {', '.join(FORMATS)}")
+    size = PartSize.of(request.chunk, request.overlap)
+    if request.binary:
+        _check_binary(request, size)
+
+
+def _check_binary(request: CorpusRequest, size: PartSize | None) -> None:
+    if not request.files:
+        raise UsageError("--binary is for --files")
+    if request.encodings:
+        raise UsageError("--binary and --encoding contradict each other")
+    if request.prepend:
+        raise UsageError("--prepend is for text, and --binary reads bytes")
+    if size is not None:
+        raise UsageError("--chunk is for text, and --binary reads bytes")
 
 
 def _sources(request: CorpusRequest, settings: Settings) -> list[Source]:

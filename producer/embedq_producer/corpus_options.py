@@ -157,6 +157,11 @@ class CorpusRequest:
         """`--attach`: aliases and files."""
         return [(alias, Path(file)) for alias, file in map(_pair, self.attach)]
 
+    def may_hold_bytes(self) -> bool:
+        """Whether contents may be bytes: of files that are read so, of columns in SQL and Parquet."""
+        formats = {self.format or Path(name).suffix.lower().lstrip(".") for name in self.inputs}
+        return self.binary or self.sql is not None or "parquet" in formats
+
 
 class CorpusCommand(TyperCommand):
     """A command with options that take two values and may be repeated, which Typer has no type for.

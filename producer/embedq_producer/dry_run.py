@@ -19,9 +19,9 @@ async def dry_run(request: CorpusRequest, settings: Settings) -> int:
     report = RowReport()
     reader = await asyncio.to_thread(open_corpus, request, settings, report)
     model = await choose_model(request.collection, request.model, settings, None)
-    check_binary(model, binary=request.binary)
+    check_binary(model, request)
     split(reader, request, model)
-    totals = dict.fromkeys(("items", "new", "changed", "reused", "unchanged", "duplicates", "characters"), 0)
+    totals = dict.fromkeys(("items", "new", "changed", "reused", "unchanged", "duplicates", "characters", "bytes"), 0)
     try:
         store = await Store.open(settings.database, read_only=True)
     except DatabaseMissing:
@@ -32,6 +32,7 @@ async def dry_run(request: CorpusRequest, settings: Settings) -> int:
             incoming = Incoming.of(piece.items)
             known = Known() if store is None else await store.known(request.collection, incoming)
             plan = decide(incoming, known, store=request.store)
+            contents = [incoming[index].item.content for index in plan.embedded]
             changed = sum(incoming[index].item.id in known.by_id for index in plan.embedded)
             for name, count in {
                 "items": len(incoming),
@@ -40,7 +41,8 @@ async def dry_run(request: CorpusRequest, settings: Settings) -> int:
                 "reused": len(plan.reused) + len(plan.copied),
                 "unchanged": len(plan.unchanged),
                 "duplicates": piece.duplicates,
-                "characters": sum(len(incoming[index].item.content) for index in plan.embedded),
+                "characters": sum(len(content) for content in contents if isinstance(content, str)),
+                "bytes": sum(len(content) for content in contents if isinstance(content, bytes)),
             }.items():
                 totals[name] += count
     finally:
@@ -56,5 +58,6 @@ async def dry_run(request: CorpusRequest, settings: Settings) -> int:
             f"{totals['changed']:,} changed, {totals['reused']:,} of known content, {totals['unchanged']:,} unchanged; "
             f"{plural(totals['duplicates'], 'duplicate id')}, {plural(totals['skipped'], 'row')} skipped"
         )
-        print(f"{totals['characters']:,} characters to embed; nothing was queued")
+        binary = f" and {plural(totals['bytes'], 'byte')} of binary content" if totals["bytes"] else ""
+        print(f"{totals['characters']:,} characters{binary} to embed; nothing was queued")
     return 0

@@ -5,6 +5,7 @@ from embedq_core.errors import DatabaseMissing, ModelMismatch, UsageError
 from embedq_core.settings import Settings, default_model_file
 from embedq_jobs import Queue
 from embedq_plugins import EmbeddingModel, get_embedding_model
+from embedq_producer.corpus_options import CorpusRequest
 from embedq_store import Store
 
 FALLBACK_MODEL = "hashing"
@@ -60,9 +61,12 @@ async def _known(collection: str, settings: Settings, queue: Queue | None) -> tu
     return queued, None
 
 
-def check_binary(model: EmbeddingModel, *, binary: bool) -> None:
-    """Raise UsageError where the corpus is bytes and the model takes text only, or the reverse."""
-    if binary and not model.supports_binary:
+def check_binary(model: EmbeddingModel, request: CorpusRequest) -> None:
+    """Raise UsageError where the corpus is bytes and the model takes text only, or the reverse.
+
+    Of the rows of SQL and Parquet nobody knows before they are read: what the model doesn't take becomes dead letters.
+    """
+    if request.binary and not model.supports_binary:
         raise UsageError(f"the model {model.model_id} takes text only: leave --binary out, or name another model")
-    if not binary and not model.supports_text:
+    if not (model.supports_text or request.may_hold_bytes()):
         raise UsageError(f"the model {model.model_id} takes binary content only: use --binary with --files")

@@ -1,28 +1,39 @@
-"""Which ids a submission has sent already, and in which chunk: on disk, so that memory stays what it is."""
+"""Which ids a submission has sent already, and in which chunk: the latest in memory, the others on disk, so that
+memory stays what it is.
+"""
 
+import json
 import sqlite3
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import compress
+from operator import itemgetter
 from types import TracebackType
 from typing import Final, Self
 
-_BOUND: Final = 512
-_CACHE_KIB: Final = 16 * 1024
+# Memory in all: 24 MiB of ids, and for a corpus of more of them 16 MiB of marks and 8 of SQLite's cache.
+_IN_MEMORY: Final = 1 << 18
+_MARKS: Final = 1 << 24
+_CACHE_KIB: Final = 8 * 1024
+
+# Many ids with one statement: Python's sqlite3 lets go of the global lock for each row that it takes or gives, and
+# beside a busy thread it waits for it each time.
+_AT_ONCE: Final = 8192
+_FIND: Final = "SELECT group_concat(chunk) FROM seen WHERE hash IN (SELECT value FROM json_each(?))"
+_KEEP: Final = "INSERT OR REPLACE INTO seen SELECT key, value FROM json_each(?)"
 
 
 class SeenIds:
-    """Ids by a 64-bit hash, in a temporary database that only this process sees.
+    """Ids by a 64-bit hash: `in_memory` of them or a few more, the others in a temporary database that only this
+    process sees and that spills to disk.
 
     Two ids with one hash (one chance in 50,000 for a corpus of 25 million) would count as one duplicate too
     many and cost an order that was not needed: nothing worse.
     """
 
-    def __init__(self) -> None:
-        # The empty name is a private file that SQLite deletes; it spills there once the cache is full.
-        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute("CREATE TABLE seen (hash INTEGER PRIMARY KEY, chunk INTEGER NOT NULL)")
+    def __init__(self, in_memory: int = _IN_MEMORY) -> None:
+        self._in_memory = in_memory
+        self._latest: dict[int, int] = {}
+        self._older: _Older | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -30,21 +41,59 @@ class SeenIds:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._db.close()
+        if self._older is not None:
+            self._older.close()
 
     def note(self, ids: Sequence[Hashable], chunk: int) -> tuple[list[int], int]:
         """Note that `chunk` holds `ids`; return the earlier chunks that hold some of them, and how many ids."""
         # Python's own hash is keyed anew in each process: nobody can prepare ids that collide.
-        hashes = [hash(id_) for id_ in ids]
-        earlier: list[int] = []
-        self._db.execute("BEGIN")
-        for start in range(0, len(hashes), _BOUND):
-            some = hashes[start : start + _BOUND]
-            rows = self._db.execute(
-                f"SELECT chunk FROM seen WHERE hash IN ({','.join('?' * len(some))})",  # noqa: S608
-                some,
-            )
-            earlier.extend(row[0] for row in rows)
-        self._db.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?)", ((value, chunk) for value in hashes))
-        self._db.execute("COMMIT")
+        hashes = set(map(hash, ids))
+        latest = self._latest
+        known = latest.keys() & hashes
+        earlier = [latest[value] for value in known]
+        if self._older is not None:
+            earlier += self._older.find(hashes - known)
+        latest.update(dict.fromkeys(hashes, chunk))
+        if len(latest) >= self._in_memory:
+            self._older = self._older or _Older()
+            self._older.add(latest)
+            latest.clear()
         return sorted(set(earlier)), len(earlier)
+
+
+class _Older:
+    """Hashes on disk. A mark in memory for what is there spares most of those that are not the search."""
+
+    def __init__(self) -> None:
+        self._marks = bytearray(_MARKS)
+        # The empty name is a private file that SQLite deletes; it spills there once the cache is full.
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._db.execute("PRAGMA journal_mode = OFF")
+        self._db.execute("PRAGMA synchronous = OFF")
+        self._db.execute("CREATE TABLE seen (hash INTEGER PRIMARY KEY, chunk INTEGER NOT NULL)")
+
+    def find(self, hashes: Iterable[int]) -> list[int]:
+        """The chunks of those of `hashes` that are here."""
+        asked = list(hashes)
+        # Twice the first, so that there are always several and the answer is a tuple.
+        places = [value % _MARKS for value in asked[:1] + asked]
+        likely = list(compress(asked, itemgetter(*places)(self._marks)[1:])) if asked else []
+        if not likely:
+            return []
+        (chunks,) = self._db.execute(_FIND, (json.dumps(likely),)).fetchone()
+        return list(map(int, chunks.split(","))) if chunks else []
+
+    def add(self, chunks: dict[int, int]) -> None:
+        """Keep the chunk of each hash, in the place of an earlier one. In order, as a tree likes to get them."""
+        marks = self._marks
+        for value in chunks:
+            marks[value % _MARKS] = 1
+        ordered = sorted(chunks)
+        for start in range(0, len(ordered), _AT_ONCE):
+            some = {value: chunks[value] for value in ordered[start : start + _AT_ONCE]}
+            self._db.execute(_KEEP, (json.dumps(some),))
+
+    def close(self) -> None:
+        """Let the database go, and its file."""
+        self._db.close()

@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from embedq_core.errors import ChunkLost, RedisUnreachable
+from embedq_core.errors import ChunkLost, RedisFull, RedisUnreachable
 from embedq_core.text import plural
-from embedq_jobs import Chunk, Patience, Queue, Run, chunk_bytes
+from embedq_jobs import Chunk, Patience, Queue, Run
 from embedq_producer.chunks import Cut
 
 # A Redis that is killed may have accepted for so long what it had not yet written to its append-only file …
@@ -39,8 +39,8 @@ class Sender:
         await self._queue.runs.open(self._run)
         await self._queue.set_collection_model(self._run.collection, self._run.model_id)
 
-    async def send(self, piece: Cut, *, store: bool) -> None:
-        """Queue a chunk. When this returns, Redis has it."""
+    async def send(self, piece: Cut, *, store: bool) -> int:
+        """Queue a chunk, and give the bytes in the queue of the run's model. When this returns, Redis has it."""
         run = self._run
         chunk = Chunk(
             run=run.id,
@@ -51,8 +51,9 @@ class Sender:
             after=piece.after,
             items=piece.items,
         )
-        await self._insist(lambda: self._queue.put(chunk))
-        self._remember(chunk)
+        placed = await self._insist(lambda: self._queue.place(chunk))
+        self._remember(chunk, placed.bytes)
+        return placed.bytes_queued
 
     async def bytes_queued(self) -> int:
         """Bytes in the queue of the run's model."""
@@ -86,7 +87,7 @@ class Sender:
             )
 
         if self._gave_up:
-            with contextlib.suppress(RedisUnreachable):
+            with contextlib.suppress(RedisUnreachable, RedisFull):
                 await closing()
         else:
             await self._insist(closing)
@@ -97,7 +98,7 @@ class Sender:
             if self._patience.outages > self._outages_seen:
                 self._outages_seen = self._patience.outages
                 await self._patience.insist(self._send_again)
-        except RedisUnreachable:
+        except (RedisUnreachable, RedisFull):
             self._gave_up = True
             raise
         return answer
@@ -108,8 +109,8 @@ class Sender:
         for _, _, chunk in list(self._recent):
             await self._queue.put(chunk)
 
-    def _remember(self, chunk: Chunk) -> None:
-        now, size = time.monotonic(), chunk_bytes(chunk.items)
+    def _remember(self, chunk: Chunk, size: int) -> None:
+        now = time.monotonic()
         self._recent.append((now, size, chunk))
         self._recent_bytes += size
         while self._recent_bytes > RECENT_BYTES or now - self._recent[0][0] > RECENT_SECONDS:

@@ -59,10 +59,10 @@ class Splitter:
 
     def __init__(self, size: PartSize, model: EmbeddingModel, *, prepend: str = "") -> None:
         """`prepend` is put before each part. Raises UsageError where the library is not installed."""
-        self.estimated = size.unit == TOKENS and model.count_tokens("some words") is None
+        self.estimated = size.unit == TOKENS and model.estimates_tokens
         """Whether tokens are estimated, since the model can't count them."""
         self._prepend = prepend
-        self._splitter = _text_splitter(size, _token_counter(model, estimated=self.estimated))
+        self._splitter = _text_splitter(size, model.count_tokens)
         characters = size.size if size.unit == CHARACTERS else size.size * BYTES_A_TOKEN
         self._window = max(_WINDOW, _WINDOW_PARTS * characters)
 
@@ -97,14 +97,3 @@ def _text_splitter(size: PartSize, count: Callable[[str], int]) -> "TextSplitter
     if size.unit == CHARACTERS:
         return TextSplitter(size.size, overlap=size.overlap)
     return TextSplitter.from_callback(count, size.size, overlap=size.overlap)
-
-
-def _token_counter(model: EmbeddingModel, *, estimated: bool) -> Callable[[str], int]:
-    if estimated:
-        return estimated_tokens
-    return lambda text: model.count_tokens(text) or 0
-
-
-def estimated_tokens(text: str) -> int:
-    """About how many tokens a model makes of `text`: one for every four bytes of UTF-8."""
-    return -(-len(text.encode()) // BYTES_A_TOKEN)

@@ -3,31 +3,18 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from embedq_core.errors import SourceError
-from embedq_core.items import Item
 from embedq_core.settings import Settings
 from embedq_jobs import Patience, Queue, Run, new_run_id
-from embedq_producer.chunks import Cut, cut
+from embedq_producer.reading import Corpus, Reading
 from embedq_producer.sending import Sender
 
 _log = logging.getLogger("embedq.producer")
 
 HOLD_SECONDS = 0.05
-
-
-class Corpus(Protocol):
-    """Items to submit, such as those of a Reader."""
-
-    @property
-    def rejected(self) -> int:
-        """Rows that could not be read so far."""
-
-    def __iter__(self) -> Iterator[Item]:
-        """The items in order. Called and iterated in a thread."""
 
 
 @dataclass(slots=True)
@@ -66,32 +53,19 @@ async def submit(
 
     When it returns, Redis has what was counted. Memory does not grow with the corpus: one chunk is read while
     another is sent, and no more is sent while the queue of the model holds `settings.queue_bytes`. A Redis that
-    goes away is waited for, as long as `patience` allows, else `settings.patience_seconds`. Raises
-    RedisUnreachable when that is over, ChunkLost when Redis came back without some of what it had, and RowError
-    where reading is strict; the run then counts as interrupted.
+    goes away, or is full, is waited for, as long as `patience` allows, else `settings.patience_seconds`. Raises
+    RedisUnreachable or RedisFull when that is over, ChunkLost when Redis came back without some of what it had, and
+    RowError where reading is strict; the run then counts as interrupted.
     """
     sender = Sender(submission.run, queue, patience or Patience(settings.patience_seconds, _log.warning, stop))
     await sender.open()
     interrupted = True
-    chunks = cut(reader, max_items=settings.chunk_items, max_bytes=settings.chunk_bytes)
-    reading = asyncio.create_task(asyncio.to_thread(_next, chunks))
     try:
-        while (piece := await reading) is not None and not stop():
-            if isinstance(piece, SourceError):
-                submission.problem = piece
-                break
-            reading = asyncio.create_task(asyncio.to_thread(_next, chunks))
-            if not await _room(submission, sender, settings.queue_bytes, stop):
-                break
-            await sender.send(piece, store=store)
-            submission.chunks += 1
-            submission.items += len(piece.items)
-            submission.duplicates += piece.duplicates
-            submission.skipped = reader.rejected
-        await sender.check(submission.chunks)
+        async with Reading(reader, max_items=settings.chunk_items, max_bytes=settings.chunk_bytes, stop=stop) as pieces:
+            await _send(submission, reader, pieces, sender, settings.queue_bytes, store=store, stop=stop)
+            await sender.check(submission.chunks)
         interrupted = stop() or submission.problem is not None
     finally:
-        await asyncio.gather(reading, return_exceptions=True)
         submission.skipped = reader.rejected
         submission.sent = True
         await sender.close(
@@ -101,6 +75,34 @@ async def submit(
             interrupted=interrupted,
         )
     return submission
+
+
+async def _send(
+    submission: Submission,
+    reader: Corpus,
+    pieces: Reading,
+    sender: Sender,
+    limit: int,
+    *,
+    store: bool,
+    stop: Callable[[], bool],
+) -> None:
+    """Send the chunks while there is room for them, and count them."""
+    # What others have queued is not known before somebody asks.
+    queued = limit
+    try:
+        async for piece in pieces:
+            if stop() or (queued >= limit and not await _room(submission, sender, limit, stop)):
+                return
+            queued = await sender.send(piece, store=store)
+            submission.chunks += 1
+            submission.items += len(piece.items)
+            submission.duplicates += piece.duplicates
+            submission.skipped = reader.rejected
+    except SourceError as error:
+        if type(error) is not SourceError:
+            raise
+        submission.problem = error
 
 
 async def _room(submission: Submission, sender: Sender, limit: int, stop: Callable[[], bool]) -> bool:
@@ -116,13 +118,3 @@ async def _room(submission: Submission, sender: Sender, limit: int, stop: Callab
         await asyncio.sleep(HOLD_SECONDS)
     submission.holding = False
     return True
-
-
-def _next(chunks: Iterator[Cut]) -> Cut | SourceError | None:
-    """The next chunk; None at the end; what keeps a source from being read to its end."""
-    try:
-        return next(chunks, None)
-    except SourceError as error:
-        if type(error) is not SourceError:
-            raise
-        return error

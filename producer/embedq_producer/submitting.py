@@ -31,7 +31,7 @@ async def _submit(request: CorpusRequest, settings: Settings, *, wait: bool) -> 
     reader = await asyncio.to_thread(open_corpus, request, settings, report)
     async with open_queue(settings) as queue:
         model = await choose_model(request.collection, request.model, settings, queue)
-        check_binary(model, binary=request.binary)
+        check_binary(model, request)
         split(reader, request, model)
         submission = new_submission(request.collection, model.model_id, reader.describe())
         with display(request.collection) as shown_on:

@@ -9,7 +9,7 @@ from embedq_store.filters import Where, where_given
 from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
 from embedq_store.querying import query_vectors
 from embedq_store.search import Entry
-from embedq_store.store import CollectionFigures, CollectionInfo, Store
+from embedq_store.store import CollectionFigures, CollectionInfo, Standing, Store
 from embedq_store.sync import Collection
 from embedq_store.writer import ChunkMark, Row, Target, Write
 
@@ -29,6 +29,7 @@ __all__ = [
     "Plan",
     "Row",
     "Selection",
+    "Standing",
     "Store",
     "Stored",
     "Target",

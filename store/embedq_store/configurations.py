@@ -1,6 +1,6 @@
 """With which configuration of its model a collection was embedded: recorded with its first vectors, then compared."""
 
-import aiosqlite
+import sqlite3
 
 from embedq_core.configuration import (
     UNRECORDED,
@@ -11,44 +11,38 @@ from embedq_core.configuration import (
 )
 
 
-async def configuration_in_force(
-    db: aiosqlite.Connection, collection_id: int, *, may_be_recorded: bool
-) -> Configuration | None:
+def configuration_in_force(db: sqlite3.Connection, collection_id: int) -> Configuration | None:
     """What vectors of a collection were made with, which new ones must be made with as well; None while it has none.
 
     Where nothing is recorded, as nothing is in a file of `llm`'s, another tool embedded the texts as they stood.
     """
-    recorded = "(SELECT configuration FROM embedq_configurations WHERE collection_id = ?1)"
-    rows = await db.execute_fetchall(
-        f"SELECT {recorded if may_be_recorded else 'NULL'} FROM embeddings WHERE collection_id = ?1 LIMIT 1",  # noqa: S608
-        (collection_id,),
-    )
-    return next((UNRECORDED if row[0] is None else configuration_from(row[0]) for row in rows), None)
+    if db.execute("SELECT 1 FROM embeddings WHERE collection_id = ? LIMIT 1", (collection_id,)).fetchone() is None:
+        return None
+    text = _recorded(db, collection_id)
+    return UNRECORDED if text is None else configuration_from(text)
 
 
-async def must_be_recorded(
-    db: aiosqlite.Connection,
-    target: str,
-    model_id: str,
-    collection_id: int,
-    recorded: str | None,
-    present: Configuration,
-) -> bool:
-    """Whether `present` is to be recorded with the vectors that are about to be written, in the place of `recorded`.
+def record(db: sqlite3.Connection, collection_id: int, collection: str, model_id: str, present: Configuration) -> None:
+    """See that `present` is recorded with the vectors that are about to be written, within their transaction.
 
-    Raises ConfigurationMismatch where they must not stand beside those that are there. Within their transaction.
+    Raises ConfigurationMismatch where they must not stand beside those that are there.
     """
-    if recorded == configuration_text(present):
-        return False
-    in_force = await configuration_in_force(db, collection_id, may_be_recorded=True)
+    text = configuration_text(present)
+    if _recorded(db, collection_id) == text:
+        return
+    in_force = configuration_in_force(db, collection_id)
     if in_force is not None:
-        check_writing(target, model_id, in_force, present)
-    return True
-
-
-async def record(db: aiosqlite.Connection, collection_id: int, configuration: Configuration) -> None:
-    """Record the configuration of a collection."""
-    await db.execute(
+        check_writing(collection, model_id, in_force, present)
+    db.execute(
         "INSERT OR REPLACE INTO embedq_configurations (collection_id, configuration) VALUES (?, ?)",
-        (collection_id, configuration_text(configuration)),
+        (collection_id, text),
     )
+
+
+def _recorded(db: sqlite3.Connection, collection_id: int) -> str | None:
+    table = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'embedq_configurations'")
+    if table.fetchone() is None:
+        return None
+    sql = "SELECT configuration FROM embedq_configurations WHERE collection_id = ?"
+    row = db.execute(sql, (collection_id,)).fetchone()
+    return None if row is None else str(row[0])

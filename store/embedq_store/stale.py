@@ -4,14 +4,13 @@ It happens in the transaction that makes a document complete: while one of its p
 dead letter, all that was there before stays. What decides is in `embedq_core.parts`.
 """
 
+import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
-from typing import Final, NamedTuple
-
-import aiosqlite
+from typing import Any, Final
 
 from embedq_core.parts import BEYOND, FIRST, Document, is_complete, is_stale
-from embedq_store.deadletters import Origin, Suspects
+from embedq_store.deadletters import Origin
 
 _DOCUMENTS: Final = 64
 
@@ -22,85 +21,83 @@ _SUSPECT: Final = (
 )
 
 
-class _Left(NamedTuple):
-    """Something that may be left over: an entry, or with `key`, a dead letter."""
-
-    document: Document
-    id: str
-    key: int | None
-
-
-async def remove_stale(
-    db: aiosqlite.Connection,
+def remove_stale(
+    db: sqlite3.Connection,
     collection: str,
-    collection_id: int,
+    model_id: str,
     documents: Collection[Document],
     origin: Origin,
-    suspects: Suspects,
+    *,
+    among_letters: bool,
 ) -> int:
     """Remove what is left over from other versions of those `documents` that are complete; return how many entries.
 
-    Dead letters of parts that are no more go with them, where they are earlier than `origin`. Call it inside the
-    transaction of the parts, when they are written.
+    With `among_letters`, dead letters of parts that are no more go with them, where they are earlier than `origin`.
+    Call it inside the transaction of the parts, when they are written.
     """
-    left: list[_Left] = []
+    found = db.execute("SELECT id FROM collections WHERE name = ? AND model = ?", (collection, model_id)).fetchone()
+    if found is None:
+        return 0
+    key = int(found[0])
+    entries: list[tuple[int, str]] = []
+    letters: list[tuple[int]] = []
     for some in _slices(documents):
-        left += await _entries(db, collection_id, some)
-        if await suspects.exist():
-            left += await _letters(db, collection, some, origin)
-    complete = set[Document]()
-    for some in _slices({each.document for each in left}):
-        complete |= await _complete(db, collection_id, some)
-    entries = [(collection_id, each.id) for each in left if each.document in complete and each.key is None]
-    letters = [(each.key,) for each in left if each.document in complete and each.key is not None]
-    await db.executemany("DELETE FROM embeddings WHERE collection_id = ? AND id = ?", entries)
-    await db.executemany("DELETE FROM embedq_dead WHERE key = ?", letters)
+        stale = _entries(db, key, some)
+        dead = _letters(db, collection, some, origin) if among_letters else []
+        complete = _complete(db, key, list({document for document, _ in stale + dead}))
+        entries += [(key, id_) for document, id_ in stale if document in complete]
+        letters += [(letter,) for document, letter in dead if document in complete]
+    db.executemany("DELETE FROM embeddings WHERE collection_id = ? AND id = ?", entries)
+    db.executemany("DELETE FROM embedq_dead WHERE key = ?", letters)
     return len(entries)
 
 
-async def _entries(db: aiosqlite.Connection, collection_id: int, documents: Sequence[Document]) -> list[_Left]:
+def _entries(db: sqlite3.Connection, key: int, documents: Sequence[Document]) -> list[tuple[Document, Any]]:
+    """What may be left over of which document, by ids."""
     source, values = _given(documents)
-    suspect = _SUSPECT.format(table="embeddings")
-    rows = await db.execute_fetchall(
+    rows = db.execute(
         f"{source} SELECT documents.id, documents.parts, embeddings.id, metadata FROM documents CROSS JOIN embeddings"  # noqa: S608
-        f" ON collection_id = ? AND {suspect}"
+        f" ON collection_id = ? AND {_SUSPECT.format(table='embeddings')}"
         " UNION ALL SELECT documents.id, documents.parts, embeddings.id, metadata FROM documents CROSS JOIN embeddings"
         " ON collection_id = ? AND embeddings.id = documents.id",
-        (*values, collection_id, collection_id),
-    )
+        (*values, key, key),
+    ).fetchall()
     return [
-        _Left(document, entry_id, None)
+        (document, entry_id)
         for id_, parts, entry_id, metadata in rows
         if is_stale(document := Document(id_, parts), entry_id, metadata)
     ]
 
 
-async def _letters(
-    db: aiosqlite.Connection, collection: str, documents: Sequence[Document], origin: Origin
-) -> list[_Left]:
+def _letters(
+    db: sqlite3.Connection, collection: str, documents: Sequence[Document], origin: Origin
+) -> list[tuple[Document, Any]]:
+    """Dead letters of what may be left over of which document, by keys."""
     source, values = _given(documents)
-    suspect = _SUSPECT.format(table="embedq_dead")
-    rows = await db.execute_fetchall(
+    rows = db.execute(
         f"{source} SELECT documents.id, documents.parts, embedq_dead.id, metadata, key"  # noqa: S608
-        f" FROM documents CROSS JOIN embedq_dead ON collection = ? AND ({suspect} OR embedq_dead.id = documents.id)"
+        " FROM documents CROSS JOIN embedq_dead"
+        f" ON collection = ? AND ({_SUSPECT.format(table='embedq_dead')} OR embedq_dead.id = documents.id)"
         " WHERE died < ? OR (run = ? AND chunk < ?)",
         (*values, collection, origin.began, *origin),
-    )
+    ).fetchall()
     return [
-        _Left(document, letter_id, key)
+        (document, key)
         for id_, parts, letter_id, metadata, key in rows
         if is_stale(document := Document(id_, parts), letter_id, metadata)
     ]
 
 
-async def _complete(db: aiosqlite.Connection, collection_id: int, documents: Sequence[Document]) -> set[Document]:
+def _complete(db: sqlite3.Connection, key: int, documents: Sequence[Document]) -> set[Document]:
     """Those of `documents` of which every part is stored."""
+    if not documents:
+        return set()
     source, values = _given(documents)
-    rows = await db.execute_fetchall(
+    rows = db.execute(
         f"{source} SELECT documents.id, documents.parts, embeddings.id, metadata FROM documents CROSS JOIN embeddings"  # noqa: S608
         " ON collection_id = ? AND embeddings.id >= documents.first AND embeddings.id < documents.beyond",
-        (*values, collection_id),
-    )
+        (*values, key),
+    ).fetchall()
     entries: dict[Document, list[tuple[str, str | None]]] = {document: [] for document in documents}
     for id_, parts, entry_id, metadata in rows:
         entries[Document(id_, parts)].append((entry_id, metadata))

@@ -1,6 +1,7 @@
 """A database of embeddings: the one door to everything in this room."""
 
 import asyncio
+import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from embedq_core.parts import belongs_to
 from embedq_core.text import shown, suggestion
 from embedq_core.vectors import Vector, decode
 from embedq_store import deadletters
+from embedq_store.bulk import in_thread
 from embedq_store.configurations import configuration_in_force
 from embedq_store.connection import MEMORY, check_file, connect, prepare, translated
 from embedq_store.copying import CopyFolder
@@ -53,6 +55,18 @@ class CollectionFigures:
     content_bytes: int
     oldest: int | None
     newest: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What bears on a chunk as a whole: its mark, its collection, and what the collection's vectors are: how long, and
+    made with which configuration of its model.
+    """
+
+    mark: tuple[Counts, bool] | None
+    collection: CollectionInfo | None
+    dimension: int | None
+    configuration: Configuration | None
 
 
 class Store:
@@ -137,10 +151,8 @@ class Store:
 
     async def find_collection(self, name: str) -> CollectionInfo | None:
         """The collection called `name`, or None."""
-        if not await self._has_table("collections"):
-            return None
-        rows = await self._read("SELECT id, name, model FROM collections WHERE name = ?", name)
-        return next((CollectionInfo(*row) for row in rows), None)
+        with translated(self.path):
+            return await in_thread(self._reader, lambda db: _find_collection(db, name))
 
     async def collections(self) -> list[CollectionInfo]:
         """All collections, by name."""
@@ -153,8 +165,8 @@ class Store:
         """The collection called `name`, made for `model_id` if it isn't there, whatever its model if it is."""
 
         async def ensure(db: aiosqlite.Connection) -> CollectionInfo:
-            made = await ensure_collection(db, Target(name, model_id))
-            return CollectionInfo(made.id, name, made.model_id)
+            key, model = await ensure_collection(db, Target(name, model_id))
+            return CollectionInfo(key, name, model)
 
         return await self._writing().transact(ensure)
 
@@ -184,32 +196,35 @@ class Store:
             collection_id,
         )
         with translated(self.path):
-            dimension = await dimension_of(self._reader, collection_id)
+            dimension = await in_thread(self._reader, lambda db: dimension_of(db, collection_id))
         return CollectionFigures(rows[0][0], dimension, *(value or 0 for value in rows[0][1:5]), *rows[0][5:])
 
     # --- entries
 
     async def known(self, collection: str, incoming: Sequence[Incoming]) -> Known:
         """What is committed that bears on `incoming`; nothing where the collection isn't there."""
-        found = await self.find_collection(collection)
-        if found is None:
-            return Known()
+
+        def look(db: sqlite3.Connection) -> Known:
+            found = _find_collection(db, collection)
+            return Known() if found is None else look_up(db, found.id, incoming)
+
         with translated(self.path):
-            return await look_up(self._reader, found.id, incoming)
+            return await in_thread(self._reader, look)
 
     async def dimension(self, collection: str) -> int | None:
         """The dimension of a collection's vectors; None while it has none."""
-        found = await self.find_collection(collection)
-        if found is None:
-            return None
+
+        def look(db: sqlite3.Connection) -> int | None:
+            found = _find_collection(db, collection)
+            return None if found is None else dimension_of(db, found.id)
+
         with translated(self.path):
-            return await dimension_of(self._reader, found.id)
+            return await in_thread(self._reader, look)
 
     async def configuration(self, collection_id: int) -> Configuration | None:
         """What the vectors of a collection were made with, beside its model; None while it has none."""
         with translated(self.path):
-            recorded = await self._has_table("embedq_configurations")
-            return await configuration_in_force(self._reader, collection_id, may_be_recorded=recorded)
+            return await in_thread(self._reader, lambda db: configuration_in_force(db, collection_id))
 
     async def write(self, write: Write) -> int:
         """Commit `write` together with whatever else is waiting: see `Writer.write`."""
@@ -277,10 +292,20 @@ class Store:
 
     async def chunk_mark(self, run: str, chunk: int) -> tuple[Counts, bool] | None:
         """What a chunk had come to when it was last written, and whether it was finished then."""
-        rows = await self._read(
-            "SELECT counts, finished IS NOT NULL FROM embedq_chunks WHERE run = ? AND chunk = ?", run, chunk
-        )
-        return (msgspec.json.decode(rows[0][0], type=Counts), bool(rows[0][1])) if rows else None
+        with translated(self.path):
+            return await in_thread(self._reader, lambda db: _chunk_mark(db, run, chunk))
+
+    async def standing(self, run: str, chunk: int, collection: str) -> Standing:
+        """What a worker asks about a chunk of `collection` before its items, at one go."""
+
+        def look(db: sqlite3.Connection) -> Standing:
+            found = _find_collection(db, collection)
+            dimension = None if found is None else dimension_of(db, found.id)
+            configuration = None if found is None else configuration_in_force(db, found.id)
+            return Standing(_chunk_mark(db, run, chunk), found, dimension, configuration)
+
+        with translated(self.path):
+            return await in_thread(self._reader, look)
 
     async def dead_ids(self, run: str, chunk: int) -> set[str]:
         """Ids of the items of a chunk that are dead letters."""
@@ -369,6 +394,18 @@ class Store:
         return self._writer
 
     async def _has_table(self, name: str) -> bool:
-        if self._writer is not None:
-            return True  # all were made when it was opened
         return bool(await self._read("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", name))
+
+
+def _find_collection(db: sqlite3.Connection, name: str) -> CollectionInfo | None:
+    if db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'collections'").fetchone() is None:
+        return None
+    row = db.execute("SELECT id, name, model FROM collections WHERE name = ?", (name,)).fetchone()
+    return None if row is None else CollectionInfo(*row)
+
+
+def _chunk_mark(db: sqlite3.Connection, run: str, chunk: int) -> tuple[Counts, bool] | None:
+    row = db.execute(
+        "SELECT counts, finished IS NOT NULL FROM embedq_chunks WHERE run = ? AND chunk = ?", (run, chunk)
+    ).fetchone()
+    return None if row is None else (msgspec.json.decode(row[0], type=Counts), bool(row[1]))

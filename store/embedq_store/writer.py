@@ -9,8 +9,9 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
-from typing import Final, NamedTuple, TypeVar, cast
+from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
 
 import aiosqlite
 import msgspec
@@ -20,14 +21,16 @@ from embedq_core.counts import Counts
 from embedq_core.errors import BadVectors, EmbedqError, ModelMismatch, StoreError
 from embedq_core.items import Item
 from embedq_core.parts import Document
-from embedq_store import deadletters
-from embedq_store.configurations import must_be_recorded, record
+from embedq_store import bulk, deadletters
+from embedq_store.configurations import record
 from embedq_store.connection import translated
 from embedq_store.deadletters import DeadLetter, Origin, Suspects
 from embedq_store.outcomes import Incoming
 from embedq_store.stale import remove_stale
 
-GROUP_ROWS: Final = 16_384
+# In a large table with ids in no order, each transaction touches most pages of both indexes: the fewer, the better.
+# At a million rows, half of this writes half as much again for each row.
+GROUP_ROWS: Final = 32_768
 
 _T = TypeVar("_T")
 
@@ -82,22 +85,26 @@ class Write:
         return len(self.rows) + len(self.updates) + len(self.dead) + 1
 
 
-class _Collection(NamedTuple):
-    """A collection as a transaction finds it; `recorded` is the text of its configuration, None where there is none."""
-
-    id: int
-    model_id: str
-    recorded: str | None
+_ChunkKey: TypeAlias = tuple[str, int]
+_Parts: TypeAlias = Sequence[tuple[object, ...]]
 
 
 @dataclass(slots=True)
 class _Transaction:
-    """What is known of the collections within one transaction."""
+    """What is known within one transaction: which of the chunks to be written are finished, and the collections."""
 
-    ids: dict[str, _Collection] = field(default_factory=dict)
+    finished: set[_ChunkKey]
+    ids: dict[str, tuple[int, str]] = field(default_factory=dict)
     dimensions: dict[int, int | None] = field(default_factory=dict)
     configurations: dict[int, Configuration] = field(default_factory=dict)
     suspects: dict[str, Suspects] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Forget the collections: something may have changed them, or deleted them."""
+        self.ids.clear()
+        self.dimensions.clear()
+        self.configurations.clear()
+        self.suspects.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,7 @@ class _Waiting:
 
     apply: Callable[[_Transaction], Awaitable[object]]
     size: int
+    mark: ChunkMark | None
     done: asyncio.Future[object]
 
     def fail(self, error: BaseException) -> None:
@@ -126,14 +134,16 @@ class Writer:
         """Commit `write`, in one transaction with what others want written now; return how many entries it removed.
 
         Raises ModelMismatch where the collection was embedded with another model, ConfigurationMismatch where with
-        another configuration of it, BadVectors where its vectors
-        have another dimension, StoreError where the database can't be written; then nothing of it is written.
+        another configuration of it, BadVectors where its vectors have another dimension, StoreError where the database
+        can't be written; then nothing of it is written.
         """
+        # Here, and not in the transaction: meanwhile another one is being committed.
+        parts = bulk.packed(write.rows, store=write.store)
 
         async def apply(transaction: _Transaction) -> int:
-            return await self._apply(write, transaction)
+            return await self._apply(write, parts, transaction)
 
-        return cast("int", await self._enqueue(apply, write.size))
+        return cast("int", await self._enqueue(apply, write.size, write.mark))
 
     async def transact(self, operation: Callable[[aiosqlite.Connection], Awaitable[_T]]) -> _T:
         """Run `operation` in a transaction and commit it. Raises StoreError, and what `operation` raises.
@@ -141,15 +151,20 @@ class Writer:
         An EmbedqError that `operation` raises must come before it has changed anything.
         """
 
-        async def apply(_: _Transaction) -> _T:
-            return await operation(self._db)
+        async def apply(transaction: _Transaction) -> _T:
+            try:
+                return await operation(self._db)
+            finally:
+                transaction.forget()
 
-        return cast("_T", await self._enqueue(apply, 1))
+        return cast("_T", await self._enqueue(apply, 1, None))
 
-    async def _enqueue(self, apply: Callable[["_Transaction"], Awaitable[object]], size: int) -> object:
+    async def _enqueue(
+        self, apply: Callable[[_Transaction], Awaitable[object]], size: int, mark: ChunkMark | None
+    ) -> object:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="embedq-writer")
-        waiting = _Waiting(apply, size, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(apply, size, mark, asyncio.get_running_loop().create_future())
         self._waiting.put_nowait(waiting)
         return await waiting.done
 
@@ -193,7 +208,8 @@ class Writer:
         with translated(self._path):
             await self._db.execute("BEGIN IMMEDIATE")
             try:
-                transaction = _Transaction()
+                chunks = [(waiting.mark.run, waiting.mark.chunk) for waiting in group if waiting.mark is not None]
+                transaction = _Transaction(await bulk.in_thread(self._db, partial(_finished, chunks=chunks)))
                 for waiting in group:
                     try:
                         accepted.append((waiting, await waiting.apply(transaction)))
@@ -214,92 +230,46 @@ class Writer:
         if self._db.in_transaction:
             await self._db.execute("ROLLBACK")
 
-    async def _apply(self, write: Write, transaction: _Transaction) -> int:
+    async def _apply(self, write: Write, parts: _Parts, transaction: _Transaction) -> int:
         """Check first, so that a write that is refused has changed nothing. Return how many entries were removed.
 
         Nothing changes either where the chunk is finished: a worker that had stalled for longer than its lease
         comes late, and what others have stored since may be newer.
         """
-        if write.mark is not None and await self._is_finished(write.mark):
+        mark = write.mark
+        if mark is not None and (mark.run, mark.chunk) in transaction.finished:
             return 0
+        collection_id = None
         if write.rows or write.updates:
             collection_id = await self._collection_id(write.target, transaction)
-            unrecorded = None
-            if write.rows:
-                unrecorded = await self._check_configuration(write.target, collection_id, transaction)
             await self._check_dimension(write, collection_id, transaction)
-            if unrecorded is not None:
-                await record(self._db, collection_id, unrecorded)
-                transaction.configurations[collection_id] = unrecorded
-            await self._insert(write, collection_id)
-            await self._update(write, collection_id)
+            await self._record_configuration(write, collection_id, transaction)
+        await bulk.in_thread(self._db, partial(_change, write=write, parts=parts, collection_id=collection_id))
+        if collection_id is not None:
             await self._settle(write, collection_id, transaction)
         if write.dead:
             await self._bury(write.dead, transaction)
-        if write.mark is None:
-            return 0
-        removed = await self._remove_stale(write, write.mark, transaction) if write.documents else 0
-        counts = write.mark.counts + Counts(removed=removed)
-        await self._db.execute(
-            "INSERT OR REPLACE INTO embedq_chunks (run, chunk, counts, finished) VALUES (?, ?, ?, ?)",
-            (
-                write.mark.run,
-                write.mark.chunk,
-                _COUNTS.encode(counts).decode(),
-                time.time() if write.mark.finished else None,
-            ),
-        )
-        return removed
-
-    async def _remove_stale(self, write: Write, mark: ChunkMark, transaction: _Transaction) -> int:
-        collection = write.target.collection
-        collection_id = await self._collection_of(collection, write.target.model_id)
-        if collection_id is None:
-            return 0
-        origin, suspects = Origin(mark.run, mark.chunk), self._suspects(collection, transaction)
-        return await remove_stale(self._db, collection, collection_id, write.documents, origin, suspects)
-
-    async def _collection_of(self, collection: str, model_id: str) -> int | None:
-        rows = await self._db.execute_fetchall(
-            "SELECT id FROM collections WHERE name = ? AND model = ?", (collection, model_id)
-        )
-        return next((int(row[0]) for row in rows), None)
-
-    async def _is_finished(self, mark: ChunkMark) -> bool:
-        rows = await self._db.execute_fetchall(
-            "SELECT 1 FROM embedq_chunks WHERE run = ? AND chunk = ? AND finished IS NOT NULL", (mark.run, mark.chunk)
-        )
-        return bool(list(rows))
+        if mark is not None and mark.finished:
+            transaction.finished.add((mark.run, mark.chunk))
+        return await self._remove_stale(write, mark, transaction) if mark is not None and write.documents else 0
 
     async def _collection_id(self, target: Target, transaction: _Transaction) -> int:
         found = transaction.ids.get(target.collection)
         if found is None:
             found = await ensure_collection(self._db, target)
             transaction.ids[target.collection] = found
-        check_model(target, found.model_id)
-        return found.id
-
-    async def _check_configuration(
-        self, target: Target, collection_id: int, transaction: _Transaction
-    ) -> Configuration | None:
-        """The configuration that is to be recorded, if it isn't."""
-        present = target.configuration
-        if present is None or transaction.configurations.get(collection_id) == present:
-            return None
-        recorded = transaction.ids[target.collection].recorded
-        if await must_be_recorded(self._db, target.collection, target.model_id, collection_id, recorded, present):
-            return present
-        transaction.configurations[collection_id] = present
-        return None
+        collection_id, model_id = found
+        check_model(target, model_id)
+        return collection_id
 
     async def _check_dimension(self, write: Write, collection_id: int, transaction: _Transaction) -> None:
         if not write.rows:
             return
         if collection_id not in transaction.dimensions:
-            transaction.dimensions[collection_id] = await dimension_of(self._db, collection_id)
+            find = partial(dimension_of, collection_id=collection_id)
+            transaction.dimensions[collection_id] = await bulk.in_thread(self._db, find)
         dimension = transaction.dimensions[collection_id]
-        for row in write.rows:
-            size = len(row.vector) // 4
+        for size in dict.fromkeys([len(row.vector) // 4 for row in write.rows]):
             dimension = size if dimension is None else dimension
             if size != dimension:
                 raise BadVectors(
@@ -308,28 +278,25 @@ class Writer:
                 )
         transaction.dimensions[collection_id] = dimension
 
-    async def _insert(self, write: Write, collection_id: int) -> None:
-        if not write.rows:
+    async def _record_configuration(self, write: Write, collection_id: int, transaction: _Transaction) -> None:
+        target, present = write.target, write.target.configuration
+        if not write.rows or present is None or transaction.configurations.get(collection_id) == present:
             return
-        now = int(time.time())
-        await self._db.executemany(
-            "INSERT OR REPLACE INTO embeddings"
-            " (collection_id, id, embedding, content, content_blob, content_hash, metadata, updated)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    collection_id,
-                    row.item.id,
-                    row.vector,
-                    row.item.content if write.store and isinstance(row.item.content, str) else None,
-                    row.item.content if write.store and isinstance(row.item.content, bytes) else None,
-                    row.digest,
-                    row.item.metadata,
-                    now,
-                )
-                for row in write.rows
-            ],
+        recording = partial(
+            record,
+            collection_id=collection_id,
+            collection=target.collection,
+            model_id=target.model_id,
+            present=present,
         )
+        await bulk.in_thread(self._db, recording)
+        transaction.configurations[collection_id] = present
+
+    async def _remove_stale(self, write: Write, mark: ChunkMark, transaction: _Transaction) -> int:
+        """Remove what is left over of documents, and count it in the mark that is written."""
+        among_letters = await self._suspects(write.target.collection, transaction).exist()
+        removing = partial(_remove_stale, write=write, mark=mark, among_letters=among_letters)
+        return await bulk.in_thread(self._db, removing)
 
     async def _settle(self, write: Write, collection_id: int, transaction: _Transaction) -> None:
         """What is stored now is dead no longer."""
@@ -347,33 +314,53 @@ class Writer:
     async def _bury(self, letters: Sequence[DeadLetter], transaction: _Transaction) -> None:
         for collection, model_id in dict.fromkeys((letter.collection, letter.model) for letter in letters):
             own = [letter for letter in letters if (letter.collection, letter.model) == (collection, model_id)]
-            collection_id = await self._collection_of(collection, model_id)
+            rows = await self._db.execute_fetchall(
+                "SELECT id FROM collections WHERE name = ? AND model = ?", (collection, model_id)
+            )
+            collection_id = next((int(row[0]) for row in rows), None)
             await deadletters.insert(self._db, own, collection_id, self._suspects(collection, transaction))
 
     def _suspects(self, collection: str, transaction: _Transaction) -> Suspects:
         return transaction.suspects.setdefault(collection, Suspects(self._db, collection))
 
-    async def _update(self, write: Write, collection_id: int) -> None:
-        if not write.updates:
-            return
-        now = int(time.time())
-        await self._db.executemany(
-            "UPDATE embeddings SET metadata = coalesce(?, metadata), content = coalesce(?, content),"
-            " content_blob = coalesce(?, content_blob), updated = ?"
-            " WHERE collection_id = ? AND id = ? AND content_hash = ?",
-            [
-                (
-                    item.metadata,
-                    item.content if write.store and isinstance(item.content, str) else None,
-                    item.content if write.store and isinstance(item.content, bytes) else None,
-                    now,
-                    collection_id,
-                    item.id,
-                    digest,  # the row may have been replaced since it was looked up
-                )
-                for item, digest in write.updates
-            ],
+
+def _finished(db: sqlite3.Connection, chunks: Sequence[_ChunkKey]) -> set[_ChunkKey]:
+    """Those of `chunks` that are finished."""
+    sql = "SELECT 1 FROM embedq_chunks WHERE run = ? AND chunk = ? AND finished IS NOT NULL"
+    return {key for key in chunks if db.execute(sql, key).fetchone() is not None}
+
+
+def _change(db: sqlite3.Connection, write: Write, parts: _Parts, collection_id: int | None) -> None:
+    """Write rows, updates and mark; there is a collection where there are rows or updates."""
+    now = time.time()
+    if collection_id is not None:
+        bulk.insert(db, collection_id, parts, int(now))
+        bulk.update(db, collection_id, write.updates, int(now), store=write.store)
+    if write.mark is not None:
+        db.execute(
+            "INSERT OR REPLACE INTO embedq_chunks (run, chunk, counts, finished) VALUES (?, ?, ?, ?)",
+            (write.mark.run, write.mark.chunk, _text(write.mark.counts), now if write.mark.finished else None),
         )
+
+
+def _remove_stale(db: sqlite3.Connection, write: Write, mark: ChunkMark, *, among_letters: bool) -> int:
+    target = write.target
+    removed = remove_stale(
+        db,
+        target.collection,
+        target.model_id,
+        write.documents,
+        Origin(mark.run, mark.chunk),
+        among_letters=among_letters,
+    )
+    if removed:
+        counts = _text(mark.counts + Counts(removed=removed))
+        db.execute("UPDATE embedq_chunks SET counts = ? WHERE run = ? AND chunk = ?", (counts, mark.run, mark.chunk))
+    return removed
+
+
+def _text(counts: Counts) -> str:
+    return _COUNTS.encode(counts).decode()
 
 
 def _is_one_s_own(error: Exception) -> bool:
@@ -382,29 +369,25 @@ def _is_one_s_own(error: Exception) -> bool:
     return not (isinstance(cause, sqlite3.OperationalError) or type(cause) is sqlite3.DatabaseError)
 
 
-async def ensure_collection(db: aiosqlite.Connection, target: Target) -> _Collection:
-    """A collection, made if it isn't there. Call it inside a transaction."""
+async def ensure_collection(db: aiosqlite.Connection, target: Target) -> tuple[int, str]:
+    """The id and the model of a collection, made if it isn't there. Call it inside a transaction."""
     await db.execute(
         "INSERT INTO collections (name, model) SELECT ?1, ?2"
         " WHERE NOT EXISTS (SELECT 1 FROM collections WHERE name = ?1)",
         (target.collection, target.model_id),
     )
-    rows = await db.execute_fetchall(
-        "SELECT id, model, configuration FROM collections"
-        " LEFT JOIN embedq_configurations ON collection_id = collections.id WHERE name = ?",
-        (target.collection,),
-    )
-    for row in rows:
-        return _Collection(*row)
+    rows = await db.execute_fetchall("SELECT id, model FROM collections WHERE name = ?", (target.collection,))
+    for collection_id, model_id in rows:
+        return int(collection_id), str(model_id)
     raise StoreError(f"the collection {target.collection!r} could not be made")
 
 
-async def dimension_of(db: aiosqlite.Connection, collection_id: int) -> int | None:
+def dimension_of(db: sqlite3.Connection, collection_id: int) -> int | None:
     """The dimension of a collection's vectors; None while it has none."""
-    rows = await db.execute_fetchall(
+    row = db.execute(
         "SELECT length(embedding) / 4 FROM embeddings WHERE collection_id = ? LIMIT 1", (collection_id,)
-    )
-    return next((int(row[0]) for row in rows), None)
+    ).fetchone()
+    return None if row is None else int(row[0])
 
 
 def check_model(target: Target, model_id: str) -> None:

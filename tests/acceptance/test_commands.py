@@ -422,6 +422,7 @@ def test_half_a_pair_is_refused(embedq: CommandLine) -> None:
         (("--binary", "x.csv"), "--binary is for --files"),
         (("--attach", "a", "b.db", "x.csv"), "--attach is for --sql"),
         (("--files", ".", "*", "--binary", "--encoding", "utf-8"), "--binary and --encoding"),
+        (("--files", ".", "*", "--binary", "--prepend", "x"), "--prepend is for text"),
         (("a.db", "b.db", "--sql", "SELECT 1"), "--sql takes one database"),
     ],
 )

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
+from embedq_core.settings import Settings, load_settings
+from embedq_jobs import open_queue
 from support.command_line import CommandLine
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -61,6 +63,19 @@ def test_each_part_works_with_the_permissions_that_are_documented_and_none_is_re
     run("producer", "submit", "pets", "-", input=rows)
     run("both", "ingest", "more", "-", "-m", "recording", input=rows)
     run("producer", "collections", "delete", "more", "--yes")
+    assert administrator.acl_log() == []
+
+
+async def test_a_worker_may_keep_the_limits_of_a_model_with_others(
+    redis_url: str, administrator: redis.Redis, settings: Settings
+) -> None:
+    administrator.acl_log_reset()
+    url = f"unix://worker:{PASSWORD}@{urlsplit(redis_url).path}?db=1"
+    async with open_queue(load_settings(database=settings.database, redis_url=url)) as queue:
+        pace = queue.pace("model")
+        assert (await pace.book(1, None)).wait == 0
+        await pace.shift(1)
+        await pace.hold(1)
     assert administrator.acl_log() == []
 
 

@@ -18,7 +18,9 @@ import pytest
 import embedq as face
 from embedq_core import settings as settings_module
 from embedq_core.settings import ENV_PREFIX, Settings, load_settings
+from embedq_plugins import Registry
 from embedq_plugins.discovery import ENTRY_POINT_GROUP, PLUGINS_VARIABLE
+from embedq_plugins.kinds import configured_in
 from support.parsing import parsed
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +127,19 @@ def test_the_settings_file_of_the_readme_is_one_that_is_read(tmp_path: Path, mon
     assert {name: str(getattr(loaded, name)) for name in said} == {name: str(value) for name, value in said.items()}
 
 
+def test_the_models_that_the_readme_describes_can_be_made(tmp_path: Path) -> None:
+    described = [block for block in blocks("toml") if "[models." in block]
+    assert described
+    for number, text in enumerate(described):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(text)
+        registry = Registry(configured=lambda file=file: configured_in(file))  # type: ignore[misc] # the loop's file
+        assert registry.plugin_problems() == []
+        for name, table in tomllib.loads(text)["models"].items():
+            for known in (name, *table.get("aliases", [])):
+                assert registry.get_embedding_model(known).model_id == name
+
+
 # --- commands
 
 
@@ -212,7 +227,7 @@ def test_the_plugin_of_the_readme_can_be_tried_with_its_file(tmp_path: Path, env
     (tmp_path / "letters.py").write_text(plugin())
     (tmp_path / "notes.csv").write_text(blocks("csv")[0])
     environment["EMBEDQ_PLUGINS"] = "./letters.py"
-    assert "letters  abc      ./letters.py" in run(["embedq", "models"], tmp_path, environment)
+    assert re.search(r"^letters +abc +\./letters\.py ", run(["embedq", "models"], tmp_path, environment), re.MULTILINE)
     printed = run(["embedq", "ingest", "lettered", "notes.csv", "-m", "letters"], tmp_path, environment)
     assert "3 embedded" in printed
     assert '"id": "a1"' in run(["embedq", "similar", "lettered", "-c", "sort", "-n", "1"], tmp_path, environment)

@@ -23,6 +23,7 @@ from embedq_core.vectors import encode
 from embedq_jobs import Queue, new_run_id
 from embedq_store import ChunkMark, DeadLetter, Incoming, Row, Selection, Store, Target, Write
 from embedq_store.deadletters import Origin
+from support.command_line import python_path
 
 TESTS = Path(__file__).parent.parent
 TARGET = Target("pets", "recording")
@@ -353,19 +354,19 @@ async def test_a_database_that_an_earlier_embedq_made_gets_the_indexes(tmp_path:
 REQUEUE_AND_DIE = """
 import os, signal, sys
 from embedq_jobs import Queue
-put, moment, left = Queue.put, sys.argv[1], int(sys.argv[2])
+place, moment, left = Queue.place, sys.argv[1], int(sys.argv[2])
 
-async def dying_put(self, chunk):
+async def dying_place(self, chunk):
     global left
     if moment == "before" and left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    done = await put(self, chunk)
+    done = await place(self, chunk)
     left -= 1
     if moment == "after" and left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return done
 
-Queue.put = dying_put
+Queue.place = dying_place
 sys.argv = ["embedq", "dead", "requeue", "--all"]
 from embedq.__main__ import main
 main()
@@ -380,7 +381,7 @@ async def run(settings: Settings, *arguments: str) -> int:
         "EMBEDQ_REDIS_URL": str.__str__(settings.redis_url),
         "EMBEDQ_CHUNK_ITEMS": "2",
         "EMBEDQ_PLUGINS": str(TESTS / "support" / "plugin.py"),
-        "PYTHONPATH": str(TESTS),
+        "PYTHONPATH": python_path(),
     }
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment)
     return await asyncio.wait_for(process.wait(), 40)

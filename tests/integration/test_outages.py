@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from embedq_core.counts import Counts
-from embedq_core.errors import ChunkLost, RedisUnreachable
+from embedq_core.errors import ChunkLost, RedisFull, RedisUnreachable
 from embedq_core.settings import Settings, load_settings
 from embedq_jobs import Patience, Queue, decode_chunk, open_queue
 from embedq_jobs.codec import load_job
@@ -206,3 +206,42 @@ async def test_who_waits_for_a_run_waits_for_redis_too(
     async with asyncio.timeout(20):
         assert (await waiting).complete
     assert (said + capsys.readouterr().err).count("waiting for it") == 1
+
+
+async def test_a_producer_waits_for_room_in_a_redis_that_is_full(
+    mortal_redis: MortalRedis, mortal_queue: Queue, mortal_settings: Settings, tmp_path: Path, eventually: Eventually
+) -> None:
+    said: list[str] = []
+    submission = new_submission("docs", "hashing", "a test")
+    patience = Patience(20, said.append)
+    with mortal_redis.client() as client:
+        client.config_set("maxmemory", 1)
+        sending = asyncio.create_task(
+            submit(submission, corpus(tmp_path), mortal_queue, mortal_settings, store=True, patience=patience)
+        )
+
+        async def noticed() -> bool:
+            return bool(said) or sending.done()
+
+        await eventually(noticed)
+        assert not sending.done()
+        client.config_set("maxmemory", 0)
+    async with asyncio.timeout(20):
+        await sending
+    assert len(said) == 2, said
+    assert "out of memory" in said[0]
+    assert "waiting for room, 20 s at most" in said[0]
+    assert said[1] == "Redis has room again: going on"
+    assert patience.outages == 0, "nothing was lost that would have to be sent again"
+    await all_is_queued_once(mortal_queue, submission)
+
+
+async def test_a_producer_that_is_stopped_while_redis_is_full_ends_with_an_error(
+    mortal_redis: MortalRedis, mortal_queue: Queue, mortal_settings: Settings, tmp_path: Path
+) -> None:
+    submission = new_submission("docs", "hashing", "a test")
+    with mortal_redis.client() as client:
+        client.config_set("maxmemory", 1)
+        async with asyncio.timeout(20):
+            with pytest.raises(RedisFull):
+                await submit(submission, corpus(tmp_path), mortal_queue, mortal_settings, store=True, stop=lambda: True)

@@ -1,6 +1,7 @@
 """The queue in a real Redis: what is put in is there once, and what it weighs is known exactly."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable
 from pathlib import Path
@@ -11,10 +12,11 @@ from arq.constants import job_key_prefix
 from arq.jobs import Job, JobStatus
 
 from embedq_core.counts import Counts
+from embedq_core.errors import QueueError
 from embedq_core.settings import load_settings
 from embedq_jobs import Chunk, Queue, decode_chunk, job_id, open_queue
 from embedq_jobs.names import lease_key, payload_key
-from embedq_jobs.queue import EXPIRES_MS, QueueLoad
+from embedq_jobs.queue import EXPIRES_MS, STRAY_MS, QueueLoad
 from embedq_jobs.runs import RATE_SECONDS
 from support.chunks import RUN, chunk, items, run
 
@@ -76,6 +78,40 @@ async def test_a_chunk_that_is_done_is_not_queued_again(queue: Queue) -> None:
     assert (await load(queue)).jobs == 0
 
 
+async def test_a_payload_whose_producer_died_before_the_rest_goes_by_itself(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = "return redis.error_reply('no further')"
+    monkeypatch.setattr("embedq_jobs.queue._ENQUEUE", refusing)
+    monkeypatch.setattr(
+        "embedq_jobs.queue._ENQUEUE_SHA", hashlib.sha1(refusing.encode(), usedforsecurity=False).hexdigest()
+    )
+    with pytest.raises(QueueError, match="no further"):
+        await queue.put(chunk(items(3)))
+    key = payload_key(job_id(RUN, 0))
+    assert 0 < await queue.redis.pttl(key) <= STRAY_MS
+    monkeypatch.undo()
+    assert await queue.put(chunk(items(3)))
+    assert await queue.redis.pttl(key) > 9 * YEAR_MS
+    assert (await load(queue)).items == 3
+
+
+async def test_what_a_chunk_that_is_done_is_put_with_takes_no_room(queue: Queue) -> None:
+    await queue.put(chunk(items(3)))
+    await finish(queue, chunk(items(3)))
+    await queue.put(chunk(items(3)))
+    assert not await queue.redis.exists(payload_key(job_id(RUN, 0)))
+
+
+async def test_a_payload_that_was_lost_is_given_back_and_counts_once(queue: Queue) -> None:
+    await queue.put(chunk(items(3)))
+    await queue.redis.delete(payload_key(job_id(RUN, 0)))
+    before = await load(queue)
+    assert not await queue.put(chunk(items(3)))
+    assert await queue.redis.pttl(payload_key(job_id(RUN, 0))) > 9 * YEAR_MS
+    assert await load(queue) == before
+
+
 async def test_of_many_who_put_the_same_chunk_at_once_one_does(queue: Queue) -> None:
     answers = await asyncio.gather(*(queue.put(chunk(items(2))) for _ in range(20)))
     assert sorted(answers) == [False] * 19 + [True]
@@ -113,6 +149,12 @@ async def test_an_empty_queue_weighs_nothing(queue: Queue) -> None:
     assert await queue.loads() == []
     assert await queue.model_ids() == []
     assert await queue.items_per_second() == 0
+
+
+async def test_a_model_that_is_announced_has_a_queue_with_nothing_in_it(queue: Queue) -> None:
+    await queue.announce("recording")
+    assert await queue.model_ids() == ["recording"]
+    assert await load(queue) == QueueLoad("recording", 0, 0, 0, 0, 0, None)
 
 
 async def test_each_model_has_a_queue_of_its_own(queue: Queue) -> None:

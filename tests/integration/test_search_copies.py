@@ -197,6 +197,7 @@ async def test_after_anything_that_happens_the_answers_are_those_of_a_full_scan(
 
 
 QUERY = [1.0, 0.5, -0.25]
+FAR = [-1.0, -0.5, 0.25]
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ async def path(tmp_path: Path) -> Path:
     database = tmp_path / "embeddings.db"
     random = np.random.default_rng(1)
     async with await Store.open(database) as store:
-        await put(store, {f"{number:02}": random.normal(size=3).tolist() for number in range(12)})
+        await put(store, {f"{number:02}": random.normal(size=3).tolist() for number in range(11)} | {"far": FAR})
         assert await answer(store, 1, QUERY, 4) == full_scan(database, 1, QUERY, 4)
         assert await mapped_rows(store, 1) == 12
     return database
@@ -272,6 +273,19 @@ async def test_a_damaged_copy_is_made_anew(path: Path, sign: str, harm: str) -> 
         assert await read_from_the_table(store) == (0, 12)
 
 
+async def test_nothing_is_appended_to_a_file_that_is_not_the_mapped_one(path: Path) -> None:
+    async with await Store.open(path) as store:
+        assert await mapped_rows(store, 1) == 12
+        (file,) = folder(path).glob("*.vectors")
+        data = file.read_bytes()
+        file.unlink()
+        file.write_bytes(data[:24])
+        await put(store, {f"new {number}": [-1.0, number, 0.0] for number in range(6)})
+        assert await read_from_the_table(store) == (0, 18)
+    async with await Store.open(path, read_only=True) as store:
+        assert await read_from_the_table(store) == (0, 18)
+
+
 async def test_where_there_can_be_no_copy_the_rows_are_in_memory(path: Path) -> None:
     shutil.rmtree(folder(path).parent)
     folder(path).parent.write_text("in the way")
@@ -310,6 +324,36 @@ async def test_a_copy_of_a_database_that_is_locked_is_this_process_s_alone(
             assert not list(folder(path).glob("1-*"))
 
 
+async def test_a_row_replaced_by_another_of_its_rowid_while_the_copy_is_made(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(folder(path))
+    sync = copying.CopyWriter.sync
+    changes = ["DELETE FROM embeddings WHERE id = 'far'", f"{INSERT} VALUES (1, 'new', x'{encode(QUERY).hex()}')"]
+
+    def disturbed(writer: copying.CopyWriter) -> None:
+        while changes:
+            change(path, changes.pop(0))
+        sync(writer)
+
+    monkeypatch.setattr(copying.CopyWriter, "sync", disturbed)
+    for _ in range(2):
+        async with await Store.open(path, read_only=True) as store:
+            assert await answer(store, 1, QUERY, 4) == full_scan(path, 1, QUERY, 4)
+
+
+async def test_a_collection_made_again_with_another_dimension_before_the_end_of_the_table(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freshness, "_SPARE_ROWS", 8192)  # or all would be read anew in any case
+    async with await Store.open(path) as store:
+        await put(store, {"last": [1.0]}, Target("docs", "recording"))
+        assert await mapped_rows(store, 1) == 12
+        change(path, "DELETE FROM embeddings WHERE collection_id = 1")
+        await put(store, {"a": [1.0, 0.0], "b": [0.0, 1.0]})
+        assert [id_ for id_, _ in await answer(store, 1, [1.0, 0.5], 4)] == ["a", "b"]
+
+
 async def test_of_many_that_need_a_copy_at_once_one_makes_it(path: Path) -> None:
     shutil.rmtree(folder(path))
     async with AsyncExitStack() as stack:
@@ -333,7 +377,7 @@ async def test_a_change_in_the_middle_of_a_query(path: Path, monkeypatch: pytest
         "vacuum": ["DELETE FROM embeddings WHERE rowid < 4", "VACUUM"],
         "replace all": [f"{INSERT} SELECT 1, id, embedding FROM embeddings"],
         "delete and insert": [
-            "DELETE FROM embeddings WHERE rowid > 3",
+            "DELETE FROM embeddings WHERE id = 'far'",  # the last: the new one gets its rowid
             f"{INSERT} VALUES (1, 'new', x'{encode(QUERY).hex()}')",
         ],
     }[event]

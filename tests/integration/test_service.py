@@ -10,7 +10,7 @@ from arq.constants import retry_key_prefix
 import embedq_worker.picking
 import embedq_worker.service
 from embedq_core.counts import Counts
-from embedq_core.errors import UnknownModel
+from embedq_core.errors import MissingLibrary, UnknownModel
 from embedq_core.items import Item
 from embedq_core.settings import Settings
 from embedq_jobs import Chunk, Queue, job_id
@@ -235,6 +235,28 @@ async def test_a_queue_of_an_unknown_model_is_left_alone_with_one_warning(
     assert any("alias-of-one" in message and "another name of one" in message for message in warned)
     loads = {load.model_id: load.items for load in await queue.loads()}
     assert loads == {"nobody-has-this": 3, "alias-of-one": 3, "one": 0, "other": 0}
+
+
+async def test_a_queue_of_a_model_whose_library_is_missing_waits_and_nothing_dies(
+    settings: Settings,
+    queue: Queue,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    needing = RecordingModel("needing")
+    needing.library, needing.install = "no_such_library", "pip install no-such-library"
+    install(monkeypatch, needing, RecordingModel("other"))
+    for name in ("needing", "other"):
+        await submit(queue, chunk(items(3), run=name, model_id=name, collection=name))
+    async with asyncio.timeout(10):
+        await serve(settings, ServiceOptions(burst=True), queue, store, asyncio.Event())
+    (warned,) = [record.getMessage() for record in caplog.records if "waits for a worker" in record.getMessage()]
+    assert warned.endswith("needing needs no_such_library, which is not installed: pip install no-such-library")
+    assert {load.model_id: load.items for load in await queue.loads()} == {"needing": 3, "other": 0}
+    assert await store.dead_summary() == []
+    with pytest.raises(MissingLibrary):
+        await serve(settings, ServiceOptions(models=("needing",)), queue, store, asyncio.Event())
 
 
 async def test_a_worker_for_one_model_leaves_the_others_alone(

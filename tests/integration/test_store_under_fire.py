@@ -67,7 +67,7 @@ async def test_a_writer_killed_at_any_moment_leaves_whole_transactions_and_all_t
         assert set(acknowledged_chunks(acknowledged)) <= set(found)
 
 
-@pytest.mark.parametrize("file_size", [MIB + 137, MIB + 4096, MIB + 4096 + 24 + 11])
+@pytest.mark.parametrize("file_size", [MIB + 137, MIB + 8192, MIB + 8192 + 24 + 11])
 def test_a_writer_killed_in_the_middle_of_a_commit_leaves_what_was_committed_before(
     tmp_path: Path, file_size: int
 ) -> None:

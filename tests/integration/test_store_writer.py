@@ -206,6 +206,34 @@ async def test_a_caller_that_goes_away_does_not_disturb_the_others(vectors: Stor
     await vectors.write(Write(TARGET, rows(1, first=2)))
 
 
+async def test_a_collection_that_is_deleted_between_two_writes_of_a_group_is_made_anew(vectors: Store) -> None:
+    await vectors.write(Write(TARGET, rows(3)))
+    key = (await vectors.collection("pets")).id
+    await asyncio.gather(
+        vectors.write(Write(TARGET, rows(1, first=3))),
+        vectors.delete_collection(key),
+        vectors.write(Write(TARGET, rows(2, first=4, dimension=5))),
+    )
+    assert await count(vectors) == 2
+    assert await vectors.dimension("pets") == 5
+
+
+async def test_a_chunk_that_comes_again_in_the_group_that_finishes_it_changes_nothing(vectors: Store) -> None:
+    mark = ChunkMark("run", 0, Counts(embedded=1), finished=True)
+    await asyncio.gather(
+        vectors.write(Write(TARGET, rows(1, content="new"), mark=mark)),
+        vectors.write(Write(TARGET, rows(1, content="old"), mark=dataclasses.replace(mark, finished=False))),
+    )
+    assert (await vectors.similar(1, [1.0] * 4))[0].content == "new 0"
+    assert await vectors.chunk_mark("run", 0) == (Counts(embedded=1), True)
+
+
+async def test_a_chunk_takes_few_steps_beside_which_other_threads_could_be_busy(vectors: Store) -> None:
+    statements = await traced(vectors)
+    await vectors.write(Write(TARGET, rows(2048)))
+    assert 0 < sum(statement.startswith("INSERT OR REPLACE INTO embeddings") for statement in statements) <= 16
+
+
 async def test_rows_are_replaced_by_id(vectors: Store) -> None:
     await vectors.write(Write(TARGET, rows(3)))
     await vectors.write(Write(TARGET, rows(3, content="new")))

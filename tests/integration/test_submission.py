@@ -1,7 +1,10 @@
 """Submitting a corpus into a real queue."""
 
 import asyncio
+import contextlib
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,6 +98,55 @@ async def test_told_to_stop_while_it_holds_back_it_stops(
     await sending
     summary = await queue.runs.summary(submission.run.id)
     assert (summary.items, summary.state) == (10, "interrupted")
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A named pipe that stays open, and a descriptor to write to it."""
+    path = tmp_path / "pipe.jsonl"
+    os.mkfifo(path)
+    descriptor = os.open(path, os.O_RDWR)
+    yield path, descriptor
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
+
+
+async def test_what_a_pipe_gives_is_queued_soon_and_not_when_a_chunk_is_full(
+    queue: Queue, settings: Settings, pipe: tuple[Path, int], eventually: Eventually
+) -> None:
+    submission, (path, into) = submission_to(), pipe
+    reader = Reader([FileSource(path)], RowOptions(), lambda error: None)
+    sending = asyncio.create_task(submit(submission, reader, queue, settings, store=True))
+    for number in range(3):
+        os.write(into, json.dumps({"id": f"i{number}", "content": f"text {number}"}).encode() + b"\n")
+
+        async def queued(expected: int = number + 1) -> bool:
+            return submission.items == expected
+
+        await eventually(queued)
+    os.write(into, lines(5).encode())
+    os.close(into)
+    await sending
+    assert await queued_ids(queue, submission) == ["i0", "i1", "i2", *(f"i{number}" for number in range(5))]
+    assert (submission.duplicates, submission.problem) == (3, None)
+
+
+async def test_told_to_stop_while_a_pipe_gives_nothing_it_stops(
+    queue: Queue, settings: Settings, pipe: tuple[Path, int], eventually: Eventually
+) -> None:
+    submission, stop, (path, into) = submission_to(), asyncio.Event(), pipe
+    reader = Reader([FileSource(path)], RowOptions(), lambda error: None)
+    sending = asyncio.create_task(submit(submission, reader, queue, settings, store=True, stop=stop.is_set))
+    os.write(into, lines(2).encode())
+
+    async def queued() -> bool:
+        return submission.items == 2
+
+    await eventually(queued)
+    stop.set()
+    async with asyncio.timeout(10):
+        await sending
+    assert (await queue.runs.summary(submission.run.id)).state == "interrupted"
 
 
 async def test_a_source_that_breaks_off_keeps_what_came_before(

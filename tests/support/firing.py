@@ -11,9 +11,11 @@ from pathlib import Path
 from embedq_core.counts import Counts
 from embedq_core.items import Item
 from embedq_core.vectors import encode
-from embedq_store import ChunkMark, Incoming, Row, Store, Target, Write
+from embedq_store import ChunkMark, Incoming, Row, Store, Target, Write, connection
 
 ROWS = 50
+# Smaller than usual, so that the first checkpoint comes soon.
+LOG_BYTES = 4 * 1024 * 1024
 DIMENSION = 384
 RUN = "fire"
 
@@ -34,6 +36,7 @@ def write_for_ever(path: Path, first: int, acknowledged: Path, file_size: int | 
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    connection.LOG_BYTES = LOG_BYTES  # type: ignore[misc]
     asyncio.run(_write_for_ever(path, first, acknowledged))
 
 

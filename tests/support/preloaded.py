@@ -25,6 +25,7 @@ for name in (
     "embedq.tables",
     "embedq_producer.submitting",
     "embedq_worker.running",
+    "llm.default_plugins.openai_models",
     "numpy.random",
     "rich.progress",
     "typer.rich_utils",

@@ -10,6 +10,9 @@ AHEAD_SECONDS: Final = 2.0
 # Fewer than two chunks in hand would leave the model idle while one is looked up or committed.
 LEAST_ITEMS: Final = 4096
 
+# And more than three transactions of the store keep nothing busy: they only take memory, vectors and all.
+MOST_ITEMS: Final = 98_304
+
 
 @dataclass(frozen=True, slots=True)
 class JobSize:
@@ -40,9 +43,8 @@ def admit(
 
     An idle worker takes one whatever it weighs. The order is kept: a large job is not overtaken for ever.
     """
-    sizes = list(in_hand)
-    size, items = sum(job.bytes for job in sizes), sum(job.items for job in sizes)
-    max_items = max(LEAST_ITEMS, int(items_per_second * AHEAD_SECONDS))
+    size, items = _total(in_hand)
+    max_items = _most_items(items_per_second)
     taken: list[str] = []
     for job, weight in waiting:
         if (size or taken) and (size + weight.bytes > max_bytes or items + weight.items > max_items):
@@ -51,3 +53,18 @@ def admit(
         size += weight.bytes
         items += weight.items
     return taken
+
+
+def full(in_hand: Iterable[JobSize], *, max_bytes: int, items_per_second: float) -> bool:
+    """Whether `admit` would take nothing, whatever waits."""
+    size, items = _total(in_hand)
+    return size > 0 and (size >= max_bytes or items >= _most_items(items_per_second))
+
+
+def _total(sizes: Iterable[JobSize]) -> tuple[int, int]:
+    sizes = list(sizes)
+    return sum(job.bytes for job in sizes), sum(job.items for job in sizes)
+
+
+def _most_items(items_per_second: float) -> int:
+    return min(max(LEAST_ITEMS, int(items_per_second * AHEAD_SECONDS)), MOST_ITEMS)

@@ -19,7 +19,7 @@ import msgspec
 from embedq_core.errors import UnknownModel
 from embedq_core.model import Model
 from embedq_core.vectors import STORED_DTYPE, CheckedRows
-from embedq_worker.failures import TryAgain, after_failure, concerns_all
+from embedq_worker.failures import GiveBack, TryAgain, after_failure, concerns_all
 from embedq_worker.runner import call_model
 
 LENGTH_BYTES: Final = 8
@@ -98,7 +98,7 @@ def answer(model: Model, contents: list[str | bytes]) -> Rows | Raised:
 def raised(error: BaseException) -> Raised:
     """An error, as far as the worker has to know it."""
     decision = after_failure(error, 1, 1, jitter=0.0)
-    again = decision.seconds if isinstance(decision, TryAgain) else None
+    again = decision.seconds if isinstance(decision, TryAgain | GiveBack) else None
     return Raised(type(error).__name__, str(error).encode(errors="replace").decode(), again, concerns_all(error))
 
 

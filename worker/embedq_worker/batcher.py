@@ -1,7 +1,7 @@
 """Grouping contents of many chunks into batches of exactly the model's size. State and decisions, no I/O."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,12 +38,19 @@ class Slice(NamedTuple):
 class Batcher:
     """Requests in the order of their arrival, cut into batches across their borders.
 
-    With `batch_size` None, the contents of one request make one batch. Times are seconds of any one clock,
-    passed in by the caller.
+    With `batch_size` None, the contents of one request make one batch. Where `weigh` and `most` are given, no batch
+    weighs more, but where one content does. Times are seconds of any one clock, passed in by the caller.
     """
 
-    def __init__(self, batch_size: int | None) -> None:
+    def __init__(
+        self,
+        batch_size: int | None,
+        weigh: Callable[[str | bytes], int] | None = None,
+        most: int | None = None,
+    ) -> None:
         self._batch_size = batch_size
+        self._weigh = weigh
+        self._most = most
         self._requests: deque[Request] = deque()
         self._waiting = 0
         self._first_arrival = 0.0
@@ -78,13 +85,15 @@ class Batcher:
         """A full batch; or the tail, if it has waited long enough; or nothing, an empty list."""
         if not self._waiting:
             return []
-        if self._batch_size is None:
-            return self._take(len(self._requests[0].contents) - self._requests[0].taken, now)
-        if self._waiting < self._batch_size:
+        whole = len(self._requests[0].contents) - self._requests[0].taken
+        count = whole if self._batch_size is None else min(self._batch_size, self._waiting)
+        fitting = count if self._most is None else self._fitting(count)
+        # What is cut off by its weight is as full as can be.
+        if self._batch_size is not None and fitting == count < self._batch_size:
             deadline = self.deadline()
             if deadline is None or now < deadline:
                 return []
-        return self._take(min(self._batch_size, self._waiting), now)
+        return self._take(fitting, now)
 
     def remove(self, request: Request) -> None:
         """Forget what waits of `request`: nobody wants it any more."""
@@ -98,6 +107,21 @@ class Batcher:
         self._requests.clear()
         self._waiting = 0
         return requests
+
+    def _fitting(self, count: int) -> int:
+        """How many of the first `count` contents make a batch by their weight: at least one."""
+        assert self._weigh is not None  # noqa: S101 - for the type checker
+        assert self._most is not None  # noqa: S101
+        left, fitting = self._most, 0
+        for request in self._requests:
+            for place in range(request.taken, min(len(request.contents), request.taken + count - fitting)):
+                left -= self._weigh(request.contents[place])
+                if left < 0 and fitting:
+                    return fitting
+                fitting += 1
+            if fitting == count:
+                break
+        return fitting
 
     def _take(self, count: int, now: float) -> list[Slice]:
         self._waiting -= count

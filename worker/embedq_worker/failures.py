@@ -5,12 +5,16 @@ import socket
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from embedq_core.errors import UnknownModel
+from embedq_core.errors import ModelMisconfigured, ModelUnavailable, RateLimited, UnknownModel
+from embedq_core.limits import retry_after
 
 # Attempts at a batch in place, before its chunks go back to the queue for a while.
 PATIENCE: Final = 5
 FIRST_DELAY_SECONDS: Final = 0.5
 LONGEST_DELAY_SECONDS: Final = 30.0
+
+# A model that somebody has to mend is looked at again after this time.
+MEND_SECONDS: Final = 30.0
 
 # Status codes of HTTP that ask for patience: too early, too many requests, timeouts, trouble on the server.
 _PATIENT_STATUS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -46,11 +50,14 @@ Decision: TypeAlias = TryAgain | GiveBack | Bisect | Bury
 def after_failure(error: BaseException, size: int, attempt: int, *, jitter: float | None = None) -> Decision:
     """Decide what follows when a batch of `size` items failed with `error` at its `attempt`-th try (from 1).
 
-    `jitter` in [0, 1) spreads delays, so that workers don't come back all at once.
+    `jitter` in [0, 1) spreads delays, so that workers don't come back all at once. A server that is called too often
+    is no reason to lose patience; a model that somebody has to mend is not tried again in place.
     """
+    if isinstance(error, ModelMisconfigured):
+        return GiveBack(MEND_SECONDS)
     if is_transient(error):
         delay = _delay(error, attempt, random.random() if jitter is None else jitter)  # noqa: S311 - no secret
-        return TryAgain(delay) if attempt < PATIENCE else GiveBack(delay)
+        return TryAgain(delay) if attempt < PATIENCE or isinstance(error, RateLimited) else GiveBack(delay)
     if size > 1 and not concerns_all(error):
         return Bisect()
     return Bury()
@@ -58,7 +65,7 @@ def after_failure(error: BaseException, size: int, attempt: int, *, jitter: floa
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same call may succeed later: a lost connection, a timeout, or a status that says so."""
-    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+    if isinstance(error, ModelUnavailable | ConnectionError | TimeoutError | socket.gaierror):
         return True
     status = _status(error)
     if status is not None:
@@ -73,8 +80,8 @@ def is_transient(error: BaseException) -> bool:
 
 
 def concerns_all(error: BaseException) -> bool:
-    """Whether the error can't be the fault of an item: a library is missing, the model is unknown."""
-    return isinstance(error, ImportError | UnknownModel | NotImplementedError)
+    """Whether the error can't be the fault of an item: the model is unknown or can't be loaded."""
+    return isinstance(error, ImportError | UnknownModel | ModelUnavailable | NotImplementedError)
 
 
 def _status(error: BaseException) -> int | None:
@@ -88,14 +95,19 @@ def _status(error: BaseException) -> int | None:
 
 def _delay(error: BaseException, attempt: int, jitter: float) -> float:
     asked = _retry_after(error)
+    if isinstance(error, RateLimited) and error.seconds is not None:
+        # It is not in trouble, and knows best: later attempts need not wait longer.
+        attempt = 1
     backoff = min(FIRST_DELAY_SECONDS * 2 ** (attempt - 1), LONGEST_DELAY_SECONDS)
     return float(max(asked, backoff * (0.5 + jitter / 2)))
 
 
 def _retry_after(error: BaseException) -> float:
     """Seconds that the server asked to wait, if it did."""
+    if isinstance(error, ModelUnavailable):
+        return error.seconds or 0.0
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     try:
-        return max(0.0, float(headers.get("retry-after") or headers.get("Retry-After") or 0))
-    except (TypeError, ValueError, AttributeError):
+        return retry_after(headers.get("retry-after") or headers.get("Retry-After")) or 0.0
+    except (TypeError, AttributeError):
         return 0.0

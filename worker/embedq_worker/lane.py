@@ -13,7 +13,14 @@ import redis.exceptions
 from arq.worker import Retry, Worker, func
 
 from embedq_core.counts import Counts
-from embedq_core.errors import ChunkLost, ChunkUndecodable, DatabaseUnusable, EmbedqError, QueueError
+from embedq_core.errors import (
+    ChunkLost,
+    ChunkUndecodable,
+    DatabaseUnusable,
+    EmbedqError,
+    ModelMisconfigured,
+    QueueError,
+)
 from embedq_core.settings import Settings
 from embedq_jobs import Queue, decode_chunk, job_id, parse_job_id
 from embedq_jobs.codec import BURY_CHUNK, EMBED_CHUNK
@@ -163,7 +170,9 @@ class Lane:
             except Stopping:
                 raise Retry from None
             except TransientFailure as error:
-                _log.warning("%s: giving %s back for %.0f s: %s", self.model_id, job, error.seconds, error)
+                # What somebody has to mend was said once, for all chunks.
+                level = logging.DEBUG if isinstance(error.error, ModelMisconfigured) else logging.WARNING
+                _log.log(level, "%s: giving %s back for %.0f s: %s", self.model_id, job, error.seconds, error)
                 raise Retry(defer=error.seconds) from error
             except DatabaseUnusable as error:
                 self.broken = error
@@ -278,6 +287,8 @@ async def _settle(worker: Worker, grace_seconds: float | None) -> None:
 
 
 def quiet_libraries(level: int = logging.WARNING) -> None:
-    """Keep the log lines of libraries to what matters: those of arq and aiosqlite hold payloads and contents."""
-    for name in ("arq", "aiosqlite"):
+    """Keep the log lines of libraries to what matters: those of arq and aiosqlite hold payloads and contents, those
+    of httpx one line for each request.
+    """
+    for name in ("arq", "aiosqlite", "httpx", "httpcore"):
         logging.getLogger(name).setLevel(level)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from arq.worker import Worker
 
@@ -13,7 +13,7 @@ from embedq_jobs import Queue
 from embedq_jobs.codec import dump_job, load_job
 from embedq_jobs.names import lease_key
 from embedq_jobs.queue import EXPIRES_MS
-from embedq_worker.admission import JobSize, admit, parse_size
+from embedq_worker.admission import JobSize, admit, full, parse_size
 from embedq_worker.leases import LEASE_SECONDS
 from embedq_worker.runner import ModelRunner
 
@@ -24,6 +24,11 @@ MAX_JOBS: Final = 512
 READ_LIMIT: Final = 8192
 FOR_EVER_SECONDS: Final = 10 * 365 * 24 * 3600
 FOR_EVER_TRIES: Final = 2**31
+
+
+class _Limits(TypedDict):
+    max_bytes: int
+    items_per_second: float
 
 
 class ChunkWorker(Worker):
@@ -81,18 +86,18 @@ class ChunkWorker(Worker):
                 await asyncio.wait_for(self._done.wait(), self.poll_delay_s)
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Start those of `job_ids` that are free and fit."""
+        """Start those of `job_ids` that are free and fit; none while the model is out of order."""
+        if self._runner.out_of_order:
+            return
         in_hand = {job for job, task in self.tasks.items() if not task.done()}
         self._sizes = {job: size for job, size in self._sizes.items() if job in in_hand}
+        limits: _Limits = {"max_bytes": self._max_bytes, "items_per_second": self._runner.items_per_second}
+        if full(self._sizes.values(), **limits):
+            return
         waiting = await self._free([job for job in (name.decode() for name in job_ids) if job not in self.tasks])
         if not waiting:
             return
-        taken = admit(
-            waiting,
-            self._sizes.values(),
-            max_bytes=self._max_bytes,
-            items_per_second=self._runner.items_per_second,
-        )
+        taken = admit(waiting, self._sizes.values(), **limits)
         self._sizes |= {job: size for job, size in waiting if job in set(taken)}
         self.losses = {job: lost for job, lost in self.losses.items() if job in in_hand}
         self.losses |= dict(zip(taken, await self._starts.begin(taken), strict=True))

@@ -23,7 +23,7 @@ from embedq_core.errors import (
 from embedq_core.parts import documents_of
 from embedq_core.vectors import STORED_DTYPE
 from embedq_jobs import Chunk, job_id
-from embedq_store import ChunkMark, DeadLetter, Incoming, Plan, Row, Store, Target, Write, decide
+from embedq_store import ChunkMark, DeadLetter, Incoming, Plan, Row, Standing, Store, Target, Write, decide
 from embedq_worker.claims import Claims
 from embedq_worker.runner import Fault, ModelRunner, Piece
 
@@ -81,35 +81,34 @@ class _Processing:
         self._dimension: int | None = None
 
     async def run(self) -> Counts:
-        mark = await self._store.chunk_mark(self._chunk.run, self._chunk.number)
-        if mark is not None:
-            self._before, finished = mark
+        standing = await self._store.standing(self._chunk.run, self._chunk.number, self._chunk.collection)
+        if standing.mark is not None:
+            self._before, finished = standing.mark
             if finished:
                 return self._before
-        remaining = await self._fit(Incoming.of(self._chunk.items), begun=mark is not None)
-        self._dimension = await self._store.dimension(self._chunk.collection)
+        self._dimension = standing.dimension
+        remaining = await self._fit(Incoming.of(self._chunk.items), standing)
         while True:
             remaining = await self._round(remaining)
             if not remaining:
                 return self._before
 
-    async def _fit(self, incoming: list[Incoming], *, begun: bool) -> list[Incoming]:
+    async def _fit(self, incoming: list[Incoming], standing: Standing) -> list[Incoming]:
         """Those that the collection and the model can take; the others are dead, some from an earlier attempt."""
-        if begun:
+        if standing.mark is not None:
             dead = await self._store.dead_ids(self._chunk.run, self._chunk.number)
             # A worker that had stalled may have written its counts over those that told of them.
             self._before = msgspec.structs.replace(self._before, failed=len(dead))
             incoming = [entry for entry in incoming if entry.item.id not in dead]
             self._stored_before = self._before.done - (len(self._chunk.items) - len(incoming))
-        found = await self._store.find_collection(self._chunk.collection)
+        found = standing.collection
         if found is not None and found.model_id != self._chunk.model_id:
             message = f"the collection {found.name!r} was embedded with {found.model_id}, not {self._chunk.model_id}"
             for entry in incoming:
                 self._bury(entry, Fault(ModelMismatch.__name__, message, 1))
             return []
-        recorded = None if found is None else await self._store.configuration(found.id)
-        if recorded is not None:
-            incoming = await self._agreeing(incoming, recorded)
+        if standing.configuration is not None:
+            incoming = await self._agreeing(incoming, standing.configuration)
         good = []
         for entry in incoming:
             problem = self._runner.model.unsupported(entry.item.content)
@@ -183,24 +182,27 @@ class _Processing:
         size = piece.matrix.shape[1]
         if self._dimension is None and len(faults) < len(piece.matrix):
             self._dimension = size
-        rows, embedded, copied = self._pending.rows, 0, 0
+        if size != self._dimension:
+            wrong = Fault(BadVectors.__name__, self._wrong_dimension(size), 1)
+            faults = dict.fromkeys(range(len(piece.matrix)), wrong) | faults
+        groups = owners[piece.start : piece.start + len(piece.matrix)]
         blob, stride = piece.matrix.astype(STORED_DTYPE, copy=False).tobytes(), size * STORED_DTYPE.itemsize
-        for offset in range(len(piece.matrix)):
-            group = owners[piece.start + offset]
-            fault = faults.get(offset)
-            if fault is None and size != self._dimension:
-                fault = Fault(BadVectors.__name__, self._wrong_dimension(size), 1)
-            if fault is not None:
-                for index in group:
-                    self._bury(incoming[index], fault)
-                continue
-            vector = blob[offset * stride : (offset + 1) * stride]
-            for index in group:  # no generator: it would cost as much as the row
-                item, digest = incoming[index]
-                rows.append(Row(item, digest, vector))
-            embedded += 1
-            copied += len(group) - 1
-        self._pending.counts += Counts(embedded=embedded, reused=copied, calls=piece.calls, inputs=len(piece.matrix))
+        vectors = [blob[offset * stride : (offset + 1) * stride] for offset in range(len(groups))]
+        if faults:
+            for offset in sorted(faults):
+                for index in groups[offset]:
+                    self._bury(incoming[index], faults[offset])
+            groups = [group for offset, group in enumerate(groups) if offset not in faults]
+            vectors = [vector for offset, vector in enumerate(vectors) if offset not in faults]
+        rows = [
+            Row._make((*incoming[index], vector))
+            for group, vector in zip(groups, vectors, strict=True)
+            for index in group
+        ]
+        self._pending.rows += rows
+        self._pending.counts += Counts(
+            embedded=len(groups), reused=len(rows) - len(groups), calls=piece.calls, inputs=len(piece.matrix)
+        )
 
     def _wrong_dimension(self, size: int) -> str:
         return (

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from embedq_core.errors import BadVectors
+from embedq_core.errors import BadVectors, ModelMisconfigured
 from embedq_core.model import Model, embed_checked
 from embedq_core.vectors import CheckedRows, Matrix
 from embedq_worker.batcher import Batcher, Request, Slice
@@ -25,6 +25,7 @@ class TransientFailure(Exception):  # noqa: N818 - a signal within the worker
 
     def __init__(self, error: BaseException, seconds: float) -> None:
         super().__init__(f"{type(error).__name__}: {error}")
+        self.error = error
         self.seconds = seconds
 
 
@@ -87,20 +88,31 @@ class ModelRunner:
         self.model = model
         self._call = call
         self._sleep = sleep
-        self._batcher = Batcher(model.batch_size)
+        most = getattr(model, "batch_tokens", None)
+        self._batcher = Batcher(model.batch_size, model.count_tokens if most else None, most)
         self._slots = max(1, int(getattr(model, "concurrency", 1) or 1))
         self._threads = ThreadPoolExecutor(self._slots, thread_name_prefix=f"embedq-{model.model_id}")
         self._coming: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pausing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._to_mend: tuple[ModelMisconfigured, float] | None = None
         self.stopping = asyncio.Event()
         self.items_per_second = 0.0
+        self.trouble: str | None = None
+        """What went wrong with the latest call, where it may pass by itself or when somebody mends it."""
 
     @property
     def busy(self) -> bool:
         """Whether a call of the model is going on."""
         return bool(self._tasks)
+
+    @property
+    def out_of_order(self) -> bool:
+        """Whether the model waits for somebody to mend it: until it is looked at again, no work is taken in hand."""
+        if self._to_mend is not None and time.monotonic() >= self._to_mend[1]:
+            self._to_mend = None
+        return self._to_mend is not None
 
     def coming(self, jobs: Iterable[str]) -> None:
         """Say that these jobs were taken in hand: their contents are on the way, so a tail waits for them."""
@@ -123,6 +135,9 @@ class ModelRunner:
         """
         if self.stopping.is_set():
             raise Stopping
+        if self.out_of_order and self._to_mend is not None:
+            error, until = self._to_mend
+            raise TransientFailure(error, max(until - time.monotonic(), 0.0))
         pending = _Pending(contents)
         self._batcher.add(pending, time.monotonic())
         self._dispatch()
@@ -208,6 +223,9 @@ class ModelRunner:
             began = time.monotonic()
             outcome = await asyncio.get_running_loop().run_in_executor(self._threads, self._call, self.model, contents)
             if isinstance(outcome, CheckedRows):
+                if self.trouble is not None:
+                    _log.info("%s: it works again", self.model.model_id)
+                    self.trouble = None
                 self._measure(len(contents), time.monotonic() - began)
                 faults = {
                     index: Fault(BadVectors.__name__, message, attempts_before + 1)
@@ -215,23 +233,42 @@ class ModelRunner:
                 }
                 self._hand_out(batch, outcome.matrix, faults)
                 return
-            match after_failure(outcome, len(contents), attempt):
-                case TryAgain(seconds):
-                    _log.warning("%s: %s; trying again in %.1f s", self.model.model_id, _brief(outcome), seconds)
-                    await self._pause(seconds)
-                case GiveBack(seconds):
-                    for piece in batch:
-                        _answer(piece.request, TransientFailure(outcome, seconds))
-                    return
-                case Bisect():
-                    self._count_call(batch)
-                    for half in _halves(batch):
-                        await self._embed(half, attempts_before + 1)
-                    return
-                case Bury():
-                    fault = Fault(type(outcome).__name__, _brief(outcome), attempts_before + 1)
-                    self._hand_out(batch, _zeros(len(contents)), dict.fromkeys(range(len(contents)), fault))
-                    return
+            if not await self._failed(outcome, batch, attempt, attempts_before):
+                return
+
+    async def _failed(self, outcome: BaseException, batch: list[Slice], attempt: int, attempts_before: int) -> bool:
+        """Do what follows from a call that failed; whether that is to call again."""
+        size = sum(piece.stop - piece.start for piece in batch)
+        match after_failure(outcome, size, attempt):
+            case TryAgain(seconds):
+                self.trouble = _brief(outcome)
+                if self.stopping.is_set():
+                    raise Stopping
+                _log.warning("%s: %s; trying again in %.1f s", self.model.model_id, self.trouble, seconds)
+                await self._pause(seconds)
+                return True
+            case GiveBack(seconds):
+                self.trouble = _brief(outcome)
+                for piece in batch:
+                    _answer(piece.request, TransientFailure(outcome, seconds))
+                if isinstance(outcome, ModelMisconfigured):
+                    self._wait_for_a_hand(outcome, seconds)
+            case Bisect():
+                self._count_call(batch)
+                for half in _halves(batch):
+                    await self._embed(half, attempts_before + 1)
+            case Bury():
+                fault = Fault(type(outcome).__name__, _brief(outcome), attempts_before + 1)
+                self._hand_out(batch, _zeros(size), dict.fromkeys(range(size), fault))
+        return False
+
+    def _wait_for_a_hand(self, error: ModelMisconfigured, seconds: float) -> None:
+        """Call the model no more for a while, and give back all that waits for it."""
+        if not self.out_of_order:
+            _log.error("%s: %s; what is queued is kept", self.model.model_id, _brief(error))
+        self._to_mend = (error, time.monotonic() + seconds)
+        for request in self._batcher.clear():
+            _answer(request, TransientFailure(error, seconds))
 
     async def _pause(self, seconds: float) -> None:
         """Sleep; `stop` cuts it short."""

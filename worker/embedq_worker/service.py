@@ -16,15 +16,17 @@ from typing import Final, cast
 
 import redis.exceptions
 
-from embedq_core.errors import QueueError, UnknownModel
+from embedq_core.errors import MissingLibrary, QueueError, UnknownModel
 from embedq_core.settings import Settings
 from embedq_jobs import Queue
-from embedq_plugins import get_embedding_model
+from embedq_plugins import get_embedding_model, require_library
 from embedq_store import Store
 from embedq_worker.cancelling import cancel
 from embedq_worker.claims import Claims
+from embedq_worker.interpreter import tuned
 from embedq_worker.lane import Lane, quiet_libraries
 from embedq_worker.leases import LEASE_SECONDS, Leases
+from embedq_worker.limiting import Shared
 from embedq_worker.runner import ModelRunner
 
 _log = logging.getLogger("embedq.worker")
@@ -54,9 +56,10 @@ class ServiceOptions:
 async def serve(settings: Settings, options: ServiceOptions, queue: Queue, store: Store, stop: asyncio.Event) -> None:
     """Embed what is queued until `stop` is set, or with `burst` until nothing is left. Then hand back the rest.
 
-    Raises UnknownModel for a model in `options` that no plugin has.
+    Raises UnknownModel for a model in `options` that no plugin has, MissingLibrary for one whose library is not there.
     """
-    await _Service(settings, options, queue, store).run(stop)
+    with tuned():
+        await _Service(settings, options, queue, store).run(stop)
 
 
 @contextmanager
@@ -86,18 +89,23 @@ class _Service:
         self._leases = Leases(queue.redis, options.lease_seconds)
         self._claims = Claims()
         self._lanes: dict[str, Lane] = {}
+        self._shared = Shared()
         self._unserved: set[str] = set()
         self._since = time.time()
         self._id = f"{socket.gethostname()}:{os.getpid()}"
 
     async def run(self, stop: asyncio.Event) -> None:
         quiet_libraries()
-        wanted = {get_embedding_model(name).model_id for name in self._options.models}
+        models = [get_embedding_model(name) for name in self._options.models]
+        for model in models:
+            require_library(model)
+        wanted = {model.model_id for model in models}
         renewing = asyncio.create_task(self._leases.renew_forever(), name="embedq-leases")
         beating = asyncio.create_task(self._beat_forever(), name="embedq-heartbeat")
         try:
             await self._serve(wanted, stop)
         finally:
+            self._shared.close()
             await asyncio.gather(*(lane.stop(self._options.grace_seconds) for lane in self._lanes.values()))
             await cancel([renewing, beating])
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
@@ -132,12 +140,15 @@ class _Service:
                 model = await asyncio.to_thread(get_embedding_model, model_id)
                 if model.model_id != model_id:
                     raise UnknownModel(f"here this is another name of {model.model_id}")  # noqa: TRY301
-            except UnknownModel as error:
+                # Not found out by the first call, which would make dead letters of all that waits.
+                require_library(model)
+            except (UnknownModel, MissingLibrary) as error:
                 # An empty queue may be left from a plugin that was only tried.
                 if model_id not in self._unserved and await self._queue.length(model_id):
                     self._unserved.add(model_id)
                     _log.warning("the queue of %s waits for a worker that has this model: %s", model_id, error)
                 continue
+            self._shared.share(model, self._queue.pace(model_id))
             lane = Lane(
                 self._queue,
                 self._store,
@@ -177,6 +188,7 @@ class _Service:
             "in_hand_bytes": sum(lane.bytes_in_hand for lane in self._lanes.values()),
             "in_hand_bytes_limit": self._settings.inflight_bytes * len(self._lanes),
             "done": sum(lane.jobs_done for lane in self._lanes.values()),
+            "troubles": {name: lane.runner.trouble for name, lane in self._lanes.items() if lane.runner.trouble},
         }
         await cast(
             "Awaitable[int]",

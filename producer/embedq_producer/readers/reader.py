@@ -43,6 +43,10 @@ class Reader:
         """Rows reported so far."""
         return self._rejects.count
 
+    def before_waiting(self, wait: Callable[[int], None]) -> None:
+        """Have `wait` called with the file descriptor of a pipe whenever that is to be read, and may be empty."""
+        self._progress.wait = wait
+
     def describe(self) -> str:
         """The sources in a few words, for listings of runs."""
         return ", ".join(source.describe() for source in self._sources)

@@ -12,9 +12,13 @@ from embedq_producer.readers.options import RowOptions
 
 @dataclass(slots=True)
 class Progress:
-    """How far the reading has come, in bytes of the source as it lies on disk (compressed, where it is)."""
+    """How far the reading has come, in bytes of the source as it lies on disk (compressed, where it is).
+
+    `wait` is called with the file descriptor of a pipe before it is read: it may wait for it, and do something else.
+    """
 
     position: int = 0
+    wait: Callable[[int], None] | None = None
 
     def advance(self, count: int) -> None:
         """Note that `count` more bytes were read."""

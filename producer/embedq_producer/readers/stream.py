@@ -55,7 +55,7 @@ def open_stream(path: Path | None, name: str, progress: Progress) -> Iterator[St
         else:
             with explained(name):
                 file = stack.enter_context(path.open("rb"))
-        reader, head = _opened(file, name, progress.advance)
+        reader, head = _opened(file, name, progress)
         for magic, kind in _FOREIGN.items():
             if head.startswith(magic):
                 raise SourceError(f"{name} is compressed with {kind}: unpack it first (gz, bz2 and xz can be read)")
@@ -93,9 +93,9 @@ def explained(name: str) -> Iterator[None]:
         raise SourceError(f"{name} can't be read: {shown(reason).lower()}") from error
 
 
-def _opened(file: Any, name: str, seen: Callable[[int], None] | None) -> tuple[io.BufferedReader, bytes]:  # noqa: ANN401 - files, pipes and unpackers have no common type
+def _opened(file: Any, name: str, progress: Progress | None) -> tuple[io.BufferedReader, bytes]:  # noqa: ANN401 - files, pipes and unpackers have no common type
     """A reader of the bytes of `file`, and the first of them: up to the end of a line, or 64 KiB."""
-    pipe = _Pipe(file, name, seen)
+    pipe = _Pipe(file, name, progress)
     head = b""
     while len(head) < _HEAD and b"\n" not in head[16:]:
         piece = pipe.read(_HEAD - len(head))
@@ -106,15 +106,27 @@ def _opened(file: Any, name: str, seen: Callable[[int], None] | None) -> tuple[i
     return io.BufferedReader(pipe, _BLOCK), head
 
 
-class _Pipe(io.RawIOBase):
-    """The bytes of a file, counted by `seen`, with every error explained."""
+def _pipe_descriptor(file: Any) -> int | None:  # noqa: ANN401 - as above
+    """The descriptor of what may have nothing to read for a while: a pipe, a terminal; None for a file."""
+    try:
+        descriptor = int(file.fileno())
+    except (AttributeError, OSError, ValueError):
+        return None
+    return None if stat.S_ISREG(os.fstat(descriptor).st_mode) else descriptor
 
-    def __init__(self, file: Any, name: str, seen: Callable[[int], None] | None) -> None:  # noqa: ANN401 - as above
+
+class _Pipe(io.RawIOBase):
+    """The bytes of a file, counted and waited for by `progress`, with every error explained."""
+
+    def __init__(self, file: Any, name: str, progress: Progress | None) -> None:  # noqa: ANN401 - as above
         super().__init__()
-        self._file = file
         self._name = name
-        self._seen = seen
+        self._progress = progress
         self._pending = b""
+        self._descriptor = None if progress is None else _pipe_descriptor(file)
+        # What a buffer below has, the descriptor does not tell of.
+        below = file if self._descriptor is None else getattr(file, "raw", file)
+        self._readinto = getattr(below, "readinto1", None) or below.readinto
 
     def put_back(self, data: bytes) -> None:
         """Give `data` once more."""
@@ -128,14 +140,16 @@ class _Pipe(io.RawIOBase):
             count = min(len(buffer), len(self._pending))
             buffer[:count], self._pending = self._pending[:count], self._pending[count:]
             return count
+        if self._progress is not None and self._progress.wait is not None and self._descriptor is not None:
+            self._progress.wait(self._descriptor)
         try:
-            count = int(self._file.readinto1(buffer))
+            count = int(self._readinto(buffer))
         except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise SourceError(
                 f"{self._name}: the compressed data is damaged or cut short; the rest can't be read"
             ) from error
         except (OSError, ValueError) as error:
             raise SourceError(f"{self._name} can't be read any further: {shown(str(error))}") from error
-        if self._seen is not None:
-            self._seen(count)
+        if self._progress is not None:
+            self._progress.advance(count)
         return count

@@ -184,6 +184,12 @@ def test_jobs_in_progress_that_no_live_worker_has() -> None:
     assert (finding.verdict, finding.detail) == ("warn", "1 job in progress, and no worker that lives has it")
 
 
+def test_what_is_wrong_with_a_model_is_said_once_for_all_workers_that_serve_it() -> None:
+    workers = tuple(WorkerFacts(f"host:{number}", ("m",), (("m", "HTTP 401"),)) for number in range(3))
+    finding = only_trouble(with_queue({}, workers))
+    assert (finding.verdict, finding.what, finding.detail) == ("warn", "model m", "HTTP 401")
+
+
 def test_work_that_waits_and_nobody_who_does_it() -> None:
     first, second = trouble(with_queue({"leased": 0}, ()))
     assert (first.verdict, first.what, first.mend) == ("warn", "workers", "run 'embedq worker'")

@@ -1,6 +1,8 @@
 """How `status` names a worker."""
 
-from embedq.reporting import _worker
+import pytest
+
+from embedq.reporting import Status, _print, _worker
 
 
 def test_a_worker_is_shown_with_the_bytes_it_has_in_hand_and_may_have() -> None:
@@ -11,3 +13,13 @@ def test_a_worker_is_shown_with_the_bytes_it_has_in_hand_and_may_have() -> None:
 def test_a_worker_of_an_earlier_version_or_with_nothing_to_serve_is_shown_by_its_place() -> None:
     assert _worker({"host": "here", "pid": 7}) == "here:7"
     assert _worker({"host": "here", "pid": 7, "in_hand_bytes": 0, "in_hand_bytes_limit": 0}) == "here:7"
+
+
+def test_what_is_wrong_with_a_model_is_shown_once_however_many_workers_say_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = {"host": "h", "pid": 1, "troubles": {"m": "HTTP 401: check it"}}
+    workers = [report, report | {"pid": 2}, {"host": "of an earlier version", "pid": 3}]
+    _print(Status("here", "x.db", 1, [], 0.0, workers, [], []))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "trouble" in line]
+    assert [line.split(maxsplit=1)[1] for line in lines] == ["m: HTTP 401: check it"]

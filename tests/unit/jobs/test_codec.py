@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from embedq_core.errors import ChunkUndecodable
 from embedq_core.items import Item
-from embedq_jobs import Chunk, chunk_bytes, decode_chunk, encode_chunk
+from embedq_jobs import Chunk, decode_chunk, encode_chunk
 from embedq_jobs.codec import BURY_CHUNK, EMBED_CHUNK, MAX_PAYLOAD_BYTES, Payload, dump_job, load_job
 from support.chunks import chunk, items
 
@@ -164,12 +164,6 @@ def test_what_is_not_bytes_is_no_chunk(payload: object) -> None:
 def test_nothing_in_a_payload_is_deep_enough_to_end_the_process() -> None:
     with pytest.raises(ChunkUndecodable):
         decode_chunk(b"\x91" * 1_000_000)
-
-
-@given(st.lists(any_items))
-def test_the_weight_of_items_counts_every_character(some: list[Item]) -> None:
-    at_least = sum(len(item.content) + len(item.id) + len(item.metadata or "") for item in some)
-    assert at_least <= chunk_bytes(some) <= at_least + 16 * len(some)
 
 
 # --- jobs, as arq writes and reads them

@@ -171,7 +171,13 @@ def test_a_model_is_what_the_other_rooms_ask_for() -> None:
 
 
 def test_a_plugin_is_free_to_use_private_names() -> None:
-    public = {"model_id", "supports_text", "supports_binary", "batch_size", "concurrency", "dimension"}
+    public = {"model_id", "supports_text", "supports_binary", "batch_size", "batch_tokens", "concurrency", "dimension"}
     public |= {"document_prefix", "query_prefix", "library", "install", "configuration", "queries_by_prefix"}
-    methods = {"embed_batch", "embed_query_batch", "embed", "embed_multi", "unsupported", "count_tokens"}
+    public |= {"estimates_tokens"}
+    methods = {"embed_batch", "embed_query_batch", "embed", "embed_multi", "count_tokens", "unsupported"}
     assert {name for name in vars(EmbeddingModel) if not name.startswith("__")} <= public | methods | {"_abc_impl"}
+
+
+def test_a_model_that_is_not_asynchronous_pays_for_no_event_loop(run_python: Callable[..., str]) -> None:
+    code = "import sys; from embedq_plugins import HashingModel; HashingModel().embed('a')"
+    assert run_python(f"{code}; print('asyncio' in sys.modules)") == "False\n"

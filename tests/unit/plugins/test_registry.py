@@ -8,6 +8,7 @@ import pytest
 
 from embedq_core.errors import EmbedqError, UnknownModel
 from embedq_plugins import EmbeddingModel, Registry, hookimpl
+from embedq_plugins.discovery import Candidate
 
 
 class Model(EmbeddingModel):
@@ -239,13 +240,65 @@ def test_reset_forgets_what_was_loaded() -> None:
     assert calls == ["loaded", "loaded"]
 
 
-def test_importing_the_package_and_listing_models_leaves_numpy_alone(
+def test_importing_the_package_and_looking_a_model_up_leaves_numpy_alone(
     run_python: Callable[[str], str],
 ) -> None:
     output = run_python(
         "import sys, embedq_plugins\n"
         "light = 'numpy' not in sys.modules and 'importlib.metadata' not in sys.modules\n"
-        "names = [model.model_id for model in embedq_plugins.get_embedding_models()]\n"
+        "names = [embedq_plugins.get_embedding_model('hash').model_id]\n"
         "print(light, 'numpy' not in sys.modules, 'hashing' in names)\n"
     )
     assert output.split() == ["True", "True", "True"], sys.path
+
+
+def slow_to_load(plugin: Plugin, loaded: list[str]) -> Callable[[], list[Candidate]]:
+    """A plugin that says in `loaded` when it is."""
+
+    def load() -> Plugin:
+        loaded.append("late")
+        return plugin
+
+    return lambda: [Candidate("late", load)]
+
+
+def test_plugins_that_take_long_are_loaded_for_names_that_no_other_has_and_once() -> None:
+    loaded: list[str] = []
+    registry = Registry({"one": registering("a", "x")}, later=slow_to_load(registering("b", "y"), loaded))
+    assert (registry.get_embedding_model("a"), registry.get_embedding_model("X")) == (
+        registry.get_embedding_model("x"),
+    ) * 2
+    assert registry.plugin_problems() == []
+    assert loaded == []
+    assert registry.get_embedding_model("Y").model_id == "b"
+    assert ids(registry) == ["a", "b"]
+    assert [entry.plugin for entry in registry.get_embedding_models_with_aliases()] == ["one", "late"]
+    with pytest.raises(UnknownModel):
+        registry.get_embedding_model("z")
+    assert loaded == ["late"]
+    registry.reset()
+    assert ids(registry) == ["a", "b"]
+    assert loaded == ["late", "late"]
+
+
+def test_plugins_that_take_long_can_take_no_name_that_another_has() -> None:
+    def late(register: Any) -> None:
+        register(Model("a"), aliases=("elsewhere",))
+        register(Model("x"))
+        register(Model("b"), aliases=("x", "y"))
+
+    registry = Registry({"one": registering("a", "x")}, later=slow_to_load(Plugin(late), []))
+    before = registry.get_embedding_model("x")
+    assert [(entry.model.model_id, entry.aliases) for entry in registry.get_embedding_models_with_aliases()] == [
+        ("a", ("x",)),
+        ("b", ("y",)),
+    ]
+    assert registry.get_embedding_model("x") is before
+    assert registry.plugin_problems() == []
+
+
+def test_what_is_wrong_with_a_plugin_that_takes_long_is_said_once_it_is_loaded() -> None:
+    registry = Registry({"one": registering("a")}, later=slow_to_load(raising(ValueError("no")), []))
+    assert registry.plugin_problems() == []
+    assert ids(registry) == ["a"]
+    assert registry.plugin_problems() == [("late", "ValueError: no")]

@@ -34,6 +34,7 @@ def test_a_sound_model_has_no_fault() -> None:
         (Model(batch_size=0), "batch_size must be .* not 0"),
         (Model(batch_size=True), "batch_size must be .* not True"),
         (Model(batch_size="32"), "batch_size must be .* not '32'"),
+        (Model(batch_tokens=0), "batch_tokens must be .* not 0"),
         (Model(concurrency=0), "concurrency must be .* not 0"),
         (Model(concurrency=None), "concurrency must be .* not None"),
         (Model(supports_text=False), "supports neither text nor binary data"),

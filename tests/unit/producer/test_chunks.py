@@ -122,3 +122,13 @@ def test_a_document_is_not_parted_between_chunks_if_it_fits_into_one(max_items: 
         [f"{doc}#{n}" for n in range(3)] for doc in "abc"
     ]
     assert [piece.after for piece in pieces] == [[], [], []]
+
+
+@given(st.lists(st.lists(ids, max_size=6, unique=True), max_size=12), st.integers(1, 8))
+def test_seen_ids_that_went_to_disk_are_found_as_those_in_memory(chunks: list[list[str]], in_memory: int) -> None:
+    latest: dict[str, int] = {}
+    with SeenIds(in_memory) as seen:
+        for number, some in enumerate(chunks):
+            earlier = [latest[id_] for id_ in some if id_ in latest]
+            assert seen.note(some, number) == (sorted(set(earlier)), len(earlier))
+            latest.update(dict.fromkeys(some, number))

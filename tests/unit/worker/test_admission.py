@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedq_worker.admission import AHEAD_SECONDS, LEAST_ITEMS, UNKNOWN, JobSize, admit, parse_size
+from embedq_worker.admission import AHEAD_SECONDS, LEAST_ITEMS, MOST_ITEMS, UNKNOWN, JobSize, admit, full, parse_size
 
 sizes = st.builds(JobSize, st.integers(0, 10_000), st.integers(0, 5_000))
 
@@ -33,6 +33,10 @@ def test_a_fast_model_has_some_seconds_of_work_in_hand() -> None:
     assert taken([JobSize(1, 1000)] * 99, speed=20_000) == 20_000 * AHEAD_SECONDS / 1000
 
 
+def test_a_model_that_is_faster_than_the_store_fills_no_memory_with_vectors() -> None:
+    assert taken([JobSize(1, 2048)] * 99, speed=1e9) == MOST_ITEMS // 2048
+
+
 def test_many_small_jobs_are_taken_together() -> None:
     assert taken([JobSize(2, 1)] * 200) == 200
 
@@ -52,6 +56,19 @@ def test_jobs_are_taken_in_order_and_fit_unless_there_is_only_one(
         assert sum(size.items for size in all_sizes) <= max(LEAST_ITEMS, speed * AHEAD_SECONDS)
     if waiting and not any(size.bytes for size in in_hand):
         assert count >= 1, "an idle worker never stays idle"
+
+
+@given(st.lists(sizes), st.lists(sizes), st.floats(0, 1e6))
+def test_where_there_is_no_room_nothing_is_taken(waiting: list[JobSize], in_hand: list[JobSize], speed: float) -> None:
+    if full(in_hand, max_bytes=1000, items_per_second=speed):
+        assert taken([size for size in waiting if size.bytes and size.items], in_hand, speed=speed) == 0
+
+
+def test_an_idle_worker_has_room() -> None:
+    assert not full([], max_bytes=0, items_per_second=0.0)
+    assert not full([JobSize(999, LEAST_ITEMS - 1)], max_bytes=1000, items_per_second=0.0)
+    assert full([JobSize(999, LEAST_ITEMS)], max_bytes=1000, items_per_second=0.0)
+    assert full([JobSize(1000, 1)], max_bytes=1000, items_per_second=0.0)
 
 
 @pytest.mark.parametrize("value", [None, b"", b"x", b"12", b"12,", b",3", b"-1,2", b"1.5,2", b"1,2,3"])

@@ -173,3 +173,47 @@ def test_while_more_is_coming_a_tail_waits_longer_but_not_for_ever() -> None:
     batcher.add(request(*"abcdefg"), 200.0)
     batcher.coming = False
     assert batcher.next_batch(200.03)
+
+
+# --- by weight
+
+
+def test_a_batch_is_cut_where_it_would_weigh_too_much_and_does_not_wait_for_company() -> None:
+    batcher = Batcher(10, len, 6)
+    batcher.add(request("aaa", "bb"), now=0)
+    assert batcher.next_batch(now=0) == []
+    batcher.add(request("cc", "dddddddd", "e"), now=0)
+    assert contents(batcher.next_batch(now=0)) == ["aaa", "bb"]
+    assert contents(batcher.next_batch(now=0)) == ["cc"]
+    assert contents(batcher.next_batch(now=0)) == ["dddddddd"], "one alone may weigh more"
+    assert batcher.next_batch(now=0) == []
+    assert contents(batcher.next_batch(now=99)) == ["e"]
+
+
+def test_the_number_counts_where_the_weight_does_not_and_a_request_is_cut_where_there_is_no_number() -> None:
+    batcher = Batcher(2, len, 100)
+    batcher.add(request("a", "b", "c"), now=0)
+    assert contents(batcher.next_batch(now=0)) == ["a", "b"]
+    batcher = Batcher(None, len, 2)
+    batcher.add(request("a", "b", "c"), now=0)
+    batcher.add(request("d"), now=0)
+    assert [contents(batcher.next_batch(now=0)) for _ in range(4)] == [["a", "b"], ["c"], ["d"], []]
+
+
+@given(
+    st.lists(st.lists(st.text("x", min_size=1, max_size=12), max_size=8), max_size=8),
+    st.none() | st.integers(1, 6),
+    st.integers(1, 20),
+)
+def test_whatever_the_weights_each_content_is_in_one_batch_in_order_and_none_weighs_too_much(
+    requests: list[list[str]], batch_size: int | None, most: int
+) -> None:
+    batcher = Batcher(batch_size, len, most)
+    for texts in requests:
+        batcher.add(Request(texts), now=0)
+    batches = list(iter(lambda: contents(batcher.next_batch(now=99)), []))
+    assert [text for batch in batches for text in batch] == [text for texts in requests for text in texts]
+    for batch in batches:
+        assert len(batch) == 1 or sum(map(len, batch)) <= most
+        assert batch_size is None or len(batch) <= batch_size
+    assert len(batcher) == 0

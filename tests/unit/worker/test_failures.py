@@ -7,9 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedq_core.errors import UnknownModel, UnsupportedContent, WrongVectorCount
+from embedq_core.errors import (
+    ContentRefused,
+    MissingKey,
+    MissingLibrary,
+    ModelMisconfigured,
+    ModelUnavailable,
+    RateLimited,
+    UnknownModel,
+    UnsupportedContent,
+    WrongVectorCount,
+)
 from embedq_worker.failures import (
     LONGEST_DELAY_SECONDS,
+    MEND_SECONDS,
     PATIENCE,
     Bisect,
     Bury,
@@ -71,6 +82,7 @@ TRANSIENT = [
     RateLimitError(),
     ReadTimeout(),
     APIConnectionError(),
+    ModelUnavailable("gone"),
 ]
 PERMANENT = [
     ValueError("too long"),
@@ -86,6 +98,7 @@ PERMANENT = [
     FileNotFoundError("weights"),
     WrongVectorCount("two for one"),
     UnsupportedContent("bytes"),
+    ContentRefused("too long"),
     SystemExit(1),
     StopIteration(),
 ]
@@ -125,13 +138,33 @@ def test_an_unknown_model_concerns_all() -> None:
     assert after_failure(UnknownModel("x"), 10, 1) == Bury()
 
 
+def test_a_server_that_is_called_too_often_is_no_reason_to_lose_patience() -> None:
+    decisions = {after_failure(RateLimited("slow", 7.0), 32, attempt, jitter=0.0) for attempt in (1, 4, 100)}
+    assert decisions == {TryAgain(7.0)}
+    assert after_failure(RateLimited("slow"), 32, 100, jitter=0.0) == TryAgain(LONGEST_DELAY_SECONDS / 2)
+    assert after_failure(RateLimited("slow", 0.0), 32, 100, jitter=0.0) == TryAgain(0.25)
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize("error", [ModelMisconfigured, MissingKey, MissingLibrary])
+def test_a_model_that_somebody_has_to_mend_buries_nothing_and_is_not_tried_again_in_place(
+    size: int, error: type[ModelMisconfigured]
+) -> None:
+    assert after_failure(error("a wrong key"), size, 1) == GiveBack(MEND_SECONDS)
+
+
+def test_a_model_may_say_itself_when_to_come_again() -> None:
+    assert after_failure(ModelUnavailable("busy", 9.0), 1, 1, jitter=0.0) == TryAgain(9.0)
+
+
 @pytest.mark.parametrize(
     ("headers", "at_least"),
     [
         ({"retry-after": "7"}, 7),
         ({"Retry-After": "120"}, 120),
         ({"retry-after": 3.5}, 3.5),
-        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, 0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"}, 3600),
         ({"retry-after": "-5"}, 0),
         ({}, 0),
         (None, 0),

@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedq_core.errors import ModelMisconfigured, RateLimited
 from embedq_core.vectors import Matrix
 from embedq_plugins import EmbeddingModel
+from embedq_worker.failures import MEND_SECONDS, PATIENCE
 from embedq_worker.runner import Fault, ModelRunner, Stopping, TransientFailure
 from support.models import FaultyModel, RecordingModel, raising, vector_of
 
@@ -325,6 +327,35 @@ async def test_when_patience_ends_every_request_in_the_batch_is_given_back() -> 
         assert one.seconds > 0
         assert "TimeoutError: slow" in str(one)
         assert not (await embed(runner, ["a", "b"])).faults, "the next attempt is served as any other"
+
+
+async def test_a_model_that_somebody_has_to_mend_gives_all_back_and_is_not_called_for_a_while() -> None:
+    model = Flaky(ModelMisconfigured("a wrong key"), times=1, batch_size=2)
+    async with running(model) as runner:
+        answers = await asyncio.gather(*(embed(runner, TEXTS[:3]) for _ in range(3)), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [TransientFailure] * 3
+        with pytest.raises(TransientFailure, match="a wrong key") as caught:
+            await embed(runner, ["a"])
+        assert 0 < caught.value.seconds <= MEND_SECONDS
+        assert len(model.batches) == 1
+        assert runner.out_of_order
+        assert runner.trouble == "a wrong key"
+
+
+async def test_a_model_that_asks_for_patience_is_given_it_with_the_batch_whole() -> None:
+    model = Flaky(RateLimited("slow down", 1.0), times=3 * PATIENCE)
+    async with running(model) as runner:
+        assert not (await embed(runner, TEXTS[:4])).faults
+        assert model.batches == [TEXTS[:4]] * (3 * PATIENCE + 1)
+        assert runner.trouble is None
+
+
+async def test_batches_hold_no_more_tokens_than_the_model_likes() -> None:
+    model = RecordingModel(batch_size=10)
+    model.batch_tokens = 6
+    async with running(model) as runner:
+        assert not (await embed(runner, ["xxxxxxxx"] * 5)).faults
+    assert [len(batch) for batch in model.batches] == [2, 2, 1]
 
 
 async def test_what_came_before_a_transient_failure_is_handed_out_and_the_rest_is_not_embedded() -> None:
