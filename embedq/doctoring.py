@@ -4,11 +4,12 @@ import asyncio
 import json
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from embedq.findings import Facts, Finding, RedisFacts, SettingsFacts, Verdict, findings
+from embedq_core.configuration import Configuration, differences
 from embedq_core.errors import QueueError, SettingsError, StoreError, UnknownModel
 from embedq_core.settings import Settings, load_settings, settings_file
 from embedq_core.text import shown
@@ -41,7 +42,7 @@ async def gather(settings: Settings, *, named: bool, full: bool) -> Facts:
     """All facts. What can't be looked at is a fact as well: no error is raised for it."""
     redis = await _redis(settings)
     database = await database_facts(settings.database, full=full, busy_seconds=min(settings.busy_seconds, BUSY_SECONDS))
-    collections, dead = await _contents(settings, usable=database.exists and database.unusable is None)
+    collections, recorded, dead = await _contents(settings, usable=database.exists and database.unusable is None)
     users = [(info.model_id, f"the collection {info.name!r}") for info in collections]
     users += [(each.model_id, "its queue") for each in redis.queues if each.jobs]
     return Facts(
@@ -52,6 +53,7 @@ async def gather(settings: Settings, *, named: bool, full: bool) -> Facts:
         models=len(get_embedding_models()),
         missing=tuple((model, user) for model, user in users if not _is_here(model)),
         plugin_problems=tuple((problem.plugin, problem.message) for problem in plugin_problems()),
+        drifted=tuple(_drifted(collections, recorded)),
         dead=dead,
     )
 
@@ -84,15 +86,30 @@ async def _redis(settings: Settings) -> RedisFacts:
         return RedisFacts(where, embedded, problem=str(error))
 
 
-async def _contents(settings: Settings, *, usable: bool) -> tuple[list[CollectionInfo], list[DeadLetterSummary]]:
-    """The collections, and how many dead letters there are."""
+async def _contents(
+    settings: Settings, *, usable: bool
+) -> tuple[list[CollectionInfo], dict[int, Configuration], list[DeadLetterSummary]]:
+    """The collections, what is recorded of their models, and how many dead letters there are."""
     if not usable:
-        return [], []
+        return [], {}, []
     try:
         async with await Store.open(settings.database, read_only=True) as store:
-            return await store.collections(), await store.dead_summary()
+            collections = await store.collections()
+            recorded = {info.id: await store.configuration(info.id) for info in collections}
+            known = {key: value for key, value in recorded.items() if value is not None}
+            return collections, known, await store.dead_summary()
     except StoreError:
-        return [], []  # what is wrong with the database is a finding of its own
+        return [], {}, []  # what is wrong with the database is a finding of its own
+
+
+def _drifted(
+    collections: Sequence[CollectionInfo], recorded: Mapping[int, Configuration]
+) -> Iterator[tuple[str, str, str]]:
+    for info in collections:
+        if info.id in recorded and _is_here(info.model_id):
+            found = differences(recorded[info.id], get_embedding_model(info.model_id).configuration)
+            if found:
+                yield info.model_id, info.name, "; ".join(found)
 
 
 def _is_here(model_id: str) -> bool:

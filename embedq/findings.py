@@ -75,6 +75,8 @@ class Facts:
     missing: tuple[tuple[str, str], ...] = ()
     """Model and what needs it: a collection, or a queue."""
     plugin_problems: tuple[tuple[str, str], ...] = ()
+    drifted: tuple[tuple[str, str, str], ...] = ()
+    """Model, collection, and how the model differs now from what is recorded with the collection."""
     dead: Sequence[DeadLetterSummary] = field(default_factory=tuple)
 
 
@@ -381,7 +383,10 @@ def _models(facts: Facts) -> Iterator[Finding]:
     for model, user in facts.missing:
         detail = f"is not here, and {user} needs it"
         yield Finding(Verdict.warn, f"model {model}", detail, "install its plugin (see 'embedq models')")
-    if not facts.missing:
+    for model, collection, difference in facts.drifted:
+        detail = f"is no longer as it was when {collection!r} was embedded with it: {difference}"
+        yield Finding(Verdict.warn, f"model {model}", detail, "set it as it was, or embed into another collection")
+    if not facts.missing and not facts.drifted:
         yield Finding(Verdict.ok, "models", f"{plural(facts.models, 'model')}; every collection and queue has its own")
 
 

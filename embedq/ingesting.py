@@ -13,7 +13,7 @@ from embedq_core.text import shown
 from embedq_jobs import Patience, Queue, RunSummary, open_queue
 from embedq_jobs.checks import server_warnings
 from embedq_plugins import plugin_problems, require_library
-from embedq_producer.corpus import open_corpus
+from embedq_producer.corpus import open_corpus, split
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.dry_run import dry_run
 from embedq_producer.models import FALLBACK_MODEL, check_binary, choose_model
@@ -44,6 +44,7 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
     async with open_queue(settings) as queue:
         model = await choose_model(request.collection, request.model, settings, queue)
         check_binary(model, request)
+        split(reader, request, model)
         if model.model_id == FALLBACK_MODEL and request.model is None and not settings.model:
             print(
                 "model: hashing, which compares words and not meanings; name another with -m (see 'embedq models')",

@@ -1,10 +1,12 @@
 """Reading a database for the commands that show it, and deleting from it."""
 
 import asyncio
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from embedq_core.configuration import Configuration
 from embedq_core.errors import QueueError
 from embedq_core.settings import Settings, load_settings
 from embedq_jobs import open_queue, queue_exists
@@ -19,6 +21,7 @@ class Figures:
     model_id: str
     figures: CollectionFigures
     dead: int
+    configuration: Configuration | None
 
     def as_object(self) -> dict[str, object]:
         """For JSON; sizes in bytes, times in seconds since the epoch."""
@@ -26,6 +29,7 @@ class Figures:
         return {
             "name": self.name,
             "model": self.model_id,
+            "configuration": self.configuration,
             "entries": figures.entries,
             "dimension": figures.dimension,
             "with_content": figures.with_content,
@@ -43,6 +47,7 @@ class Figures:
         return [
             ("collection", self.name),
             ("model", self.model_id),
+            *((name, json.dumps(value)) for name, value in sorted((self.configuration or {}).items())),
             ("entries", f"{figures.entries:,}"),
             ("dimension", "-" if figures.dimension is None else str(figures.dimension)),
             ("with content", f"{figures.with_content:,}"),
@@ -91,7 +96,8 @@ def collection_figures(name: str, database: Path | None) -> Figures:
             found = await store.collection(name)
             summary = await store.dead_summary()
             dead = sum(part.letters for part in summary if part.collection == name)
-            return Figures(found.name, found.model_id, await store.describe(found.id), dead)
+            configuration = await store.configuration(found.id)
+            return Figures(found.name, found.model_id, await store.describe(found.id), dead, configuration)
 
     return asyncio.run(read(load_settings(database=database)))
 

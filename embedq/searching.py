@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from embedq_core.errors import UsageError
-from embedq_core.model import embed_queries, explained
+from embedq_core.model import explained
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
 from embedq_core.vectors import Vector
 from embedq_plugins import get_embedding_model, require_library
-from embedq_store import CollectionInfo, Entry, Store, Where, where_given
+from embedq_store import CollectionInfo, Entry, Store, Where, query_vectors, where_given
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class SearchRequest:
     prefix: str
     where: tuple[str, ...] = ()
     ann: bool = False
+    group: bool = False
 
 
 def run_similar(request: SearchRequest, *, plain: bool, database: Path | None) -> None:
@@ -54,7 +55,7 @@ async def _search(request: SearchRequest, where: Where, settings: Settings) -> l
         model = get_embedding_model(found.model_id)
         require_library(model)
         with explained(model):
-            vectors = await asyncio.to_thread(embed_queries, model, [content])
+            vectors = await query_vectors(store, found.id, found.name, model, [content])
         return await _nearest(store, found, vectors[0], request, where)
 
 
@@ -69,6 +70,7 @@ async def _nearest(
         prefix=request.prefix,
         where=where,
         ann=request.ann,
+        group=request.group,
     )
     if request.ann:
         say_why_exact(store, collection)

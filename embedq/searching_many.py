@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from embedq.searching import say_why_exact
-from embedq_core.errors import ModelError, RowError, UsageError
+from embedq_core.errors import ModelError, ModelMismatch, RowError, UsageError
 from embedq_core.items import Item
 from embedq_core.model import embed_queries, query_count
 from embedq_core.settings import Settings, load_settings
@@ -18,7 +18,7 @@ from embedq_core.vectors import Matrix
 from embedq_plugins import EmbeddingModel, get_embedding_model
 from embedq_producer.readers import FORMATS, LINES, QuerySource, Reader, RowOptions
 from embedq_producer.terminal import RowReport
-from embedq_store import Store, Where, where_given
+from embedq_store import CollectionInfo, Store, Where, query_vectors, where_given
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class BatchRequest:
     prefix: str
     where: tuple[str, ...]
     ann: bool = False
+    group: bool = False
 
 
 def run_similar_batch(request: BatchRequest, *, database: Path | None) -> None:
@@ -59,9 +60,15 @@ async def _search(request: BatchRequest, where: Where, settings: Settings, reade
         model = get_embedding_model(found.model_id)
         queries = _accepted(reader, model, report)
         while some := await asyncio.to_thread(list, islice(queries, query_count(model))):
-            vectors = await asyncio.to_thread(_embedded, model, some, reader.describe())
+            vectors = await _embedded(store, found, model, some, reader.describe())
             answers = await store.similar_many(
-                found.id, vectors, request.number, prefix=request.prefix, where=where, ann=request.ann
+                found.id,
+                vectors,
+                request.number,
+                prefix=request.prefix,
+                where=where,
+                ann=request.ann,
+                group=request.group,
             )
             if request.ann and not count:
                 say_why_exact(store, found)
@@ -72,13 +79,17 @@ async def _search(request: BatchRequest, where: Where, settings: Settings, reade
     return count
 
 
-def _embedded(model: EmbeddingModel, queries: Sequence[Item], source: str) -> Matrix:
+async def _embedded(
+    store: Store, collection: CollectionInfo, model: EmbeddingModel, queries: Sequence[Item], source: str
+) -> Matrix:
     """The vectors of the queries. Raises ModelError, naming the one that the model fails on."""
     try:
-        return embed_queries(model, [query.content for query in queries])
+        return await query_vectors(store, collection.id, collection.name, model, [query.content for query in queries])
+    except ModelMismatch:
+        raise
     except Exception as error:
         first, last = (shown(query.id) for query in (queries[0], queries[-1]))
-        culprit = _failing(model, queries)
+        culprit = await asyncio.to_thread(_failing, model, queries)
         which = f"one of the queries {first} to {last}" if culprit is None else f"query {shown(culprit.id)}"
         raise ModelError(
             f"{source}, {which}: {model.model_id} fails: {type(error).__name__}: {shown(str(error))}"

@@ -1,4 +1,4 @@
-"""What became of items: the five outcomes, counted."""
+"""What became of items, counted."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,8 @@ class Counts(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `embedded`, `reused`, `unchanged` and `failed` add up to all items that are done. `updated` says how many
     of the unchanged had their metadata or stored content brought up to date. `calls` counts calls of the
-    model, `inputs` the values it was given: equal texts are given once.
+    model, `inputs` the values it was given: equal texts are given once. `removed` counts entries, not items:
+    what was left over from earlier versions of documents in parts.
     """
 
     embedded: int = 0
@@ -20,6 +21,7 @@ class Counts(msgspec.Struct, frozen=True, omit_defaults=True):
     updated: int = 0
     calls: int = 0
     inputs: int = 0
+    removed: int = 0
 
     @property
     def done(self) -> int:

@@ -9,6 +9,7 @@ EmbedqError
 │   ├── UnknownModel
 │   ├── NoModel
 │   ├── ModelMismatch
+│   │   └── ConfigurationMismatch   the same model, but other prefixes, another revision …
 │   ├── UnsupportedContent     text for a model of bytes, or the reverse
 │   ├── KilledWorker           the model ended its process: out of memory, a segmentation fault
 │   ├── ModelUnavailable       the model can't be reached for now; the same call may succeed later
@@ -103,6 +104,10 @@ class ModelMismatch(ModelError, ValueError):  # noqa: N818
     """The collection was embedded with another model."""
 
     exit_code = 2
+
+
+class ConfigurationMismatch(ModelMismatch):
+    """The collection was embedded with the same model in another configuration."""
 
 
 class UnsupportedContent(ModelError, ValueError):  # noqa: N818

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from embedq_core.awaiting import settled
+from embedq_core.configuration import Configuration, recorded_query_prefix
 from embedq_core.errors import BadVectors, EmbedqError, ModelError, UnsupportedContent
 from embedq_core.items import prefixed
 from embedq_core.text import excerpt
@@ -49,6 +50,18 @@ class Model(Protocol):
     def document_prefix(self) -> str:
         """What stands before each text that is stored, when it is embedded."""
 
+    @property
+    def query_prefix(self) -> str:
+        """What stands before each text that is searched for."""
+
+    @property
+    def queries_by_prefix(self) -> bool:
+        """Whether that prefix is all that sets queries apart from what `embed_batch` makes of them."""
+
+    @property
+    def configuration(self) -> Configuration:
+        """What decides, beside the model's id, which vectors texts get."""
+
     def embed_batch(self, items: Iterable[str | bytes], /) -> Any:  # noqa: ANN401 - arrays, lists, generators
         """One vector for each of `items`, in their order; or something awaitable, or an asynchronous iterator."""
 
@@ -79,13 +92,20 @@ def embed_all(model: Model, contents: Sequence[str | bytes], batch_size: int | N
     return _all(model, contents, batch_size, embed_checked)
 
 
-def embed_queries(model: Model, contents: Sequence[str | bytes]) -> Matrix:
-    """The vectors of what is searched for, in the model's query form, equal contents embedded once.
+def embed_queries(model: Model, contents: Sequence[str | bytes], recorded: Configuration | None = None) -> Matrix:
+    """The vectors of what is searched for, in the query form that is `recorded` with a collection, else the model's.
 
-    float32, shape (contents, dimension); in batches of the model's own size. Raises what `embed_all` raises.
+    Equal contents are embedded once. float32, shape (contents, dimension); in batches of the model's own size.
+    Raises what `embed_all` raises. That the model can make the recorded form is for `check_querying` to see.
     """
+    prefix = model.query_prefix if recorded is None else recorded_query_prefix(recorded)
+
+    def call(items: Sequence[str | bytes]) -> Any:  # noqa: ANN401
+        own = prefix == model.query_prefix or not model.queries_by_prefix
+        return model.embed_query_batch(items) if own else model.embed_batch(prefixed(prefix, items))
+
     places = {content: place for place, content in enumerate(dict.fromkeys(contents))}
-    rows = _all(model, list(places), model.batch_size, lambda _, batch: _checked(model, batch, model.embed_query_batch))
+    rows = _all(model, list(places), model.batch_size, lambda _, batch: _checked(model, batch, call))
     return rows.matrix[[places[content] for content in contents]]
 
 

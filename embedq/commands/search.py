@@ -27,6 +27,9 @@ def similar(
         list[str] | None,
         typer.Option("--where", metavar="KEY=VALUE", help="Only entries whose metadata holds this. May be repeated."),
     ] = None,
+    group: Annotated[
+        bool, typer.Option("--group", help="Documents instead of their parts, each by the best of them.")
+    ] = False,
     batch: Annotated[
         Path | None,
         typer.Option(
@@ -60,14 +63,14 @@ def similar(
 
         if plain or binary or any(value is not None for value in (id, content, input)):
             raise UsageError("--batch says what to compare with: leave out ID, -c, -i, --binary and --plain")
-        request = BatchRequest(collection, batch, format, number, prefix, tuple(where or ()), ann)
+        request = BatchRequest(collection, batch, format, number, prefix, tuple(where or ()), ann, group)
         run_similar_batch(request, database=database)
     if format is not None:
         raise UsageError("--format is for --batch FILE")
     from embedq.searching import SearchRequest, run_similar
 
     run_similar(
-        SearchRequest(collection, id, content, input, binary, number, prefix, tuple(where or ()), ann),
+        SearchRequest(collection, id, content, input, binary, number, prefix, tuple(where or ()), ann, group),
         plain=plain,
         database=database,
     )

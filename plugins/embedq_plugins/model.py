@@ -60,6 +60,11 @@ class EmbeddingModel(ABC):
         prefixes = {"document_prefix": self.document_prefix, "query_prefix": self.query_prefix}
         return {name: value for name, value in prefixes.items() if value}
 
+    @property
+    def queries_by_prefix(self) -> bool:
+        """Whether `query_prefix` makes the whole query form, so that one that was recorded can take its place."""
+        return type(self).embed_query_batch is EmbeddingModel.embed_query_batch
+
     @abstractmethod
     def embed_batch(self, items: Iterable[str | bytes]) -> Vectors:
         """One vector an item, in order: lists, a generator of lists, or an array of shape (items, dimension).
@@ -98,8 +103,16 @@ class EmbeddingModel(ABC):
         return _embed_lazily(self, items, size)
 
     def count_tokens(self, item: str | bytes) -> int:
-        """About how many tokens `item` has, where `batch_tokens` is set: a quarter of its characters."""
-        return len(item) // 4 + 1
+        """About how many tokens `item` has, for `batch_tokens` and `--chunk 300tokens`: a quarter of its bytes.
+
+        Override it where the tokenizer is at hand.
+        """
+        return len(item.encode() if isinstance(item, str) else item) // 4 + 1
+
+    @property
+    def estimates_tokens(self) -> bool:
+        """Whether `count_tokens` is a rule of thumb."""
+        return type(self).count_tokens is EmbeddingModel.count_tokens
 
     def unsupported(self, item: object) -> str | None:
         """Why the model can't embed `item`, or None where it can."""

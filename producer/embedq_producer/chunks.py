@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from embedq_core.items import Item
+from embedq_core.parts import part_of
 from embedq_producer.seen import SeenIds
 
 
@@ -31,6 +32,7 @@ class Cutter:
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._gathered: dict[str, Item] = {}
+        self._documents: set[str] = set()
         self._replaced = 0
         self._seen = SeenIds()
         self.number = 0
@@ -49,15 +51,24 @@ class Cutter:
             for item in items:
                 # About what it weighs on the wire.
                 weight = len(item.content) + len(item.id) + len(item.metadata or "") + 16
+                coming = 1
+                if item.metadata is not None and (part := part_of(item.id, item.metadata)) is not None:
+                    # Those of a document are about as large as the first. They had better be in one chunk: what is
+                    # parted between chunks is done in their order.
+                    coming = part.document.parts if part.number == 0 else 1
+                else:
+                    part = None
                 if not gathered:
                     size = 0
-                elif size + weight > max_bytes:
+                elif size + coming * weight > max_bytes or len(gathered) + coming > max_items:
                     yield self.take()
                     size = 0
                 if item.id in gathered:
                     del gathered[item.id]
                     self._replaced += 1
                 gathered[item.id] = item
+                if part is not None:
+                    self._documents.add(part.document.id)
                 size += weight
                 if len(gathered) >= max_items:
                     yield self.take()
@@ -71,6 +82,11 @@ class Cutter:
         """
         items = list(self._gathered.values())
         after, repeated = self._seen.note([item.id for item in items], self.number)
+        if self._documents:
+            # Another version of a document may have parts that this one has not, in chunks that hold none of these ids.
+            others, _ = self._seen.note([("document", id_) for id_ in sorted(self._documents)], self.number)
+            after = sorted({*after, *others})
+            self._documents.clear()
         piece = Cut(self.number, items, after, self._replaced + repeated)
         self._gathered.clear()
         self._replaced = 0

@@ -1,12 +1,16 @@
 """From what a command line asks for to a corpus that can be read."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from embedq_core.errors import RowError, UsageError
 from embedq_core.settings import Settings
+from embedq_core.text import shown
+from embedq_plugins import EmbeddingModel
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.readers import FORMATS, FileSource, FilesSource, Reader, RowOptions, Source, SqlSource
+from embedq_producer.splitting import PartSize, Splitter
 
 STANDARD_INPUT = "-"
 
@@ -19,13 +23,25 @@ def open_corpus(request: CorpusRequest, settings: Settings, report: Callable[[Ro
     _check(request)
     options = RowOptions(
         prefix=request.prefix,
-        prepend=request.prepend,
+        # Before each part, where there are parts.
+        prepend="" if request.chunk else request.prepend,
         metadata=tuple(request.metadata),
         encodings=tuple(request.encodings),
         item_bytes=settings.item_bytes,
         strict=request.strict,
     )
     return Reader(_sources(request, settings), options, report)
+
+
+def split(reader: Reader, request: CorpusRequest, model: EmbeddingModel) -> None:
+    """Have the contents of `reader` split into parts, if that is asked for. Raises UsageError where they can't be."""
+    size = PartSize.of(request.chunk, request.overlap)
+    if size is None:
+        return
+    splitter = Splitter(size, model, prepend=request.prepend)
+    if splitter.estimated:
+        print(f"embedq: {shown(model.model_id)} can't count tokens: they are estimated", file=sys.stderr)
+    reader.split = splitter.parts
 
 
 def _check(request: CorpusRequest) -> None:
@@ -39,14 +55,22 @@ def _check(request: CorpusRequest) -> None:
         raise UsageError("--sql takes one database as INPUT at most, and no --format")
     if request.attach and request.sql is None:
         raise UsageError("--attach is for --sql")
-    if request.binary and not request.files:
-        raise UsageError("--binary is for --files")
-    if request.binary and request.encodings:
-        raise UsageError("--binary and --encoding contradict each other")
-    if request.binary and request.prepend:
-        raise UsageError("--prepend is for text, and --binary reads bytes")
     if request.format is not None and request.format not in FORMATS:
         raise UsageError(f"there is no format {request.format!r}: there are {', '.join(FORMATS)}")
+    size = PartSize.of(request.chunk, request.overlap)
+    if request.binary:
+        _check_binary(request, size)
+
+
+def _check_binary(request: CorpusRequest, size: PartSize | None) -> None:
+    if not request.files:
+        raise UsageError("--binary is for --files")
+    if request.encodings:
+        raise UsageError("--binary and --encoding contradict each other")
+    if request.prepend:
+        raise UsageError("--prepend is for text, and --binary reads bytes")
+    if size is not None:
+        raise UsageError("--chunk is for text, and --binary reads bytes")
 
 
 def _sources(request: CorpusRequest, settings: Settings) -> list[Source]:

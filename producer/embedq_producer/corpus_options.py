@@ -92,6 +92,26 @@ Metadata: TypeAlias = Annotated[
         rich_help_panel=_ROWS,
     ),
 ]
+Chunk: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--chunk",
+        metavar="SIZE",
+        help="Split contents into parts of SIZE, such as 1500chars or 300tokens. The parts of ID are ID#0, ID#1 …",
+        rich_help_panel=_ROWS,
+    ),
+]
+Overlap: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--overlap",
+        metavar="N",
+        min=0,
+        help="Begin each part with N, at most, of the part before it; characters or tokens as in --chunk.",
+        show_default="0",
+        rich_help_panel=_ROWS,
+    ),
+]
 Keep: TypeAlias = Annotated[
     bool,
     typer.Option(
@@ -121,6 +141,8 @@ class CorpusRequest:
     prefix: str = ""
     prepend: str = ""
     metadata: Sequence[str] = ()
+    chunk: str | None = None
+    overlap: int | None = None
     store: bool = True
     model: str | None = None
     database: Path | None = None

@@ -7,7 +7,7 @@ from embedq_core.errors import DatabaseMissing
 from embedq_core.settings import Settings
 from embedq_core.text import plural, shown
 from embedq_producer.chunks import cut
-from embedq_producer.corpus import open_corpus
+from embedq_producer.corpus import open_corpus, split
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.models import check_binary, choose_model
 from embedq_producer.terminal import RowReport
@@ -20,6 +20,7 @@ async def dry_run(request: CorpusRequest, settings: Settings) -> int:
     reader = await asyncio.to_thread(open_corpus, request, settings, report)
     model = await choose_model(request.collection, request.model, settings, None)
     check_binary(model, request)
+    split(reader, request, model)
     totals = dict.fromkeys(("items", "new", "changed", "reused", "unchanged", "duplicates", "characters", "bytes"), 0)
     try:
         store = await Store.open(settings.database, read_only=True)

@@ -1,5 +1,6 @@
 """Which model a submission is for."""
 
+from embedq_core.configuration import Configuration, check_writing
 from embedq_core.errors import DatabaseMissing, ModelMismatch, UsageError
 from embedq_core.settings import Settings, default_model_file
 from embedq_jobs import Queue
@@ -23,10 +24,11 @@ def default_model_id(settings: Settings) -> str | None:
 async def choose_model(collection: str, asked: str | None, settings: Settings, queue: Queue | None) -> EmbeddingModel:
     """The model for `collection`: the one it has; else the one asked for, the default, or the built-in one.
 
-    Raises UnknownModel, and ModelMismatch where another one is asked for than the collection has.
+    Raises UnknownModel; ModelMismatch where another one is asked for than the collection has, and
+    ConfigurationMismatch where it is the same in another configuration.
     """
     wanted = get_embedding_model(asked) if asked else None
-    known = await known_model_id(collection, settings, queue)
+    known, recorded = await _known(collection, settings, queue)
     if known is None:
         return wanted or get_embedding_model(default_model_id(settings) or FALLBACK_MODEL)
     if wanted is not None and wanted.model_id != known:
@@ -34,24 +36,29 @@ async def choose_model(collection: str, asked: str | None, settings: Settings, q
             f"the collection {collection!r} was embedded with {known}, not with {wanted.model_id}: leave -m out, "
             "or name another collection"
         )
-    return wanted or get_embedding_model(known)
+    model = wanted or get_embedding_model(known)
+    if recorded is not None:
+        check_writing(collection, known, recorded, model.configuration)
+    return model
 
 
-async def known_model_id(collection: str, settings: Settings, queue: Queue | None) -> str | None:
-    """The model that `collection` has, or will have when what is queued is done; None for a new collection.
+async def _known(collection: str, settings: Settings, queue: Queue | None) -> tuple[str | None, Configuration | None]:
+    """The model that `collection` has, or will have when what is queued is done, and what is recorded of it.
 
-    A shared queue is asked first: the database here may be another than the one its workers write to. Otherwise
-    the database has the first word.
+    None for a new collection. A shared queue is asked first: the database here may be another than the one its workers
+    write to. Otherwise the database has the first word.
     """
     queued = None if queue is None else await queue.collection_model(collection)
     if queued is not None and settings.redis_url is not None:
-        return queued
+        return queued, None
     try:
         async with await Store.open(settings.database, read_only=True, busy_seconds=settings.busy_seconds) as store:
             found = await store.find_collection(collection)
+            if found is not None:
+                return found.model_id, await store.configuration(found.id)
     except DatabaseMissing:
-        return queued
-    return queued if found is None else found.model_id
+        pass
+    return queued, None
 
 
 def check_binary(model: EmbeddingModel, request: CorpusRequest) -> None:

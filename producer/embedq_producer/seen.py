@@ -4,7 +4,7 @@ memory stays what it is.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import compress
 from operator import itemgetter
 from types import TracebackType
@@ -44,7 +44,7 @@ class SeenIds:
         if self._older is not None:
             self._older.close()
 
-    def note(self, ids: Sequence[str], chunk: int) -> tuple[list[int], int]:
+    def note(self, ids: Sequence[Hashable], chunk: int) -> tuple[list[int], int]:
         """Note that `chunk` holds `ids`; return the earlier chunks that hold some of them, and how many ids."""
         # Python's own hash is keyed anew in each process: nobody can prepare ids that collide.
         hashes = set(map(hash, ids))

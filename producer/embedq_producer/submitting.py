@@ -8,7 +8,7 @@ from signal import SIGINT, SIGTERM
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
 from embedq_jobs import Patience, Queue, RunSummary, open_queue
-from embedq_producer.corpus import open_corpus
+from embedq_producer.corpus import open_corpus, split
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.dry_run import dry_run
 from embedq_producer.models import check_binary, choose_model
@@ -32,6 +32,7 @@ async def _submit(request: CorpusRequest, settings: Settings, *, wait: bool) -> 
     async with open_queue(settings) as queue:
         model = await choose_model(request.collection, request.model, settings, queue)
         check_binary(model, request)
+        split(reader, request, model)
         submission = new_submission(request.collection, model.model_id, reader.describe())
         with display(request.collection) as shown_on:
             report.display = shown_on

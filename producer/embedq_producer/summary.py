@@ -77,6 +77,8 @@ def outcome_words(counts: Counts) -> str:
     ]
     if counts.updated:
         words.append(f"{counts.updated:,} of them updated")
+    if counts.removed:
+        words.append(f"{counts.removed:,} removed")
     return ", ".join(words) or "nothing to do"
 
 
@@ -102,6 +104,7 @@ def summary_object(summary: RunSummary) -> dict[str, object]:
         "reused": counts.reused,
         "unchanged": counts.unchanged,
         "updated": counts.updated,
+        "removed": counts.removed,
         "dead": counts.failed,
         "calls": counts.calls,
         "inputs": counts.inputs,

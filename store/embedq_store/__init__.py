@@ -8,6 +8,7 @@ from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLet
 from embedq_store.filters import Where, where_given
 from embedq_store.graph import Built
 from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
+from embedq_store.querying import query_vectors
 from embedq_store.search import Entry
 from embedq_store.store import CollectionFigures, CollectionInfo, Standing, Store
 from embedq_store.sync import Collection
@@ -37,5 +38,6 @@ __all__ = [
     "Where",
     "Write",
     "decide",
+    "query_vectors",
     "where_given",
 ]

@@ -10,14 +10,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+from embedq_core.configuration import check_writing
 from embedq_core.errors import CollectionMissing, EntryMissing, ModelMismatch, NoModel, UnknownModel, UsageError
 from embedq_core.items import Item, metadata_text, unstorable
-from embedq_core.model import Model, embed_all, embed_queries, query_count
-from embedq_core.vectors import Vector, encode
+from embedq_core.model import Model, embed_all, query_count
+from embedq_core.vectors import Matrix, Vector, encode
 from embedq_store.connection import MEMORY
 from embedq_store.filters import Where
 from embedq_store.held import DEFAULT_SEARCH_BYTES
 from embedq_store.outcomes import Incoming, decide
+from embedq_store.querying import query_vectors
 from embedq_store.search import Entry
 from embedq_store.store import Store
 from embedq_store.writer import Row, Target, Write
@@ -197,6 +199,10 @@ class AsyncCollection:
 
     async def _embed_batch(self, items: list[Item], *, store: bool, batch_size: int) -> None:
         database, model = self._open_store(), self.model()
+        # Before the model is paid.
+        found = await database.configuration(self.id)
+        if found is not None:
+            check_writing(self.name, self.model_id, found, model.configuration)
         incoming = Incoming.of(items)
         plan = decide(incoming, await database.known(self.name, incoming), store=store)
         rows = [Row(*incoming[index], vector) for index, vector in plan.reused]
@@ -209,7 +215,8 @@ class AsyncCollection:
                 rows.extend(Row(*incoming[index], blob) for index in owners)
         updates = [incoming[index] for index in plan.updates]
         if rows or updates:
-            await database.write(Write(Target(self.name, self.model_id), rows, updates, store=store))
+            target = Target(self.name, self.model_id, model.configuration)
+            await database.write(Write(target, rows, updates, store=store))
             # A collection that was deleted, here or by another program, has been made anew under another key.
             self.id = (await database.collection(self.name)).id
 
@@ -228,19 +235,24 @@ class AsyncCollection:
         where: Where | None = None,
         *,
         ann: bool = False,
+        group: bool = False,
     ) -> list[Entry]:
         """The `number` entries most similar to `value`, which the model embeds; ids under `prefix` only.
 
         `where` maps keys of the metadata to the value that must stand there, or to several, of which one must:
         `where={"lang": "en", "year": [2023, 2024]}`. Dots lead into objects: `"author.name"`. Text is told from
-        numbers, and true from 1.
+        numbers, and true from 1. With `group`, documents that are stored in parts are answered, each once, by the
+        best of its parts: under the id of the document, with score, content and metadata of that part.
 
         With `ann` (approximate nearest neighbours) a large collection answers many times as fast, and may miss one
         of a hundred. It needs `usearch`, and an index, which is built in the background when it is first asked for;
         until it is there, and where a filter keeps few entries, the answer is exact. See `build_index`.
         """
-        vectors = await asyncio.to_thread(embed_queries, self.model(), [value])
-        return await self.similar_by_vector(vectors[0], number, prefix=prefix, where=where, ann=ann)
+        vectors = await self._query_vectors([value])
+        return await self.similar_by_vector(vectors[0], number, prefix=prefix, where=where, ann=ann, group=group)
+
+    async def _query_vectors(self, values: list[Value]) -> Matrix:
+        return await query_vectors(self._open_store(), self.id, self.name, self.model(), values)
 
     async def similar_by_id(
         self,
@@ -250,10 +262,11 @@ class AsyncCollection:
         where: Where | None = None,
         *,
         ann: bool = False,
+        group: bool = False,
     ) -> list[Entry]:
         """The `number` entries most similar to the entry `id`, itself left out. Raises DoesNotExist."""
         return await self.similar_by_vector(
-            await self.vector(id), number, skip_id=id, prefix=prefix, where=where, ann=ann
+            await self.vector(id), number, skip_id=id, prefix=prefix, where=where, ann=ann, group=group
         )
 
     async def similar_by_vector(
@@ -265,13 +278,14 @@ class AsyncCollection:
         where: Where | None = None,
         *,
         ann: bool = False,
+        group: bool = False,
     ) -> list[Entry]:
         """The `number` entries nearest to `vector` by cosine similarity, best first, `skip_id` left out.
 
         Raises ValueError for a vector of another dimension than the collection's.
         """
         return await self._open_store().similar(
-            self.id, vector, number, skip_id=skip_id, prefix=prefix, where=where, ann=ann
+            self.id, vector, number, skip_id=skip_id, prefix=prefix, where=where, ann=ann, group=group
         )
 
     async def similar_many(
@@ -282,6 +296,7 @@ class AsyncCollection:
         where: Where | None = None,
         *,
         ann: bool = False,
+        group: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar` to each of `values`, in their order, in a fraction of the time for each.
 
@@ -289,8 +304,8 @@ class AsyncCollection:
         """
         answers: list[list[Entry]] = []
         for some in slices(values, query_count(self.model())):
-            vectors = await asyncio.to_thread(embed_queries, self.model(), some)
-            answers += await self.similar_many_by_vector(vectors, number, prefix, where, ann=ann)
+            vectors = await self._query_vectors(some)
+            answers += await self.similar_many_by_vector(vectors, number, prefix, where, ann=ann, group=group)
         return answers
 
     async def similar_many_by_id(
@@ -301,6 +316,7 @@ class AsyncCollection:
         where: Where | None = None,
         *,
         ann: bool = False,
+        group: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar_by_id` to each of `ids`, in their order. Raises DoesNotExist."""
         answers: list[list[Entry]] = []
@@ -317,6 +333,7 @@ class AsyncCollection:
                 prefix=prefix,
                 where=where,
                 ann=ann,
+                group=group,
             )
         return answers
 
@@ -328,6 +345,7 @@ class AsyncCollection:
         where: Where | None = None,
         *,
         ann: bool = False,
+        group: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar_by_vector` to each of `vectors`, in their order.
 
@@ -335,7 +353,9 @@ class AsyncCollection:
         """
         answers: list[list[Entry]] = []
         for some in slices(vectors, _QUERIES):
-            answers += await self._open_store().similar_many(self.id, some, number, prefix=prefix, where=where, ann=ann)
+            answers += await self._open_store().similar_many(
+                self.id, some, number, prefix=prefix, where=where, ann=ann, group=group
+            )
         return answers
 
     async def build_index(self) -> None:

@@ -236,14 +236,18 @@ class Suspects:
         self._collection = collection
         self._any: bool | None = None
 
-    async def among(self, ids: Iterable[str]) -> set[str]:
-        """Those of `ids` that have dead letters."""
+    async def exist(self) -> bool:
+        """Whether the collection has dead letters at all."""
         if self._any is None:
             rows = await self._db.execute_fetchall(
                 "SELECT 1 FROM embedq_dead WHERE collection = ? LIMIT 1", (self._collection,)
             )
             self._any = bool(list(rows))
-        if not self._any:
+        return self._any
+
+    async def among(self, ids: Iterable[str]) -> set[str]:
+        """Those of `ids` that have dead letters."""
+        if not await self.exist():
             return set()
         rows = await where_in(
             self._db, "SELECT id FROM embedq_dead WHERE collection = ? AND id IN", self._collection, list(ids)

@@ -144,6 +144,16 @@ EMBEDQ_TABLES: Final = (
     # Which mapped copies of collections were made from this file: see `embedq_store.copying`. A copy's token is the
     # rowid here, so that whatever copies the file without keeping rowids does not keep the token either.
     "CREATE TABLE IF NOT EXISTS embedq_copies (collection_id INTEGER NOT NULL)",
+    # What vectors were made with, beside the model: see `embedq_store.configurations`. Keys of collections are given
+    # out again, by whatever tool deletes one.
+    """CREATE TABLE IF NOT EXISTS embedq_configurations (
+        collection_id INTEGER PRIMARY KEY,
+        configuration TEXT NOT NULL
+    )""",
+    """CREATE TRIGGER IF NOT EXISTS embedq_collection_deleted AFTER DELETE ON collections
+    BEGIN
+        DELETE FROM embedq_configurations WHERE collection_id = old.id;
+    END""",
     """CREATE TABLE IF NOT EXISTS embedq_dead (
         key INTEGER PRIMARY KEY,
         run TEXT NOT NULL,
@@ -200,6 +210,7 @@ async def check_schema(db: aiosqlite.Connection, path: str) -> bool:
             )
     needed = {"collections", "embeddings", "embedq_schema", "embedq_changes", "embedq_dead", "embedq_chunks"}
     needed |= {"embedq_metadata_changes", "embedq_metadata_updated"}
+    needed |= {"embedq_configurations", "embedq_collection_deleted"}
     needed |= {"embedq_rewrites", "embedq_tails", "embedq_tails_floor", "embedq_copies", *COUNTING_TRIGGERS}
     return needed | {"embedq_dead_item", "embedq_dead_error", "embedq_dead_died"} <= names
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedq_core.items import metadata_object
+from embedq_core.parts import belongs_to
 from embedq_core.vectors import Matrix, Vector, moderate
 from embedq_store.approximate import Approximate, is_small, near_counts, near_scores
 from embedq_store.candidates import Candidate, read_rows
@@ -71,9 +72,20 @@ class Query:
     filter: Filter = field(default_factory=Filter)
     ann: bool = False
     """Whether the answer may be approximate."""
+    group: bool = False
+    """Whether documents are asked for, each by its best part; `skip_id` is then the id of a document."""
 
     @classmethod
-    def of(cls, vector: Vector, number: int, skip_id: str | None, filter_: Filter, *, ann: bool = False) -> "Query":
+    def of(
+        cls,
+        vector: Vector,
+        number: int,
+        skip_id: str | None,
+        filter_: Filter,
+        *,
+        ann: bool = False,
+        group: bool = False,
+    ) -> "Query":
         """A query by `vector`. Raises ValueError where it isn't one, or `number` is below 1."""
         values = np.asarray(vector, dtype=np.float64)
         if values.ndim != 1 or not len(values):
@@ -82,7 +94,7 @@ class Query:
             raise ValueError("the query's vector holds NaN or infinity")
         if number < 1:
             raise ValueError(f"number must be at least 1, not {number}")
-        return cls(moderate(values), number, skip_id, filter_, ann)
+        return cls(moderate(values), number, skip_id, filter_, ann, group)
 
     @property
     def norm(self) -> float:
@@ -98,12 +110,29 @@ class Query:
     def scored(self, candidates: Sequence[Candidate]) -> list[tuple[float, Candidate]]:
         """The exact scores of `candidates`, the one to skip left out."""
         norm = self.norm
-        return [(one.score(self.vector, norm), one) for one in candidates if one.id != self.skip_id]
+        return [(one.score(self.vector, norm), one) for one in candidates if self.id_of(one) != self.skip_id]
 
-    def answer(self, scored: Sequence[tuple[float, Candidate]]) -> list[Entry]:
+    def id_of(self, candidate: Candidate) -> str:
+        """The id under which a candidate is answered: its own, or that of the document of which it is a part."""
+        return belongs_to(candidate.id, candidate.metadata) if self.group else candidate.id
+
+    def decisive(self, scored: list[tuple[float, Candidate]]) -> list[tuple[float, Candidate]]:
+        """Those of `scored` that can be answered: of a document, its best part."""
+        if not self.group:
+            return scored
+        best: dict[str, tuple[float, Candidate]] = {}
+        for pair in sorted(scored, key=_rank):
+            best.setdefault(self.id_of(pair[1]), pair)
+        return list(best.values())
+
+    def answer(self, scored: list[tuple[float, Candidate]]) -> list[Entry]:
         """The best of them, ties in the order of their ids."""
-        best = sorted(scored, key=lambda pair: (-pair[0], pair[1].id))[: self.number]
-        return [Entry(one.id, score, one.content, metadata_object(one.metadata)) for score, one in best]
+        best = sorted(self.decisive(scored), key=_rank)[: self.number]
+        return [Entry(self.id_of(one), score, one.content, metadata_object(one.metadata)) for score, one in best]
+
+
+def _rank(scored: tuple[float, Candidate]) -> tuple[float, str]:
+    return -scored[0], scored[1].id
 
 
 class CollectionIndex:
@@ -226,7 +255,7 @@ class CollectionIndex:
             held = await self._reckon(shortlist.of, scores, among)
             rowids = self._rows.rowids[held if places is None else places[held]].tolist()
             passing = await self._read(query.filter, [rowid for rowid in rowids if rowid not in looked_at])
-            found += query.scored(passing)
+            found = query.decisive(found + query.scored(passing))
             looked_at.update(rowids)
             sure = sum(score >= shortlist.sure for score, _ in found)
             if sure >= query.number or len(held) >= count:
@@ -309,7 +338,7 @@ class CollectionIndex:
             passing = await self._read(queries[0].filter, sorted({rowid for some in rowids for rowid in some}))
             by_rowid = {candidate.rowid: candidate for candidate in passing}
             for query, shortlist, some in zip(queries[part], shortlists[part], rowids, strict=True):
-                found = query.scored([by_rowid[rowid] for rowid in some if rowid in by_rowid])
+                found = query.decisive(query.scored([by_rowid[rowid] for rowid in some if rowid in by_rowid]))
                 sure = sum(score >= shortlist.sure for score, _ in found)
                 enough = sure >= query.number or shortlist.complete
                 answers.append(query.answer(found) if enough else None)

@@ -13,12 +13,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_core.errors import CollectionMissing, DatabaseReadOnly, EntryMissing
+from embedq_core.parts import belongs_to
 from embedq_core.text import shown, suggestion
 from embedq_core.vectors import STORED_DTYPE, Vector, decode
 from embedq_store import deadletters
 from embedq_store.bulk import in_thread
+from embedq_store.configurations import configuration_in_force
 from embedq_store.connection import MEMORY, check_file, connect, prepare, translated
 from embedq_store.copying import CopyFolder
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
@@ -66,11 +69,14 @@ class CollectionFigures:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What bears on a chunk as a whole: its mark, its collection, and the dimension of the collection's vectors."""
+    """What bears on a chunk as a whole: its mark, its collection, and what the collection's vectors are: how long, and
+    made with which configuration of its model.
+    """
 
     mark: tuple[Counts, bool] | None
     collection: CollectionInfo | None
     dimension: int | None
+    configuration: Configuration | None
 
 
 class Store:
@@ -170,11 +176,11 @@ class Store:
     async def create_collection(self, name: str, model_id: str) -> CollectionInfo:
         """The collection called `name`, made for `model_id` if it isn't there, whatever its model if it is."""
 
-        async def ensure(db: aiosqlite.Connection) -> tuple[int, str]:
-            return await ensure_collection(db, Target(name, model_id))
+        async def ensure(db: aiosqlite.Connection) -> CollectionInfo:
+            key, model = await ensure_collection(db, Target(name, model_id))
+            return CollectionInfo(key, name, model)
 
-        collection_id, model = await self._writing().transact(ensure)
-        return CollectionInfo(collection_id, name, model)
+        return await self._writing().transact(ensure)
 
     async def delete_collection(self, collection_id: int) -> None:
         """Delete a collection and all its entries, in one transaction."""
@@ -227,11 +233,17 @@ class Store:
         with translated(self.path):
             return await in_thread(self._reader, look)
 
-    async def write(self, write: Write) -> None:
+    async def configuration(self, collection_id: int) -> Configuration | None:
+        """What the vectors of a collection were made with, beside its model; None while it has none."""
+        with translated(self.path):
+            return await in_thread(self._reader, lambda db: configuration_in_force(db, collection_id))
+
+    async def write(self, write: Write) -> int:
         """Commit `write` together with whatever else is waiting: see `Writer.write`."""
-        await self._writing().write(write)
+        removed = await self._writing().write(write)
         if self._upkeep is not None and write.rows:
             self._upkeep.wrote(write.target.collection, len(write.rows) * len(write.rows[0].vector))
+        return removed
 
     async def vector(self, collection_id: int, entry_id: str) -> tuple[float, ...]:
         """The stored vector of an entry. Raises EntryMissing."""
@@ -266,17 +278,21 @@ class Store:
         prefix: str | None = None,
         where: Where | None = None,
         ann: bool = False,
+        group: bool = False,
     ) -> list[Entry]:
         """The `number` entries nearest to `vector` (one float a dimension) by cosine similarity, best first.
 
         Of those whose ids begin with `prefix` and whose metadata holds what `where` says: see `Filter`. Equal scores
-        stand in the order of ids. Raises ValueError for a vector of another dimension.
+        stand in the order of ids. With `group`, documents are answered, each once, by the best of its parts: id and
+        score of the document, content and metadata of that part; one of which `skip_id` is a part is left out.
+        Raises ValueError for a vector of another dimension.
 
         With `ann` a few of them may be missed, for the sake of speed: their places are those of the next. Where there
         is no index yet the search is exact (`why_exact`), and the index is built by a process in the background.
         Raises UsageError where usearch isn't installed.
         """
-        query = Query.of(vector, number, skip_id, Filter.of(prefix, where), ann=ann)
+        skip = await self._document(collection_id, skip_id) if group and skip_id is not None else skip_id
+        query = Query.of(vector, number, skip, Filter.of(prefix, where), ann=ann, group=group)
         with translated(self.path):
             return await self._index(collection_id).search(query)
 
@@ -290,6 +306,7 @@ class Store:
         prefix: str | None = None,
         where: Where | None = None,
         ann: bool = False,
+        group: bool = False,
     ) -> list[list[Entry]]:
         """What `similar` gives for each of `vectors`, in their order, in a fraction of the time.
 
@@ -297,8 +314,13 @@ class Store:
         """
         rows = list(vectors)
         filter_ = Filter.of(prefix, where)
-        skips = [None] * len(rows) if skip_ids is None else skip_ids
-        queries = [Query.of(vector, number, skip, filter_, ann=ann) for vector, skip in zip(rows, skips, strict=True)]
+        skips: list[str | None] = [None] * len(rows) if skip_ids is None else list(skip_ids)
+        if group:
+            skips = [None if skip is None else await self._document(collection_id, skip) for skip in skips]
+        queries = [
+            Query.of(vector, number, skip, filter_, ann=ann, group=group)
+            for vector, skip in zip(rows, skips, strict=True)
+        ]
         with translated(self.path):
             return await self._index(collection_id).search_many(queries)
 
@@ -348,7 +370,8 @@ class Store:
         def look(db: sqlite3.Connection) -> Standing:
             found = _find_collection(db, collection)
             dimension = None if found is None else dimension_of(db, found.id)
-            return Standing(_chunk_mark(db, run, chunk), found, dimension)
+            configuration = None if found is None else configuration_in_force(db, found.id)
+            return Standing(_chunk_mark(db, run, chunk), found, dimension, configuration)
 
         with translated(self.path):
             return await in_thread(self._reader, look)
@@ -414,6 +437,13 @@ class Store:
         return await self._writing().transact(lambda db: deadletters.delete_stored(db, selection))
 
     # --- private
+
+    async def _document(self, collection_id: int, entry_id: str) -> str:
+        """The id of the document that an entry belongs to."""
+        rows = await self._read(
+            "SELECT metadata FROM embeddings WHERE collection_id = ? AND id = ?", collection_id, entry_id
+        )
+        return belongs_to(entry_id, rows[0][0]) if rows else entry_id
 
     def _index(self, collection_id: int) -> CollectionIndex:
         index = self._indexes.get(collection_id)

@@ -208,9 +208,10 @@ class Collection:
         where: Where | None = None,
         *,
         ann: bool = False,
+        group: bool = False,
     ) -> list[Entry]:
         """The `number` entries most similar to `value`: see `AsyncCollection.similar`."""
-        return _loop_thread.run(self._collection.similar(value, number, prefix, where, ann=ann))
+        return _loop_thread.run(self._collection.similar(value, number, prefix, where, ann=ann, group=group))
 
     def similar_by_id(
         self,
@@ -220,9 +221,10 @@ class Collection:
         where: Where | None = None,
         *,
         ann: bool = False,
+        group: bool = False,
     ) -> list[Entry]:
         """The `number` entries most similar to the entry `id`. Raises DoesNotExist."""
-        return _loop_thread.run(self._collection.similar_by_id(id, number, prefix, where, ann=ann))
+        return _loop_thread.run(self._collection.similar_by_id(id, number, prefix, where, ann=ann, group=group))
 
     def similar_by_vector(
         self,
@@ -233,9 +235,12 @@ class Collection:
         where: Where | None = None,
         *,
         ann: bool = False,
+        group: bool = False,
     ) -> list[Entry]:
         """The `number` entries nearest to `vector`: see `AsyncCollection.similar_by_vector`."""
-        return _loop_thread.run(self._collection.similar_by_vector(vector, number, skip_id, prefix, where, ann=ann))
+        return _loop_thread.run(
+            self._collection.similar_by_vector(vector, number, skip_id, prefix, where, ann=ann, group=group)
+        )
 
     def similar_many(
         self,
@@ -245,10 +250,13 @@ class Collection:
         where: Where | None = None,
         *,
         ann: bool = False,
+        group: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar` to each of `values`: see `AsyncCollection.similar_many`."""
         # The caller's iterable is followed in the caller's thread: it may read from a database of its own.
-        return _loop_thread.run(self._collection.similar_many(list(values), number, prefix, where, ann=ann))
+        return _loop_thread.run(
+            self._collection.similar_many(list(values), number, prefix, where, ann=ann, group=group)
+        )
 
     def similar_many_by_id(
         self,
@@ -258,9 +266,12 @@ class Collection:
         where: Where | None = None,
         *,
         ann: bool = False,
+        group: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar_by_id` to each of `ids`. Raises DoesNotExist."""
-        return _loop_thread.run(self._collection.similar_many_by_id(list(ids), number, prefix, where, ann=ann))
+        return _loop_thread.run(
+            self._collection.similar_many_by_id(list(ids), number, prefix, where, ann=ann, group=group)
+        )
 
     def similar_many_by_vector(
         self,
@@ -270,9 +281,12 @@ class Collection:
         where: Where | None = None,
         *,
         ann: bool = False,
+        group: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar_by_vector` to each of `vectors`: see `AsyncCollection.similar_many_by_vector`."""
-        return _loop_thread.run(self._collection.similar_many_by_vector(list(vectors), number, prefix, where, ann=ann))
+        return _loop_thread.run(
+            self._collection.similar_many_by_vector(list(vectors), number, prefix, where, ann=ann, group=group)
+        )
 
     def build_index(self) -> None:
         """Build the index for searches with `ann`: see `AsyncCollection.build_index`."""

@@ -7,7 +7,7 @@ into the next one together. A caller's `write` returns when its rows are committ
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -16,13 +16,17 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
 import aiosqlite
 import msgspec
 
+from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_core.errors import BadVectors, EmbedqError, ModelMismatch, StoreError
 from embedq_core.items import Item
+from embedq_core.parts import Document
 from embedq_store import bulk, deadletters
+from embedq_store.configurations import record
 from embedq_store.connection import translated
 from embedq_store.deadletters import DeadLetter, Origin, Suspects
 from embedq_store.outcomes import Incoming
+from embedq_store.stale import remove_stale
 
 # In a large table with ids in no order, each transaction touches most pages of both indexes: the fewer, the better.
 # At a million rows, half of this writes half as much again for each row.
@@ -39,6 +43,8 @@ class Target:
 
     collection: str
     model_id: str
+    configuration: Configuration | None = None
+    """The model's, which is recorded with the first vectors and compared with the record; None: neither."""
 
 
 class Row(NamedTuple):
@@ -70,6 +76,8 @@ class Write:
     store: bool = True
     dead: Sequence[DeadLetter] = ()
     mark: ChunkMark | None = None
+    documents: Collection[Document] = ()
+    """Documents of which the chunk held parts: where they are complete now, what else there was of them goes."""
 
     @property
     def size(self) -> int:
@@ -88,12 +96,14 @@ class _Transaction:
     finished: set[_ChunkKey]
     ids: dict[str, tuple[int, str]] = field(default_factory=dict)
     dimensions: dict[int, int | None] = field(default_factory=dict)
+    configurations: dict[int, Configuration] = field(default_factory=dict)
     suspects: dict[str, Suspects] = field(default_factory=dict)
 
     def forget(self) -> None:
         """Forget the collections: something may have changed them, or deleted them."""
         self.ids.clear()
         self.dimensions.clear()
+        self.configurations.clear()
         self.suspects.clear()
 
 
@@ -120,19 +130,20 @@ class Writer:
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
 
-    async def write(self, write: Write) -> None:
-        """Commit `write`, in one transaction with what others want written now.
+    async def write(self, write: Write) -> int:
+        """Commit `write`, in one transaction with what others want written now; return how many entries it removed.
 
-        Raises ModelMismatch where the collection was embedded with another model, BadVectors where its vectors
-        have another dimension, StoreError where the database can't be written; then nothing of it is written.
+        Raises ModelMismatch where the collection was embedded with another model, ConfigurationMismatch where with
+        another configuration of it, BadVectors where its vectors have another dimension, StoreError where the database
+        can't be written; then nothing of it is written.
         """
         # Here, and not in the transaction: meanwhile another one is being committed.
         parts = bulk.packed(write.rows, store=write.store)
 
-        async def apply(transaction: _Transaction) -> None:
-            await self._apply(write, parts, transaction)
+        async def apply(transaction: _Transaction) -> int:
+            return await self._apply(write, parts, transaction)
 
-        await self._enqueue(apply, write.size, write.mark)
+        return cast("int", await self._enqueue(apply, write.size, write.mark))
 
     async def transact(self, operation: Callable[[aiosqlite.Connection], Awaitable[_T]]) -> _T:
         """Run `operation` in a transaction and commit it. Raises StoreError, and what `operation` raises.
@@ -219,19 +230,20 @@ class Writer:
         if self._db.in_transaction:
             await self._db.execute("ROLLBACK")
 
-    async def _apply(self, write: Write, parts: _Parts, transaction: _Transaction) -> None:
-        """Check first, so that a write that is refused has changed nothing.
+    async def _apply(self, write: Write, parts: _Parts, transaction: _Transaction) -> int:
+        """Check first, so that a write that is refused has changed nothing. Return how many entries were removed.
 
         Nothing changes either where the chunk is finished: a worker that had stalled for longer than its lease
         comes late, and what others have stored since may be newer.
         """
         mark = write.mark
         if mark is not None and (mark.run, mark.chunk) in transaction.finished:
-            return
+            return 0
         collection_id = None
         if write.rows or write.updates:
             collection_id = await self._collection_id(write.target, transaction)
             await self._check_dimension(write, collection_id, transaction)
+            await self._record_configuration(write, collection_id, transaction)
         await bulk.in_thread(self._db, partial(_change, write=write, parts=parts, collection_id=collection_id))
         if collection_id is not None:
             await self._settle(write, collection_id, transaction)
@@ -239,6 +251,7 @@ class Writer:
             await self._bury(write.dead, transaction)
         if mark is not None and mark.finished:
             transaction.finished.add((mark.run, mark.chunk))
+        return await self._remove_stale(write, mark, transaction) if mark is not None and write.documents else 0
 
     async def _collection_id(self, target: Target, transaction: _Transaction) -> int:
         found = transaction.ids.get(target.collection)
@@ -264,6 +277,26 @@ class Writer:
                     f"{write.target.collection!r} holds vectors of {dimension}"
                 )
         transaction.dimensions[collection_id] = dimension
+
+    async def _record_configuration(self, write: Write, collection_id: int, transaction: _Transaction) -> None:
+        target, present = write.target, write.target.configuration
+        if not write.rows or present is None or transaction.configurations.get(collection_id) == present:
+            return
+        recording = partial(
+            record,
+            collection_id=collection_id,
+            collection=target.collection,
+            model_id=target.model_id,
+            present=present,
+        )
+        await bulk.in_thread(self._db, recording)
+        transaction.configurations[collection_id] = present
+
+    async def _remove_stale(self, write: Write, mark: ChunkMark, transaction: _Transaction) -> int:
+        """Remove what is left over of documents, and count it in the mark that is written."""
+        among_letters = await self._suspects(write.target.collection, transaction).exist()
+        removing = partial(_remove_stale, write=write, mark=mark, among_letters=among_letters)
+        return await bulk.in_thread(self._db, removing)
 
     async def _settle(self, write: Write, collection_id: int, transaction: _Transaction) -> None:
         """What is stored now is dead no longer."""
@@ -304,11 +337,30 @@ def _change(db: sqlite3.Connection, write: Write, parts: _Parts, collection_id: 
         bulk.insert(db, collection_id, parts, int(now))
         bulk.update(db, collection_id, write.updates, int(now), store=write.store)
     if write.mark is not None:
-        counts = _COUNTS.encode(write.mark.counts).decode()
         db.execute(
             "INSERT OR REPLACE INTO embedq_chunks (run, chunk, counts, finished) VALUES (?, ?, ?, ?)",
-            (write.mark.run, write.mark.chunk, counts, now if write.mark.finished else None),
+            (write.mark.run, write.mark.chunk, _text(write.mark.counts), now if write.mark.finished else None),
         )
+
+
+def _remove_stale(db: sqlite3.Connection, write: Write, mark: ChunkMark, *, among_letters: bool) -> int:
+    target = write.target
+    removed = remove_stale(
+        db,
+        target.collection,
+        target.model_id,
+        write.documents,
+        Origin(mark.run, mark.chunk),
+        among_letters=among_letters,
+    )
+    if removed:
+        counts = _text(mark.counts + Counts(removed=removed))
+        db.execute("UPDATE embedq_chunks SET counts = ? WHERE run = ? AND chunk = ?", (counts, mark.run, mark.chunk))
+    return removed
+
+
+def _text(counts: Counts) -> str:
+    return _COUNTS.encode(counts).decode()
 
 
 def _is_one_s_own(error: Exception) -> bool:

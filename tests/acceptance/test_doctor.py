@@ -273,9 +273,12 @@ def test_a_database_or_a_folder_that_can_not_be_written_to_is_a_failure(docs: Co
 
 
 def test_a_damaged_page_is_found(docs: CommandLine) -> None:
+    with closing(sqlite3.connect(docs.database)) as db:
+        ((page,),) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'embeddings'").fetchall()
+        ((size,),) = db.execute("PRAGMA page_size").fetchall()
     with docs.database.open("r+b") as file:
-        file.seek(docs.database.stat().st_size // 8192 * 4096)
-        file.write(b"\xa5" * 4096)
+        file.seek((page - 1) * size)
+        file.write(b"\xa5" * size)
     assert "is corrupt" in str(examined(docs, exit_code=1))
 
 

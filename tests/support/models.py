@@ -3,14 +3,14 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from embedq_core.digests import content_hash
-from embedq_plugins import EmbeddingModel
+from embedq_plugins import EmbeddingModel, ModelKind
 
 DIMENSION = 8
 
@@ -79,6 +79,31 @@ class FaultyModel(RecordingModel):
         vectors = super().embed_batch(batch)
         answer = self._fault(batch)
         return vectors if answer is None else answer
+
+
+class ConfiguredModel(RecordingModel):
+    """Recording, in the form that it is given; with `revision`, which no record can apply to queries."""
+
+    def __init__(
+        self, model_id: str = "configured", *, document_prefix: str = "", query_prefix: str = "", revision: str = ""
+    ) -> None:
+        super().__init__(model_id)
+        self.document_prefix = document_prefix
+        self.query_prefix = query_prefix
+        self.revision = revision
+
+    @property
+    def configuration(self) -> Mapping[str, str | int | float | bool]:
+        return {**super().configuration, **({"revision": self.revision} if self.revision else {})}
+
+
+class ConfiguredKind(ModelKind):
+    """Makes them as the settings file says: `kind = "rec"`."""
+
+    name = "rec"
+
+    def make(self, model_id: str, options: Mapping[str, object]) -> EmbeddingModel:
+        return ConfiguredModel(model_id, **{name: str(value) for name, value in options.items() if name != "model"})
 
 
 class BinaryModel(RecordingModel):

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import embedq
-from embedq_plugins.hookspecs import Register
+from embedq_plugins.hookspecs import Register, RegisterKind
 from support.models import (
     BinaryModel,
+    ConfiguredKind,
     EitherModel,
     FaultyModel,
     PreparedModel,
@@ -44,3 +45,8 @@ def register_embedding_models(register: Register) -> None:
         )
     )
     register(FaultyModel(lambda batch: [vector_of(item, 9 if "wide" in str(item) else 8) for item in batch], "ragged"))
+
+
+@embedq.hookimpl
+def register_model_kinds(register: RegisterKind) -> None:
+    register(ConfiguredKind())

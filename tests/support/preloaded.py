@@ -21,6 +21,7 @@ for name in (
     "embedq.reporting",
     "embedq.running",
     "embedq.searching",
+    "embedq.searching_many",
     "embedq.tables",
     "embedq_producer.submitting",
     "embedq_worker.running",

@@ -10,8 +10,17 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from embedq_core.configuration import Configuration, check_writing
 from embedq_core.counts import Counts
-from embedq_core.errors import BadVectors, DatabaseUnusable, ModelMismatch, StoreError, UnsupportedContent
+from embedq_core.errors import (
+    BadVectors,
+    ConfigurationMismatch,
+    DatabaseUnusable,
+    ModelMismatch,
+    StoreError,
+    UnsupportedContent,
+)
+from embedq_core.parts import documents_of
 from embedq_core.vectors import STORED_DTYPE
 from embedq_jobs import Chunk, job_id
 from embedq_store import ChunkMark, DeadLetter, Incoming, Plan, Row, Standing, Store, Target, Write, decide
@@ -65,7 +74,7 @@ class _Processing:
         self._store = store
         self._claims = claims
         self._progress = progress
-        self._target = Target(chunk.collection, chunk.model_id)
+        self._target = Target(chunk.collection, chunk.model_id, runner.model.configuration)
         self._pending = _Pending()
         self._before = Counts()
         self._stored_before = 0
@@ -98,6 +107,8 @@ class _Processing:
             for entry in incoming:
                 self._bury(entry, Fault(ModelMismatch.__name__, message, 1))
             return []
+        if standing.configuration is not None:
+            incoming = await self._agreeing(incoming, standing.configuration)
         good = []
         for entry in incoming:
             problem = self._runner.model.unsupported(entry.item.content)
@@ -106,6 +117,20 @@ class _Processing:
             else:
                 self._bury(entry, Fault(UnsupportedContent.__name__, problem, 1))
         return good
+
+    async def _agreeing(self, incoming: list[Incoming], recorded: Configuration) -> list[Incoming]:
+        """All, where the model is as it is `recorded`; else those that are stored as they are: the others are dead."""
+        try:
+            check_writing(self._chunk.collection, self._chunk.model_id, recorded, self._runner.model.configuration)
+        except ConfigurationMismatch as error:
+            known = (await self._store.known(self._chunk.collection, incoming)).by_id
+            good = [entry for entry in incoming if (held := known.get(entry.item.id)) and held.digest == entry.digest]
+            ids = {entry.item.id for entry in good}
+            for entry in incoming:
+                if entry.item.id not in ids:
+                    self._bury(entry, Fault(ConfigurationMismatch.__name__, str(error), 1))
+            return good
+        return incoming
 
     async def _round(self, incoming: list[Incoming]) -> list[Incoming]:
         """Do what can be done now; return what waits for a text that another chunk is having embedded."""
@@ -209,24 +234,27 @@ class _Processing:
         pending, self._pending = self._pending, _Pending()
         counts = _nowhere_negative(self._before + pending.counts)
         mark = ChunkMark(self._chunk.run, self._chunk.number, counts, finished)
+        documents = documents_of(self._chunk.items) if finished else ()
         try:
-            await self._write(Write(self._target, pending.rows, pending.updates, self._chunk.store, pending.dead, mark))
+            removed = await self._write(
+                Write(self._target, pending.rows, pending.updates, self._chunk.store, pending.dead, mark, documents)
+            )
         except (BadVectors, ModelMismatch) as error:
             return await self._bury_rows(pending, error, finished=finished)
         except BaseException:
             # The next attempt finds what there is; nothing of this one may be forgotten before.
             self._pending = pending
             raise
-        self._before = counts
+        self._before = counts + Counts(removed=removed)
         if self._progress is not None and not finished:
             await self._progress(counts)
-        return counts
+        return self._before
 
-    async def _write(self, write: Write) -> None:
+    async def _write(self, write: Write) -> int:
         """Write, however long the database is locked or the disk full: giving up would mean to pay again."""
         while True:
             try:
-                await self._store.write(write)
+                return await self._store.write(write)
             except (BadVectors, ModelMismatch, DatabaseUnusable):
                 raise
             except StoreError as error:
@@ -235,8 +263,6 @@ class _Processing:
                 _log.warning("%s; trying again in %.0f s, the vectors are kept", error, WRITE_AGAIN_SECONDS)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._runner.stopping.wait(), WRITE_AGAIN_SECONDS)
-            else:
-                return
 
     async def _bury_rows(self, pending: _Pending, error: Exception, *, finished: bool) -> Counts:
         """The collection refuses these rows: keep those that fit, the others are dead."""

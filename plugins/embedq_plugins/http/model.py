@@ -69,6 +69,11 @@ class HttpModel(EmbeddingModel):
         """What decides which vectors a text gets: the name at the endpoint, lengths, added fields, prefixes."""
         return {**super().configuration, **self._options.recorded}
 
+    @property
+    def estimates_tokens(self) -> bool:
+        """Yes: the tokenizer is at the endpoint."""
+        return True
+
     def count_tokens(self, item: str | bytes) -> int:
         """The estimate of tokens. A text that may be too long counts as a whole batch, so that it is sent alone."""
         tokens = self._estimated(item)

@@ -1,6 +1,7 @@
 """A corpus of one or more sources, read as one stream of items."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 from embedq_core.errors import RowError, SourceError, UsageError
 from embedq_core.items import Item
@@ -23,6 +24,8 @@ class Reader:
         self._options = options
         self._rejects = Rejects(report, options.strict)
         self._progress = Progress()
+        self.split: Callable[[Item], Iterable[Item]] | None = None
+        """What makes parts of items, where they are to be split."""
         if sum(isinstance(source, FileSource) and source.path is None for source in self._sources) > 1:
             raise UsageError("standard input can be read once only")
         for source in self._sources:
@@ -54,7 +57,8 @@ class Reader:
         for source, size in zip(self._sources, self._sizes, strict=True):
             start = self._progress.position
             try:
-                yield from source.read(self._options, self._rejects, self._progress)
+                items = source.read(self._options, self._rejects, self._progress)
+                yield from items if self.split is None else chain.from_iterable(map(self.split, items))
             except SourceError as error:
                 if self._options.strict:
                     raise

@@ -172,7 +172,8 @@ def test_a_model_is_what_the_other_rooms_ask_for() -> None:
 
 def test_a_plugin_is_free_to_use_private_names() -> None:
     public = {"model_id", "supports_text", "supports_binary", "batch_size", "batch_tokens", "concurrency", "dimension"}
-    public |= {"document_prefix", "query_prefix", "library", "install", "configuration"}
+    public |= {"document_prefix", "query_prefix", "library", "install", "configuration", "queries_by_prefix"}
+    public |= {"estimates_tokens"}
     methods = {"embed_batch", "embed_query_batch", "embed", "embed_multi", "count_tokens", "unsupported"}
     assert {name for name in vars(EmbeddingModel) if not name.startswith("__")} <= public | methods | {"_abc_impl"}
 

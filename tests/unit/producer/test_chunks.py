@@ -1,9 +1,11 @@
 from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from embedq_core.items import Item
+from embedq_core.parts import documents_of, is_complete, is_stale, parts_of
 from embedq_producer.chunks import cut
 from embedq_producer.seen import SeenIds
 
@@ -79,6 +81,47 @@ def test_seen_ids_are_found_in_the_latest_chunk_that_held_them() -> None:
         assert seen.note(["a", "b", "d"], 2) == ([0, 1], 2)
         assert seen.note([f"new {number}" for number in range(3000)], 3) == ([], 0)
         assert seen.note([f"new {number}" for number in range(3000)], 4) == ([3], 3000)
+
+
+versions = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9)), max_size=8)
+
+
+@given(versions, st.integers(1, 7), st.integers(40, 400))
+def test_of_documents_in_parts_the_last_version_wins_whole(
+    history: list[tuple[str, int]], max_items: int, max_bytes: int
+) -> None:
+    texts = [
+        (doc, [f"{number} of version {version}" for number in range(count)])
+        for version, (doc, count) in enumerate(history)
+    ]
+    items = [part for doc, parts in texts for part in parts_of(Item(doc, "whole"), [(0, part) for part in parts])]
+    chunks = {piece.number: piece for piece in cut(items, max_items=max_items, max_bytes=max_bytes)}
+    written: dict[str, Item] = {}
+    done: set[int] = set()
+    while len(done) < len(chunks):
+        number = max(number for number, piece in chunks.items() if number not in done and done >= set(piece.after))
+        written.update((item.id, item) for item in chunks[number].items)
+        entries = [(item.id, item.metadata) for item in written.values()]
+        for document in documents_of(chunks[number].items):
+            if is_complete(document, entries):
+                for id_, metadata in entries:
+                    if is_stale(document, id_, metadata):
+                        del written[id_]
+        done.add(number)
+    last = dict(texts)
+    assert {item.id: item.content for item in written.values()} == {
+        f"{doc}#{number}": part for doc, parts in last.items() for number, part in enumerate(parts)
+    }
+
+
+@pytest.mark.parametrize(("max_items", "max_bytes"), [(5, 10**9), (100, 350)])
+def test_a_document_is_not_parted_between_chunks_if_it_fits_into_one(max_items: int, max_bytes: int) -> None:
+    items = [part for doc in "abc" for part in parts_of(Item(doc, "whole"), [(0, "part")] * 3)]
+    pieces = list(cut(items, max_items=max_items, max_bytes=max_bytes))
+    assert [[item.id for item in piece.items] for piece in pieces] == [
+        [f"{doc}#{n}" for n in range(3)] for doc in "abc"
+    ]
+    assert [piece.after for piece in pieces] == [[], [], []]
 
 
 @given(st.lists(st.lists(ids, max_size=6, unique=True), max_size=12), st.integers(1, 8))
