@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 TITLE = "Search"
-LIMIT_SECONDS = 600.0
+LIMIT_SECONDS = 1500.0
 
 
 @dataclass(frozen=True, slots=True)
