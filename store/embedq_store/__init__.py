@@ -1,7 +1,7 @@
 """The store: SQLite schema, collections, group-commit writer, deduplication, search.
 
 No SQLite type, connection or SQL leaves this room. Names are imported when they are first used: what does not search
-starts without numpy, in half of the time.
+starts without numpy.
 """
 
 from importlib import import_module
