@@ -58,6 +58,8 @@ class Place:
             "EMBEDQ_DATABASE": str(self.database),
             "EMBEDQ_PLUGINS": "benchmarks.models",
             "EMBEDQ_LOG_LEVEL": "warning",
+            # An installed program was compiled when it was installed, and not each time it starts.
+            "PYTHONDONTWRITEBYTECODE": "",
             **environment,
         }
 

@@ -9,12 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from embedq.inspecting import moment, size
-from embedq.searching import shown_lines
 from embedq.tables import print_fields
 from embedq_core.errors import UsageError
 from embedq_core.items import unstorable
 from embedq_core.settings import Settings, load_settings
-from embedq_core.text import shown
+from embedq_core.text import shown, shown_lines
 from embedq_store import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection, Store
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from embedq_core.configuration import Configuration
 from embedq_core.errors import QueueError
 from embedq_core.settings import Settings, load_settings
-from embedq_jobs import open_queue, queue_exists
 from embedq_store import CollectionFigures, Store
 
 
@@ -116,6 +115,8 @@ def delete_collection(name: str, database: Path | None) -> None:
     """Delete a collection; a shared queue forgets which model it had."""
 
     async def delete(settings: Settings) -> None:
+        from embedq_jobs import open_queue, queue_exists
+
         async with await Store.open(settings.database, must_exist=True, busy_seconds=settings.busy_seconds) as store:
             await store.delete_collection((await store.collection(name)).id)
         if queue_exists(settings):

@@ -1,16 +1,14 @@
 """Reading the ledger of runs for the commands that show it."""
 
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from embedq.inspecting import moment, size
-from embedq.tables import print_fields, print_table
+from embedq.tables import print_table
 from embedq_core.settings import load_settings
 from embedq_jobs import RunSummary, open_queue, queue_exists
-from embedq_producer.submitting import stop_on_interrupt, wait_for_run
-from embedq_producer.summary import EXIT_DEAD, EXIT_DONE, EXIT_INTERRUPTED, outcome_words, summary_object
+from embedq_producer.summary import outcome_words
 from embedq_producer.terminal import duration
 
 
@@ -35,22 +33,6 @@ def one_run(run: str, database: Path | None) -> RunSummary:
             return await queue.runs.summary(run)
 
     return asyncio.run(read())
-
-
-async def wait_until_settled(run: str, database: Path | None, *, as_json: bool) -> int:
-    """Wait for a run and print what became of it; return the exit code."""
-    settings = load_settings(database=database)
-    async with open_queue(settings) as queue:
-        summary = await queue.runs.summary(run)
-        stop = stop_on_interrupt()
-        summary = await wait_for_run(queue, run, summary.run.collection, settings, stop)
-    if as_json:
-        print(json.dumps(summary_object(summary)))
-    else:
-        print_fields(run_fields(summary))
-    if not summary.settled:
-        return EXIT_INTERRUPTED
-    return EXIT_DEAD if summary.counts.failed else EXIT_DONE
 
 
 def print_runs(summaries: Sequence[RunSummary]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from embedq_core.errors import UsageError
 from embedq_core.model import explained
 from embedq_core.settings import Settings, load_settings
-from embedq_core.text import shown
+from embedq_core.text import shown, shown_lines
 from embedq_core.vectors import Vector
 from embedq_plugins import get_embedding_model, require_library
 from embedq_store import CollectionInfo, Entry, Store, Where, query_vectors, where_given
@@ -111,8 +111,3 @@ def print_entries(entries: list[Entry], *, plain: bool) -> None:
         if entry.metadata:
             print(textwrap.indent(json.dumps(entry.metadata), "  "))
         print()
-
-
-def shown_lines(text: str) -> str:
-    """`text` with its line breaks, other control characters written as escapes."""
-    return "\n".join(shown(line.expandtabs(4)) for line in text.splitlines())

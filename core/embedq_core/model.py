@@ -6,14 +6,16 @@ trained on two, told apart by a prefix ("passage: ", "query: "), a prompt or a p
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from embedq_core.awaiting import settled
 from embedq_core.configuration import Configuration, recorded_query_prefix
 from embedq_core.errors import BadVectors, EmbedqError, ModelError, UnsupportedContent
 from embedq_core.items import prefixed
 from embedq_core.text import excerpt
-from embedq_core.vectors import CheckedRows, Matrix, checked_rows
+
+if TYPE_CHECKING:  # numpy stays out of commands that embed nothing
+    from embedq_core.vectors import CheckedRows, Matrix
 
 # Queries that are taken in hand at a time, about: their vectors and results are held in memory.
 _QUERIES: Final = 1024
@@ -75,7 +77,7 @@ class Model(Protocol):
         """Why the model can't take `item`, or None."""
 
 
-def embed_checked(model: Model, contents: Sequence[str | bytes]) -> CheckedRows:
+def embed_checked(model: Model, contents: Sequence[str | bytes]) -> "CheckedRows":
     """Embed one batch of what is to be stored: the model is called once, its iterator consumed here, its rows checked.
 
     Raises UnsupportedContent for content that the model can't take, WrongVectorCount where rows and contents can't
@@ -84,7 +86,7 @@ def embed_checked(model: Model, contents: Sequence[str | bytes]) -> CheckedRows:
     return _checked(model, contents, lambda items: model.embed_batch(prefixed(model.document_prefix, items)))
 
 
-def embed_all(model: Model, contents: Sequence[str | bytes], batch_size: int | None = None) -> CheckedRows:
+def embed_all(model: Model, contents: Sequence[str | bytes], batch_size: int | None = None) -> "CheckedRows":
     """Embed `contents`, to be stored, in batches of `batch_size` (None: in one call); any fault is an error.
 
     Raises BadVectors where a row can't be stored, and whatever `embed_checked` raises.
@@ -92,7 +94,7 @@ def embed_all(model: Model, contents: Sequence[str | bytes], batch_size: int | N
     return _all(model, contents, batch_size, embed_checked)
 
 
-def embed_queries(model: Model, contents: Sequence[str | bytes], recorded: Configuration | None = None) -> Matrix:
+def embed_queries(model: Model, contents: Sequence[str | bytes], recorded: Configuration | None = None) -> "Matrix":
     """The vectors of what is searched for, in the query form that is `recorded` with a collection, else the model's.
 
     Equal contents are embedded once. float32, shape (contents, dimension); in batches of the model's own size.
@@ -130,7 +132,9 @@ def explained(model: Model) -> Iterator[None]:
 
 def _checked(
     model: Model, contents: Sequence[str | bytes], call: Callable[[Sequence[str | bytes]], Any]
-) -> CheckedRows:
+) -> "CheckedRows":
+    from embedq_core.vectors import checked_rows
+
     for content in contents:
         problem = model.unsupported(content)
         if problem is not None:
@@ -142,9 +146,11 @@ def _all(
     model: Model,
     contents: Sequence[str | bytes],
     batch_size: int | None,
-    embed: Callable[[Model, Sequence[str | bytes]], CheckedRows],
-) -> CheckedRows:
+    embed: "Callable[[Model, Sequence[str | bytes]], CheckedRows]",
+) -> "CheckedRows":
     import numpy as np
+
+    from embedq_core.vectors import CheckedRows
 
     if not contents:
         return CheckedRows(np.zeros((0, 0), dtype=np.float32), {})

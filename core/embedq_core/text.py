@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 # C0 and C1 controls, DEL, and the marks that reorder or hide what follows them.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -13,6 +12,11 @@ def shown(text: str) -> str:
     return _UNSAFE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
+def shown_lines(text: str) -> str:
+    """`text` with its line breaks, other control characters written as escapes."""
+    return "\n".join(shown(line.expandtabs(4)) for line in text.splitlines())
+
+
 def excerpt(text: str, width: int) -> str:
     """The first `width` characters of `text`, white space folded, with an ellipsis where it goes on."""
     folded = shown(" ".join(text[: width * 4].split()))
@@ -21,6 +25,8 @@ def excerpt(text: str, width: int) -> str:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """' Did you mean x or y?' for names close to `name`, else ''."""
+    from difflib import get_close_matches
+
     close = get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
 

@@ -1,6 +1,5 @@
 """`embedq runs`: submissions, and how far they have come."""
 
-import asyncio
 import json as json_module
 import sys
 from typing import Annotated
@@ -52,6 +51,8 @@ def show(run: RunId, database: options.Database = None, json: options.Json = Fal
 @app.command()
 def wait(run: RunId, database: options.Database = None, json: options.Json = False) -> None:
     """Wait until all of a run is stored or dead. Exits with 1 if some of it is dead."""
-    from embedq.running import wait_until_settled
+    import asyncio
+
+    from embedq.waiting import wait_until_settled
 
     sys.exit(asyncio.run(wait_until_settled(run, database, as_json=json)))

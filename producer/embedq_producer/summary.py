@@ -2,18 +2,21 @@
 
 import json
 import sys
+from typing import TYPE_CHECKING
 
 from embedq_core.counts import Counts
 from embedq_core.settings import Settings
 from embedq_core.text import plural, shown
 from embedq_jobs import RunSummary
-from embedq_producer.submission import Submission
 from embedq_producer.terminal import duration
+
+if TYPE_CHECKING:
+    from embedq_producer.submission import Submission
 
 EXIT_DONE, EXIT_DEAD, EXIT_INTERRUPTED = 0, 1, 130
 
 
-def print_submitted(submission: Submission, *, as_json: bool, interrupted: bool) -> None:
+def print_submitted(submission: "Submission", *, as_json: bool, interrupted: bool) -> None:
     """Print the id of the run on stdout, and what was queued on stderr."""
     run = submission.run
     if as_json:
@@ -28,7 +31,7 @@ def print_submitted(submission: Submission, *, as_json: bool, interrupted: bool)
         print(f"embedq: {submission.problem}", file=sys.stderr)
 
 
-def _accepted(submission: Submission) -> str:
+def _accepted(submission: "Submission") -> str:
     words = plural(submission.items, "item")
     if submission.duplicates:
         words += f", {plural(submission.duplicates, 'duplicate id')} (the last one wins)"
@@ -37,7 +40,7 @@ def _accepted(submission: Submission) -> str:
     return words
 
 
-def print_summary(summary: RunSummary, settings: Settings, submission: Submission, *, as_json: bool) -> None:
+def print_summary(summary: RunSummary, settings: Settings, submission: "Submission", *, as_json: bool) -> None:
     """Print what became of a run: one line, or JSON; and where dead letters are, if there are any."""
     if as_json:
         print(json.dumps(summary_object(summary)))
@@ -111,7 +114,7 @@ def summary_object(summary: RunSummary) -> dict[str, object]:
     }
 
 
-def submission_exit_code(submission: Submission, *, interrupted: bool) -> int:
+def submission_exit_code(submission: "Submission", *, interrupted: bool) -> int:
     """0 queued, 1 the corpus was not read to its end or no row of it could be read, 130 interrupted."""
     if interrupted:
         return EXIT_INTERRUPTED
@@ -119,7 +122,7 @@ def submission_exit_code(submission: Submission, *, interrupted: bool) -> int:
     return EXIT_DEAD if nothing or submission.problem is not None else EXIT_DONE
 
 
-def summary_exit_code(summary: RunSummary, submission: Submission, *, interrupted: bool) -> int:
+def summary_exit_code(summary: RunSummary, submission: "Submission", *, interrupted: bool) -> int:
     """0 done, 1 some items dead or the corpus not read to its end, 130 interrupted."""
     if summary.counts.failed and not interrupted:
         return EXIT_DEAD

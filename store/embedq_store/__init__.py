@@ -1,18 +1,23 @@
 """The store: SQLite schema, collections, group-commit writer, deduplication, search.
 
-No SQLite type, connection or SQL leaves this room.
+No SQLite type, connection or SQL leaves this room. Names are imported when they are first used: what does not search
+starts without numpy.
 """
 
-from embedq_store.collection import AsyncCollection
-from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
-from embedq_store.filters import Where, where_given
-from embedq_store.graph import Built
-from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
-from embedq_store.querying import query_vectors
-from embedq_store.search import Entry
-from embedq_store.store import CollectionFigures, CollectionInfo, Standing, Store
-from embedq_store.sync import Collection
-from embedq_store.writer import ChunkMark, Row, Target, Write
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from embedq_store.collection import AsyncCollection
+    from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
+    from embedq_store.filters import Where, where_given
+    from embedq_store.graph import Built
+    from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
+    from embedq_store.querying import query_vectors
+    from embedq_store.search import Entry
+    from embedq_store.store import CollectionFigures, CollectionInfo, Standing, Store
+    from embedq_store.sync import Collection
+    from embedq_store.writer import ChunkMark, Row, Target, Write
 
 __all__ = [
     "AsyncCollection",
@@ -41,3 +46,45 @@ __all__ = [
     "query_vectors",
     "where_given",
 ]
+
+_HOMES = {
+    "AsyncCollection": "embedq_store.collection",
+    "Built": "embedq_store.graph",
+    "ChunkMark": "embedq_store.writer",
+    "Collection": "embedq_store.sync",
+    "CollectionFigures": "embedq_store.store",
+    "CollectionInfo": "embedq_store.store",
+    "DeadGroup": "embedq_store.deadletters",
+    "DeadHeading": "embedq_store.deadletters",
+    "DeadLetter": "embedq_store.deadletters",
+    "DeadLetterSummary": "embedq_store.deadletters",
+    "Entry": "embedq_store.search",
+    "Incoming": "embedq_store.outcomes",
+    "Known": "embedq_store.outcomes",
+    "Plan": "embedq_store.outcomes",
+    "Row": "embedq_store.writer",
+    "Selection": "embedq_store.deadletters",
+    "Standing": "embedq_store.store",
+    "Store": "embedq_store.store",
+    "Stored": "embedq_store.outcomes",
+    "Target": "embedq_store.writer",
+    "Where": "embedq_store.filters",
+    "Write": "embedq_store.writer",
+    "decide": "embedq_store.outcomes",
+    "query_vectors": "embedq_store.querying",
+    "where_given": "embedq_store.filters",
+}
+
+if not TYPE_CHECKING:  # a type checker would believe that there is any name
+
+    def __getattr__(name: str) -> object:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(home), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,9 +15,9 @@ from embedq_core.errors import CollectionMissing, EntryMissing, ModelMismatch, N
 from embedq_core.items import Item, metadata_text, unstorable
 from embedq_core.model import Model, embed_all, query_count
 from embedq_core.vectors import Matrix, Vector, encode
+from embedq_store.budget import DEFAULT_SEARCH_BYTES
 from embedq_store.connection import MEMORY
 from embedq_store.filters import Where
-from embedq_store.held import DEFAULT_SEARCH_BYTES
 from embedq_store.outcomes import Incoming, decide
 from embedq_store.querying import query_vectors
 from embedq_store.search import Entry

@@ -7,10 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedq_core.vectors import Matrix
+from embedq_store.budget import DEFAULT_SEARCH_BYTES
 from embedq_store.mapped import MappedRows
 from embedq_store.resident import ResidentRows
-
-DEFAULT_SEARCH_BYTES: Final = 4 * 1024**3
 
 # Rows that are gathered at a time; and, beyond the memory that may be used, multiplied at a time: each product
 # has to wake other threads.

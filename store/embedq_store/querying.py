@@ -2,16 +2,19 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from embedq_core.configuration import check_querying
 from embedq_core.model import Model, embed_queries
-from embedq_core.vectors import Matrix
 from embedq_store.store import Store
+
+if TYPE_CHECKING:
+    from embedq_core.vectors import Matrix
 
 
 async def query_vectors(
     store: Store, collection_id: int, collection: str, model: Model, values: Sequence[str | bytes]
-) -> Matrix:
+) -> "Matrix":
     """The vectors of `values`, in the query form that is recorded with a collection; shape (values, dimension).
 
     Raises ConfigurationMismatch where the model, as it is now, can't make vectors to compare with those stored.

@@ -18,9 +18,10 @@ from typing import Any, Final
 import aiosqlite
 import numpy as np
 
+from embedq_store.budget import DEFAULT_SEARCH_BYTES
 from embedq_store.copying import UNPUBLISHED, CopyFolder, CopyLock, CopyWriter, PrivateFolder
 from embedq_store.freshness import NOTHING, Stamp, is_half_gone, kept_until, may_be_half_gone, read_stamp
-from embedq_store.held import DEFAULT_SEARCH_BYTES, HeldRows
+from embedq_store.held import HeldRows
 from embedq_store.mapped import Head, MappedRows
 from embedq_store.resident import unit_rows
 

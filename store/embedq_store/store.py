@@ -4,41 +4,43 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 import aiosqlite
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_core.errors import CollectionMissing, DatabaseReadOnly, EntryMissing
 from embedq_core.parts import belongs_to
 from embedq_core.text import shown, suggestion
-from embedq_core.vectors import STORED_DTYPE, Vector, decode
 from embedq_store import deadletters
+from embedq_store.budget import DEFAULT_SEARCH_BYTES, SearchBytes
 from embedq_store.bulk import in_thread
 from embedq_store.configurations import configuration_in_force
 from embedq_store.connection import MEMORY, check_file, connect, prepare, translated
-from embedq_store.copying import CopyFolder
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
-from embedq_store.filters import Filter, Where
-from embedq_store.graph import Built, Report, need_usearch
-from embedq_store.held import DEFAULT_SEARCH_BYTES
 from embedq_store.lookup import look_up
 from embedq_store.outcomes import Incoming, Known
 from embedq_store.schema import check_schema
-from embedq_store.search import CollectionIndex, Entry, Query
 from embedq_store.upkeep import Upkeep
 from embedq_store.writer import Target, Write, Writer, dimension_of, ensure_collection
 
-DEFAULT_BUSY_SECONDS = 30.0
+# What searches is imported by the first search: with numpy it takes longer than all else that a command does.
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-# How much a search may map, or what tells it when the first one asks.
-SearchBytes: TypeAlias = int | Callable[[], int]
+    from embedq_core.vectors import Vector
+    from embedq_store.copying import CopyFolder
+    from embedq_store.filters import Where
+    from embedq_store.graph import Built, Report
+    from embedq_store.search import CollectionIndex, Entry
+
+DEFAULT_BUSY_SECONDS = 30.0
 
 # Ids that are asked for in one statement.
 _IDS = 512
@@ -87,8 +89,7 @@ class Store:
     ) -> None:
         self.path = path
         self._search_bytes = search_bytes
-        self._copies = None if path == MEMORY else CopyFolder(path)
-        self._upkeep = None if self._copies is None else Upkeep(path, self._copies)
+        self._upkeep = None if path == MEMORY else Upkeep(path)
         self._reader = reader
         self._writer_connection = writer
         self._writer = None if writer is None else Writer(writer, path)
@@ -252,10 +253,16 @@ class Store:
         )
         if not rows:
             raise EntryMissing(f"the collection has no entry {shown(entry_id)!r}")
+        from embedq_core.vectors import decode
+
         return decode(rows[0][0])
 
-    async def vectors(self, collection_id: int, ids: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+    async def vectors(self, collection_id: int, ids: Sequence[str]) -> dict[str, "npt.NDArray[np.float32]"]:
         """The stored vectors of those of the entries that are there, by their ids; each of shape (dimension,)."""
+        import numpy as np
+
+        from embedq_core.vectors import STORED_DTYPE
+
         found: dict[str, npt.NDArray[np.float32]] = {}
         for start in range(0, len(ids), _IDS):
             some = ids[start : start + _IDS]
@@ -271,15 +278,15 @@ class Store:
     async def similar(
         self,
         collection_id: int,
-        vector: Vector,
+        vector: "Vector",
         number: int = 10,
         *,
         skip_id: str | None = None,
         prefix: str | None = None,
-        where: Where | None = None,
+        where: "Where | None" = None,
         ann: bool = False,
         group: bool = False,
-    ) -> list[Entry]:
+    ) -> "list[Entry]":
         """The `number` entries nearest to `vector` (one float a dimension) by cosine similarity, best first.
 
         Of those whose ids begin with `prefix` and whose metadata holds what `where` says: see `Filter`. Equal scores
@@ -291,6 +298,9 @@ class Store:
         is no index yet the search is exact (`why_exact`), and the index is built by a process in the background.
         Raises UsageError where usearch isn't installed.
         """
+        from embedq_store.filters import Filter
+        from embedq_store.search import Query
+
         skip = await self._document(collection_id, skip_id) if group and skip_id is not None else skip_id
         query = Query.of(vector, number, skip, Filter.of(prefix, where), ann=ann, group=group)
         with translated(self.path):
@@ -299,19 +309,22 @@ class Store:
     async def similar_many(
         self,
         collection_id: int,
-        vectors: Iterable[Vector],
+        vectors: "Iterable[Vector]",
         number: int = 10,
         *,
         skip_ids: Sequence[str] | None = None,
         prefix: str | None = None,
-        where: Where | None = None,
+        where: "Where | None" = None,
         ann: bool = False,
         group: bool = False,
-    ) -> list[list[Entry]]:
+    ) -> "list[list[Entry]]":
         """What `similar` gives for each of `vectors`, in their order, in a fraction of the time.
 
         `skip_ids` holds the id to leave out for each of them.
         """
+        from embedq_store.filters import Filter
+        from embedq_store.search import Query
+
         rows = list(vectors)
         filter_ = Filter.of(prefix, where)
         skips: list[str | None] = [None] * len(rows) if skip_ids is None else list(skip_ids)
@@ -328,14 +341,16 @@ class Store:
         """Why the last search with `ann` was an exact one, where an index would have been of use; else None."""
         return self._index(collection_id).why_exact
 
-    async def build_index(self, collection_id: int, report: Report | None = None) -> Built:
+    async def build_index(self, collection_id: int, report: "Report | None" = None) -> "Built":
         """Build the index for searches with `ann`, or add what it lacks: see `indexing.build`, in this process.
 
         Small collections get none. Where another process is building it, wait for that. Raises UsageError where
         usearch isn't installed, OSError.
         """
-        need_usearch()
+        from embedq_store.graph import Built, need_usearch
         from embedq_store.indexing import build_meanwhile
+
+        need_usearch()
 
         with translated(self.path):
             many = await self._index(collection_id).refresh()
@@ -438,6 +453,14 @@ class Store:
 
     # --- private
 
+    @cached_property
+    def _copies(self) -> "CopyFolder | None":
+        if self.path == MEMORY:
+            return None
+        from embedq_store.copying import CopyFolder
+
+        return CopyFolder(self.path)
+
     async def _document(self, collection_id: int, entry_id: str) -> str:
         """The id of the document that an entry belongs to."""
         rows = await self._read(
@@ -445,9 +468,11 @@ class Store:
         )
         return belongs_to(entry_id, rows[0][0]) if rows else entry_id
 
-    def _index(self, collection_id: int) -> CollectionIndex:
+    def _index(self, collection_id: int) -> "CollectionIndex":
         index = self._indexes.get(collection_id)
         if index is None:
+            from embedq_store.search import CollectionIndex
+
             search_bytes = self._search_bytes() if callable(self._search_bytes) else self._search_bytes
             index = self._indexes[collection_id] = CollectionIndex(
                 self._reader, collection_id, self._copies, search_bytes

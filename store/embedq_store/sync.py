@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Coroutine, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeVar
 
@@ -96,20 +97,17 @@ _loop_thread = _LoopThread()
 atexit.register(_loop_thread.end)
 
 
-# What forked processes have of their parents', kept for as long as they live.
-_inherited: list[object] = []
-
-
-def _after_fork() -> None:
+def _after_fork(inherited: list[object]) -> None:
     # The child has none of the parent's threads, and must not touch what it shares with the parent: neither the
     # loop's selector nor the connections. It gets a loop of its own when it needs one. Nor may the parent's be
     # collected as garbage here: tasks and connections that go on there would be reported as given up.
-    _inherited.extend(_loop_thread.everything())
+    inherited.extend(_loop_thread.everything())
     _loop_thread.forget()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    # The list is the interpreter's alone: one of the module's would be cleared with it, while the interpreter ends.
+    os.register_at_fork(after_in_child=partial(_after_fork, []))
 
 
 class Collection:

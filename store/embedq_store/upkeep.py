@@ -13,9 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from embedq_core.errors import StoreError
-from embedq_store import rows
 from embedq_store.connection import connect, translated
-from embedq_store.copying import CopyFolder
 
 _BUSY_SECONDS: Final = 1.0
 
@@ -25,9 +23,8 @@ _log = logging.getLogger("embedq.search")
 class Upkeep:
     """What a process has written that no copy holds, as far as it knows, and the bringing up to date of copies."""
 
-    def __init__(self, path: str, copies: CopyFolder) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._copies = copies
         self._written: Counter[str] = Counter()
         self._lock = asyncio.Lock()
 
@@ -38,12 +35,12 @@ class Upkeep:
     @property
     def due(self) -> bool:
         """Whether so much was written to a collection that its copy should be brought up to date."""
-        return any(size > rows.RESIDENT_BYTES for size in self._written.values())
+        return bool(self._collections_due())
 
     async def run(self, go_on: Callable[[], bool]) -> None:
         """Bring the copies that are due up to date, while `go_on` says so before each step. Never raises."""
         async with self._lock:
-            for collection in [name for name, size in self._written.items() if size > rows.RESIDENT_BYTES]:
+            for collection in self._collections_due():
                 if not go_on():
                     return
                 written = self._written[collection]
@@ -56,14 +53,25 @@ class Upkeep:
                 if done:
                     self._written[collection] -= written
 
+    def _collections_due(self) -> list[str]:
+        if not self._written:
+            return []
+        from embedq_store.rows import RESIDENT_BYTES
+
+        return [name for name, size in self._written.items() if size > RESIDENT_BYTES]
+
     async def _extend(self, collection: str, go_on: Callable[[], bool]) -> bool:
         """Whether there is nothing more to do."""
+        from embedq_store.copying import CopyFolder
+        from embedq_store.rows import CollectionRows
+
+        copies = CopyFolder(self._path)
         db = await connect(self._path, read_only=True, busy_seconds=_BUSY_SECONDS)
         try:
             with translated(self._path):
                 found = await db.execute_fetchall("SELECT id FROM collections WHERE name = ?", (collection,))
                 for (collection_id,) in found:
-                    held = rows.CollectionRows(db, collection_id, self._copies, search=False)
+                    held = CollectionRows(db, collection_id, copies, search=False)
                     while await held.extend_copy():
                         if not go_on():
                             return False

@@ -6,6 +6,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import embedq as package
 from embedq_core.vectors import decode
+from embedq_store import Store
 from support.command_line import CommandLine
 from support.models import RecordingModel, vector_of
 
@@ -398,11 +400,33 @@ def test_help_loads_no_heavy_library(embedq: CommandLine) -> None:
         "heavy = ('numpy', 'redis', 'arq', 'sqlite3', 'aiosqlite', 'embedq_plugins')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
-    command = [*embedq.command()[:1], "-c", code]
-    # Measuring coverage loads some of them.
-    environment = {name: value for name, value in embedq.environment.items() if not name.startswith("COVERAGE")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert last_line_of(code, embedq.environment) == "[]"
+
+
+async def test_what_neither_searches_nor_embeds_starts_without_numpy(embedq: CommandLine, redis_url: str) -> None:
+    async with await Store.open(embedq.database) as store:
+        await store.create_collection("things", "hashing")
+    (embedq.directory / "one.txt").write_text("one\n")
+    code = (
+        "import sys\nfrom embedq.__main__ import main\n"
+        "reading = ('status', 'runs', 'dead', 'collections', 'collections show things')\n"
+        "for words in ('submit things --files . *.txt', *reading):\n"
+        "    sys.argv = ['embedq', *words.split()]\n"
+        "    try:\n        main()\n"
+        "    except SystemExit as end:\n        assert not end.code, words\n"
+        "print([name for name in ('numpy', 'rich', 'embedq_worker.service') if name in sys.modules])"
+    )
+    environment = embedq.environment | {"EMBEDQ_PLUGINS": "", "EMBEDQ_REDIS_URL": redis_url}
+    assert last_line_of(code, environment, embedq.directory) == "[]"
+
+
+def last_line_of(code: str, environment: dict[str, str], directory: Path | None = None) -> str:
+    """What `code`, run by an interpreter of its own, prints last."""
+    # Measuring coverage loads some of what commands do not.
+    environment = {name: value for name, value in environment.items() if not name.startswith("COVERAGE")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
 
 
 def test_the_version_is_printed(embedq: CommandLine) -> None:
