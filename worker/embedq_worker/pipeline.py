@@ -279,7 +279,8 @@ class _Processing:
                 # Of those with equal contents, the first was embedded and the others were copied.
                 pending.counts += Counts(reused=-1) if row.digest in counted else Counts(embedded=-1)
                 counted.add(row.digest)
-        if isinstance(error, ModelMismatch):
+        if type(error) is ModelMismatch:
+            # They were for a collection that is gone.
             pending.updates = []
         return await self._flush(finished=finished)
 
