@@ -109,9 +109,9 @@ def test_tokens_are_counted_by_the_model_if_it_can() -> None:
 def test_a_model_that_fails_to_count_is_named() -> None:
     class Failing(RecordingModel):
         def count_tokens(self, item: str | bytes) -> int:
-            raise RuntimeError("no tokenizer")
+            raise RuntimeError(f"no tokenizer for {item!r}")
 
-    with pytest.raises(ModelError, match=r"^the model recording failed: RuntimeError: no tokenizer$"):
+    with pytest.raises(ModelError, match=r"^the model recording failed: RuntimeError: no tokenizer for 'one two'$"):
         cut("one two", PartSize(3, "tokens"), Failing())
 
 
