@@ -17,6 +17,7 @@ from embedq_core.items import Item
 from embedq_core.settings import Settings
 from embedq_jobs import Chunk, Queue, job_id
 from embedq_jobs.names import lease_key
+from embedq_plugins import get_embedding_model
 from embedq_store import Store
 from embedq_worker.runner import ModelRunner
 from embedq_worker.service import ServiceOptions, serve
@@ -220,6 +221,13 @@ async def test_a_queue_of_an_unknown_model_is_left_alone_with_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     install(monkeypatch, RecordingModel("one"), RecordingModel("other"))
+    of_plugins = embedq_worker.service.get_embedding_model  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        embedq_worker.service,
+        "get_embedding_model",
+        lambda name: get_embedding_model(name) if name.startswith("http:") else of_plugins(name),
+    )
+    await submit(queue, chunk(items(3), run="described elsewhere", model_id="http:notes"))
     await submit(queue, chunk(items(3), run="unknown", model_id="nobody-has-this"))
     await submit(queue, chunk(items(3), run="alias", model_id="alias-of-one"))
     async with worker(settings):
@@ -232,11 +240,12 @@ async def test_a_queue_of_an_unknown_model_is_left_alone_with_one_warning(
 
             await eventually(done)
     warned = [record.getMessage() for record in caplog.records if "waits for a worker" in record.getMessage()]
-    assert len(warned) == 2
+    assert len(warned) == 3
+    assert any("http:notes has no address" in message for message in warned)
     assert any("nobody-has-this" in message for message in warned)
     assert any("alias-of-one" in message and "another name of one" in message for message in warned)
     loads = {load.model_id: load.items for load in await queue.loads()}
-    assert loads == {"nobody-has-this": 3, "alias-of-one": 3, "one": 0, "other": 0}
+    assert loads == {"http:notes": 3, "nobody-has-this": 3, "alias-of-one": 3, "one": 0, "other": 0}
 
 
 async def test_a_queue_of_a_model_whose_library_is_missing_waits_and_nothing_dies(
