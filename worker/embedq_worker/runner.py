@@ -17,6 +17,9 @@ from embedq_worker.failures import Bisect, Bury, GiveBack, TryAgain, after_failu
 
 _log = logging.getLogger("embedq.worker")
 
+# How long whoever waits for results hears nothing: he may have others to commit.
+QUIET_SECONDS: Final = 1.0
+
 # Weight of the latest batch in the moving average of the model's speed.
 _RATE_WEIGHT: Final = 0.2
 
@@ -133,7 +136,8 @@ class ModelRunner:
                 self._dispatch()
 
     async def embed(self, contents: Sequence[str | bytes]) -> AsyncGenerator[Piece, None]:
-        """Embed `contents`, in batches shared with others; results come as they are ready, in any order.
+        """Embed `contents`, in batches shared with others; results come as they are ready, in any order, and an empty
+        piece whenever nothing has come for a second.
 
         Raises TransientFailure when the model can't be reached and Stopping when the worker is to end, but not before
         the batches that are going on have ended: what they return is paid for. What came before stays good. Close it
@@ -150,7 +154,12 @@ class ModelRunner:
         missing, failure = len(contents), None
         try:
             while missing:
-                result = await pending.results.get()
+                try:
+                    async with asyncio.timeout(QUIET_SECONDS):
+                        result = await pending.results.get()
+                except TimeoutError:
+                    yield Piece(0, _zeros(0), {}, 0)
+                    continue
                 if isinstance(result, BaseException):
                     failure = failure or result
                     self._batcher.remove(pending)
