@@ -12,7 +12,7 @@ from embedq_store.querying import query_vectors
 from embedq_store.search import Entry
 from embedq_store.store import CollectionFigures, CollectionInfo, Standing, Store
 from embedq_store.sync import Collection
-from embedq_store.writer import ChunkMark, Row, Target, Write
+from embedq_store.writes import ChunkMark, Row, Target, Write
 
 __all__ = [
     "AsyncCollection",

@@ -33,7 +33,8 @@ from embedq_store.outcomes import Incoming, Known
 from embedq_store.schema import check_schema
 from embedq_store.search import CollectionIndex, Entry, Query
 from embedq_store.upkeep import Upkeep
-from embedq_store.writer import Target, Write, Writer, dimension_of, ensure_collection
+from embedq_store.writer import Writer, dimension_of, ensure_collection
+from embedq_store.writes import Target, Write
 
 DEFAULT_BUSY_SECONDS = 30.0
 
