@@ -10,7 +10,8 @@ from embedq_store.graph import Built
 from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
 from embedq_store.querying import query_vectors
 from embedq_store.search import Entry
-from embedq_store.store import CollectionFigures, CollectionInfo, Standing, Store
+from embedq_store.standing import CollectionFigures, CollectionInfo, Standing
+from embedq_store.store import Store
 from embedq_store.sync import Collection
 from embedq_store.writes import ChunkMark, Row, Target, Write
 

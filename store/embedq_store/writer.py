@@ -25,6 +25,7 @@ from embedq_store.connection import translated
 from embedq_store.deadletters import DeadLetter, Origin, Suspects
 from embedq_store.outcomes import Incoming
 from embedq_store.stale import remove_stale
+from embedq_store.standing import dimension_of
 from embedq_store.writes import ChunkMark, Target, Write
 
 # In a large table with ids in no order, each transaction touches most pages of both indexes: the fewer, the better.
@@ -331,14 +332,6 @@ async def ensure_collection(db: aiosqlite.Connection, target: Target) -> tuple[i
     for collection_id, model_id in rows:
         return int(collection_id), str(model_id)
     raise StoreError(f"the collection {target.collection!r} could not be made")
-
-
-def dimension_of(db: sqlite3.Connection, collection_id: int) -> int | None:
-    """The dimension of a collection's vectors; None while it has none."""
-    row = db.execute(
-        "SELECT length(embedding) / 4 FROM embeddings WHERE collection_id = ? LIMIT 1", (collection_id,)
-    ).fetchone()
-    return None if row is None else int(row[0])
 
 
 def check_model(target: Target, model_id: str) -> None:
