@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ import embedq_worker.service
 from embedq_core.counts import Counts
 from embedq_core.errors import MissingLibrary, UnknownModel
 from embedq_core.items import Item
+from embedq_core.limits import Limiter, Limits
 from embedq_core.settings import Settings
 from embedq_jobs import Chunk, Queue, job_id
 from embedq_jobs.names import lease_key
 from embedq_plugins import get_embedding_model
+from embedq_plugins.limiting import LocalLimiter
 from embedq_store import Store
 from embedq_worker.runner import ModelRunner
 from embedq_worker.service import ServiceOptions, serve
@@ -140,6 +143,37 @@ async def test_a_worker_does_not_wait_longer_than_the_grace_for_a_model_that_han
         await eventually(a_call_goes_on)
     assert [(load.jobs, load.in_progress) for load in await queue.loads()] == [(1, 0)]
     model.gate.set()
+
+
+async def test_a_call_that_waits_for_its_turn_ends_with_the_worker_and_nothing_is_said(
+    settings: Settings,
+    queue: Queue,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Eventually,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class LimitedModel(RecordingModel):
+        limits = Limits(requests_per_minute=1)
+        limiter: Limiter = LocalLimiter(limits)
+        asked = 0
+
+        def embed_batch(self, items: Iterable[str | bytes]) -> Iterable[list[float]]:
+            self.asked += 1
+            self.limiter.wait(1)
+            return super().embed_batch(items)
+
+    model = LimitedModel(batch_size=5)
+    install(monkeypatch, model)
+    await submit(queue, chunk(items(10)))
+
+    async def the_second_call_waits() -> bool:
+        return model.asked == 2
+
+    async with asyncio.timeout(15), worker(settings):
+        await eventually(the_second_call_waits)
+    assert len(model.batches) == 1
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert [(load.jobs, load.in_progress) for load in await queue.loads()] == [(1, 0)]
 
 
 async def test_stopping_and_starting_all_the_time_loses_and_doubles_nothing(

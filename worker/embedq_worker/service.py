@@ -109,8 +109,9 @@ class _Service:
             if self._store.copies_due:
                 await unless(stop, self._store.refresh_copies(lambda: True))
         finally:
-            self._shared.close()
             await cancel([copying])
+            # Just before the runners are told: a call that waits for its turn fails then, and is not made again.
+            self._shared.close()
             await asyncio.gather(*(lane.stop(self._options.grace_seconds) for lane in self._lanes.values()))
             await cancel([renewing, beating])
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
