@@ -115,7 +115,7 @@ def _drifted(
 def _is_here(model_id: str) -> bool:
     try:
         return get_embedding_model(model_id).model_id == model_id
-    except UnknownModel:
+    except (UnknownModel, SettingsError):
         return False
 
 

@@ -8,9 +8,8 @@ from typing import Final
 import numpy as np
 
 from embedq.tables import print_fields
-from embedq_core.errors import EmbedqError, ModelError, UnsupportedContent
-from embedq_core.model import embed_all
-from embedq_core.text import excerpt
+from embedq_core.errors import UnsupportedContent
+from embedq_core.model import embed_all, explained
 from embedq_core.vectors import cosine_similarity
 from embedq_plugins import EmbeddingModel, get_embedding_model, require_library
 
@@ -73,11 +72,5 @@ def try_model(model: EmbeddingModel) -> Trial:
 
 
 def _embedded(model: EmbeddingModel) -> list[list[float]]:
-    try:
-        rows = embed_all(model, SENTENCES).matrix.tolist()
-    except EmbedqError:
-        raise
-    except Exception as error:
-        # The one place where a plugin's own error is the answer to what was asked.
-        raise ModelError(f"{model.model_id}: {type(error).__name__}: {excerpt(str(error), 300)}") from error
-    return [list(map(float, row)) for row in rows]
+    with explained(model):
+        return [list(map(float, row)) for row in embed_all(model, SENTENCES).matrix]

@@ -9,13 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 from embedq.searching import say_why_exact
-from embedq_core.errors import ModelError, ModelMismatch, RowError, UsageError
+from embedq_core.errors import ModelError, ModelMismatch, ModelUnavailable, RowError, StoreError, UsageError
 from embedq_core.items import Item
 from embedq_core.model import embed_queries, query_count
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural, shown
 from embedq_core.vectors import Matrix
-from embedq_plugins import EmbeddingModel, get_embedding_model
+from embedq_plugins import EmbeddingModel, get_embedding_model, require_library
 from embedq_producer.readers import FORMATS, LINES, QuerySource, Reader, RowOptions
 from embedq_producer.terminal import RowReport
 from embedq_store import CollectionInfo, Store, Where, query_vectors, where_given
@@ -58,6 +58,7 @@ async def _search(request: BatchRequest, where: Where, settings: Settings, reade
     async with await Store.open(settings.database, read_only=True, search_bytes=settings.search_bytes) as store:
         found = await store.collection(request.collection)
         model = get_embedding_model(found.model_id)
+        require_library(model)
         queries = _accepted(reader, model, report)
         while some := await asyncio.to_thread(list, islice(queries, query_count(model))):
             vectors = await _embedded(store, found, model, some, reader.describe())
@@ -82,10 +83,13 @@ async def _search(request: BatchRequest, where: Where, settings: Settings, reade
 async def _embedded(
     store: Store, collection: CollectionInfo, model: EmbeddingModel, queries: Sequence[Item], source: str
 ) -> Matrix:
-    """The vectors of the queries. Raises ModelError, naming the one that the model fails on."""
+    """The vectors of the queries. Raises ModelError, naming the one that the model fails on.
+
+    Raises what can be no query's fault as it is: ModelMismatch, ModelUnavailable, StoreError.
+    """
     try:
         return await query_vectors(store, collection.id, collection.name, model, [query.content for query in queries])
-    except ModelMismatch:
+    except (ModelMismatch, ModelUnavailable, StoreError):
         raise
     except Exception as error:
         first, last = (shown(query.id) for query in (queries[0], queries[-1]))

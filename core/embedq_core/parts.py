@@ -17,6 +17,9 @@ from embedq_core.items import Content, Item, metadata_object, metadata_text
 FIRST: Final = "#0"
 BEYOND: Final = "#:"
 
+# More than any document has, and no more than SQLite has numbers for: whoever says more means something else.
+_MOST_PARTS: Final = 2**31
+
 
 class Document(NamedTuple):
     """One version of a document: its id, and of how many parts it is made."""
@@ -63,7 +66,7 @@ def part_of(id_: str, metadata: str | None) -> Part | None:
             said = msgspec.convert(metadata_object(metadata), _Said)
         except msgspec.ValidationError:
             return None
-    if not 0 <= said.part < said.parts or said.start < 0 or id_ != part_id(said.parent, said.part):
+    if not 0 <= said.part < said.parts <= _MOST_PARTS or said.start < 0 or id_ != part_id(said.parent, said.part):
         return None
     return Part(Document(said.parent, said.parts), said.part)
 

@@ -62,7 +62,7 @@ def load(candidates: Iterable[Candidate]) -> Loaded:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            loaded.problems.append(PluginProblem(candidate.name, _one_line(error)))
+            loaded.problems.append(PluginProblem(candidate.name, one_line(error)))
     return loaded
 
 
@@ -82,7 +82,7 @@ def make_configured(
         try:
             model = kinds[one.kind].make(one.name, one.options)
         except Exception as error:
-            text = str(error) if isinstance(error, EmbedqError) else _one_line(error)
+            text = str(error) if isinstance(error, EmbedqError) else one_line(error)
             problems.append(PluginProblem(SETTINGS, f"[models.{one.name}]: {text}"))
             continue
         _register(model, one.aliases, SETTINGS, registrations, problems)
@@ -142,7 +142,8 @@ def _load_one(manager: pluggy.PluginManager, candidate: Candidate, loaded: Loade
     manager.subset_hook_caller(_MODELS_HOOK, remove_plugins=others)(register=register)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What went wrong, with the class of the error, whatever its text does."""
     try:
         text = excerpt(str(error), 300)
     except Exception:

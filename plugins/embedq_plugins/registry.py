@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from threading import RLock
 
-from embedq_core.errors import ModelError, SettingsError, UnknownModel
+from embedq_core.errors import EmbedqError, ModelError, SettingsError, UnknownModel
 from embedq_core.text import plural, suggestion
 from embedq_plugins.discovery import Candidate, discovered, discovered_later
 from embedq_plugins.kinds import Configured, ModelKind, configured_in
-from embedq_plugins.loading import SETTINGS, Loaded, PluginProblem, Registration, load, make_configured
+from embedq_plugins.loading import SETTINGS, Loaded, PluginProblem, Registration, load, make_configured, one_line
 from embedq_plugins.model import EmbeddingModel
-from embedq_plugins.validation import name_fault
+from embedq_plugins.validation import model_fault, name_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Registry:
         with self._lock:
             # One instance for each name: it may hold weights.
             if name not in named.made:
-                named.made[name] = kind.make(name, {"model": rest})
+                named.made[name] = _made_soundly(kind, name, rest)
             return named.made[name]
 
     def model_kinds(self) -> list[ModelKind]:
@@ -166,6 +166,20 @@ class Registry:
         if self._plugins is None:
             return discovered()
         return (Candidate(name, partial(_given, plugin)) for name, plugin in self._plugins.items())
+
+
+def _made_soundly(kind: ModelKind, name: str, rest: str) -> EmbeddingModel:
+    """What `kind` makes of `name`. Raises SettingsError, whatever the plugin raises, or if it is no model."""
+    try:
+        made = kind.make(name, {"model": rest})
+    except EmbedqError:
+        raise
+    except Exception as error:
+        raise SettingsError(f"{name}: {one_line(error)}") from error
+    fault = model_fault(made)
+    if fault:
+        raise SettingsError(f"{name}: {fault}")
+    return made
 
 
 def _in_settings() -> Iterator[Configured]:

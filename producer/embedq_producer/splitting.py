@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from embedq_core.errors import UsageError
 from embedq_core.items import Item
+from embedq_core.model import explained
 from embedq_core.parts import parts_of
 from embedq_plugins import EmbeddingModel
 
@@ -62,7 +63,12 @@ class Splitter:
         self.estimated = size.unit == TOKENS and model.estimates_tokens
         """Whether tokens are estimated, since the model can't count them."""
         self._prepend = prepend
-        self._splitter = _text_splitter(size, model.count_tokens)
+
+        def count(text: str) -> int:
+            with explained(model):
+                return model.count_tokens(text)
+
+        self._splitter = _text_splitter(size, count)
         characters = size.size if size.unit == CHARACTERS else size.size * BYTES_A_TOKEN
         self._window = max(_WINDOW, _WINDOW_PARTS * characters)
 

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
     from embedq_store.querying import query_vectors
     from embedq_store.search import Entry
-    from embedq_store.store import CollectionFigures, CollectionInfo, Standing, Store
+    from embedq_store.standing import CollectionFigures, CollectionInfo, Standing
+    from embedq_store.store import Store
     from embedq_store.sync import Collection
-    from embedq_store.writer import ChunkMark, Row, Target, Write
+    from embedq_store.writes import ChunkMark, Row, Target, Write
 
 __all__ = [
     "AsyncCollection",
@@ -50,10 +51,10 @@ __all__ = [
 _HOMES = {
     "AsyncCollection": "embedq_store.collection",
     "Built": "embedq_store.graph",
-    "ChunkMark": "embedq_store.writer",
+    "ChunkMark": "embedq_store.writes",
     "Collection": "embedq_store.sync",
-    "CollectionFigures": "embedq_store.store",
-    "CollectionInfo": "embedq_store.store",
+    "CollectionFigures": "embedq_store.standing",
+    "CollectionInfo": "embedq_store.standing",
     "DeadGroup": "embedq_store.deadletters",
     "DeadHeading": "embedq_store.deadletters",
     "DeadLetter": "embedq_store.deadletters",
@@ -62,14 +63,14 @@ _HOMES = {
     "Incoming": "embedq_store.outcomes",
     "Known": "embedq_store.outcomes",
     "Plan": "embedq_store.outcomes",
-    "Row": "embedq_store.writer",
+    "Row": "embedq_store.writes",
     "Selection": "embedq_store.deadletters",
-    "Standing": "embedq_store.store",
+    "Standing": "embedq_store.standing",
     "Store": "embedq_store.store",
     "Stored": "embedq_store.outcomes",
-    "Target": "embedq_store.writer",
+    "Target": "embedq_store.writes",
     "Where": "embedq_store.filters",
-    "Write": "embedq_store.writer",
+    "Write": "embedq_store.writes",
     "decide": "embedq_store.outcomes",
     "query_vectors": "embedq_store.querying",
     "where_given": "embedq_store.filters",

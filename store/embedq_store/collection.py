@@ -22,7 +22,7 @@ from embedq_store.outcomes import Incoming, decide
 from embedq_store.querying import query_vectors
 from embedq_store.search import Entry
 from embedq_store.store import Store
-from embedq_store.writer import Row, Target, Write
+from embedq_store.writes import Row, Target, Write
 
 Metadata: TypeAlias = Mapping[str, Any] | None
 Value: TypeAlias = str | bytes

@@ -239,11 +239,14 @@ class CollectionRows(HeldRows):
             while True:
                 page += 1
                 more = await self._read_page()
-                ended = not more or page == pages
                 if writer is None and self._tail.bytes > RESIDENT_BYTES:
+                    read = self._last_rowid
                     writer = await self._begin_copy() or await self._begin_private_copy()
                     if writer is None and not self._search and self._tail.bytes > RESIDENT_BYTES:
                         return False
+                    # Another's copy may have taken the place of rows that it lacks.
+                    more |= self._last_rowid < read
+                ended = not more or page == pages
                 if writer is not None and (ended or self._tail.bytes > RESIDENT_BYTES):
                     await asyncio.to_thread(writer.append, self._tail.rowids, self._tail.matrix)
                     self._tail.clear()

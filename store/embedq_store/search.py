@@ -18,6 +18,7 @@ import aiosqlite
 import numpy as np
 import numpy.typing as npt
 
+from embedq_core.errors import UsageError
 from embedq_core.items import metadata_object
 from embedq_core.parts import belongs_to
 from embedq_core.vectors import Matrix, Vector, moderate
@@ -86,14 +87,14 @@ class Query:
         ann: bool = False,
         group: bool = False,
     ) -> "Query":
-        """A query by `vector`. Raises ValueError where it isn't one, or `number` is below 1."""
+        """A query by `vector`. Raises UsageError (a ValueError) where it isn't one, or `number` is below 1."""
         values = np.asarray(vector, dtype=np.float64)
         if values.ndim != 1 or not len(values):
-            raise ValueError(f"a query needs one vector, not an array of shape {values.shape}")
+            raise UsageError(f"a query needs one vector, not an array of shape {values.shape}")
         if not np.isfinite(values).all():
-            raise ValueError("the query's vector holds NaN or infinity")
+            raise UsageError("the query's vector holds NaN or infinity")
         if number < 1:
-            raise ValueError(f"number must be at least 1, not {number}")
+            raise UsageError(f"number must be at least 1, not {number}")
         return cls(moderate(values), number, skip_id, filter_, ann, group)
 
     @property
@@ -193,7 +194,7 @@ class CollectionIndex:
         dimension = self._rows.dimension
         for query in queries:
             if self._rows.size and len(query.vector) != dimension:
-                raise ValueError(
+                raise UsageError(
                     f"the query has {len(query.vector)} dimensions; the collection's vectors have {dimension}"
                 )
 

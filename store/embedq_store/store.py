@@ -3,14 +3,12 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import aiosqlite
-import msgspec
 
 from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
@@ -26,8 +24,18 @@ from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLet
 from embedq_store.lookup import look_up
 from embedq_store.outcomes import Incoming, Known
 from embedq_store.schema import check_schema
+from embedq_store.standing import (
+    CollectionFigures,
+    CollectionInfo,
+    Standing,
+    chunk_mark,
+    dimension_of,
+    find_collection,
+    standing,
+)
 from embedq_store.upkeep import Upkeep
-from embedq_store.writer import Target, Write, Writer, dimension_of, ensure_collection
+from embedq_store.writer import Writer, ensure_collection
+from embedq_store.writes import Target, Write
 
 # What searches is imported by the first search: with numpy it takes longer than all else that a command does.
 if TYPE_CHECKING:
@@ -44,41 +52,6 @@ DEFAULT_BUSY_SECONDS = 30.0
 
 # Ids that are asked for in one statement.
 _IDS = 512
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionInfo:
-    """A collection: its key, its name, the full id of its model."""
-
-    id: int
-    name: str
-    model_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionFigures:
-    """What there is in a collection. Sizes are in bytes, times in seconds since the epoch."""
-
-    entries: int
-    dimension: int | None
-    with_content: int
-    with_metadata: int
-    vector_bytes: int
-    content_bytes: int
-    oldest: int | None
-    newest: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What bears on a chunk as a whole: its mark, its collection, and what the collection's vectors are: how long, and
-    made with which configuration of its model.
-    """
-
-    mark: tuple[Counts, bool] | None
-    collection: CollectionInfo | None
-    dimension: int | None
-    configuration: Configuration | None
 
 
 class Store:
@@ -165,7 +138,7 @@ class Store:
     async def find_collection(self, name: str) -> CollectionInfo | None:
         """The collection called `name`, or None."""
         with translated(self.path):
-            return await in_thread(self._reader, lambda db: _find_collection(db, name))
+            return await in_thread(self._reader, lambda db: find_collection(db, name))
 
     async def collections(self) -> list[CollectionInfo]:
         """All collections, by name."""
@@ -218,7 +191,7 @@ class Store:
         """What is committed that bears on `incoming`; nothing where the collection isn't there."""
 
         def look(db: sqlite3.Connection) -> Known:
-            found = _find_collection(db, collection)
+            found = find_collection(db, collection)
             return Known() if found is None else look_up(db, found.id, incoming)
 
         with translated(self.path):
@@ -228,7 +201,7 @@ class Store:
         """The dimension of a collection's vectors; None while it has none."""
 
         def look(db: sqlite3.Connection) -> int | None:
-            found = _find_collection(db, collection)
+            found = find_collection(db, collection)
             return None if found is None else dimension_of(db, found.id)
 
         with translated(self.path):
@@ -377,19 +350,12 @@ class Store:
     async def chunk_mark(self, run: str, chunk: int) -> tuple[Counts, bool] | None:
         """What a chunk had come to when it was last written, and whether it was finished then."""
         with translated(self.path):
-            return await in_thread(self._reader, lambda db: _chunk_mark(db, run, chunk))
+            return await in_thread(self._reader, lambda db: chunk_mark(db, run, chunk))
 
     async def standing(self, run: str, chunk: int, collection: str) -> Standing:
         """What a worker asks about a chunk of `collection` before its items, at one go."""
-
-        def look(db: sqlite3.Connection) -> Standing:
-            found = _find_collection(db, collection)
-            dimension = None if found is None else dimension_of(db, found.id)
-            configuration = None if found is None else configuration_in_force(db, found.id)
-            return Standing(_chunk_mark(db, run, chunk), found, dimension, configuration)
-
         with translated(self.path):
-            return await in_thread(self._reader, look)
+            return await in_thread(self._reader, lambda db: standing(db, run, chunk, collection))
 
     async def dead_ids(self, run: str, chunk: int) -> set[str]:
         """Ids of the items of a chunk that are dead letters."""
@@ -490,17 +456,3 @@ class Store:
 
     async def _has_table(self, name: str) -> bool:
         return bool(await self._read("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", name))
-
-
-def _find_collection(db: sqlite3.Connection, name: str) -> CollectionInfo | None:
-    if db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'collections'").fetchone() is None:
-        return None
-    row = db.execute("SELECT id, name, model FROM collections WHERE name = ?", (name,)).fetchone()
-    return None if row is None else CollectionInfo(*row)
-
-
-def _chunk_mark(db: sqlite3.Connection, run: str, chunk: int) -> tuple[Counts, bool] | None:
-    row = db.execute(
-        "SELECT counts, finished IS NOT NULL FROM embedq_chunks WHERE run = ? AND chunk = ?", (run, chunk)
-    ).fetchone()
-    return None if row is None else (msgspec.json.decode(row[0], type=Counts), bool(row[1]))

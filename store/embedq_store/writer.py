@@ -7,11 +7,11 @@ into the next one together. A caller's `write` returns when its rows are committ
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Final, TypeAlias, TypeVar, cast
 
 import aiosqlite
 import msgspec
@@ -19,14 +19,14 @@ import msgspec
 from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_core.errors import BadVectors, EmbedqError, ModelMismatch, StoreError
-from embedq_core.items import Item
-from embedq_core.parts import Document
 from embedq_store import bulk, deadletters
 from embedq_store.configurations import record
 from embedq_store.connection import translated
 from embedq_store.deadletters import DeadLetter, Origin, Suspects
 from embedq_store.outcomes import Incoming
 from embedq_store.stale import remove_stale
+from embedq_store.standing import dimension_of
+from embedq_store.writes import ChunkMark, Target, Write
 
 # In a large table with ids in no order, each transaction touches most pages of both indexes: the fewer, the better.
 # At a million rows, half of this writes half as much again for each row.
@@ -35,54 +35,6 @@ GROUP_ROWS: Final = 32_768
 _T = TypeVar("_T")
 
 _COUNTS = msgspec.json.Encoder()
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The collection that rows are for, by name: it is made if it isn't there."""
-
-    collection: str
-    model_id: str
-    configuration: Configuration | None = None
-    """The model's, which is recorded with the first vectors and compared with the record; None: neither."""
-
-
-class Row(NamedTuple):
-    """An item and its vector, in stored form."""
-
-    item: Item
-    digest: bytes
-    vector: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkMark:
-    """What a chunk of a run has come to so far."""
-
-    run: str
-    chunk: int
-    counts: Counts
-    finished: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """What is to be written together: all of it or, if an error is raised, nothing."""
-
-    target: Target
-    rows: Sequence[Row] = ()
-    updates: Sequence[Incoming] = ()
-    """Items whose vector is stored: their metadata, and with `store` their content, is brought up to date."""
-    store: bool = True
-    dead: Sequence[DeadLetter] = ()
-    mark: ChunkMark | None = None
-    documents: Collection[Document] = ()
-    """Documents of which the chunk held parts: where they are complete now, what else there was of them goes."""
-
-    @property
-    def size(self) -> int:
-        """Rows that it touches, about."""
-        return len(self.rows) + len(self.updates) + len(self.dead) + 1
 
 
 _ChunkKey: TypeAlias = tuple[str, int]
@@ -380,14 +332,6 @@ async def ensure_collection(db: aiosqlite.Connection, target: Target) -> tuple[i
     for collection_id, model_id in rows:
         return int(collection_id), str(model_id)
     raise StoreError(f"the collection {target.collection!r} could not be made")
-
-
-def dimension_of(db: sqlite3.Connection, collection_id: int) -> int | None:
-    """The dimension of a collection's vectors; None while it has none."""
-    row = db.execute(
-        "SELECT length(embedding) / 4 FROM embeddings WHERE collection_id = ? LIMIT 1", (collection_id,)
-    ).fetchone()
-    return None if row is None else int(row[0])
 
 
 def check_model(target: Target, model_id: str) -> None:

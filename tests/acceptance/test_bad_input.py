@@ -154,6 +154,9 @@ def test_a_vector_of_another_dimension_than_the_collections_is_refused(embedq: C
         "the model ragged returned a vector of 9 dimensions; the collection 'docs' holds vectors of 8"
     )
     assert set(stored(embedq)) == {"i0"}
+    assert only_line(embedq("similar", "docs", "-c", "wide", exit_code=2)) == (
+        "embedq: the query has 9 dimensions; the collection's vectors have 8"
+    )
 
 
 def test_binary_input_to_a_text_only_model_is_refused_at_once(embedq: CommandLine) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from embedq import Collection
 from support.command_line import CommandLine
+from support.models import RecordingModel
 
 # The plugin is loaded after the built-in ones, the settings file before all.
 PLUGIN = """
@@ -108,7 +110,7 @@ def test_a_model_is_tried_out(command: CommandLine) -> None:
     ("model", "exit_code", "message"),
     [
         ("needing", 1, NEEDS),
-        ("broken", 1, "embedq: broken: RuntimeError: first line second line\n"),
+        ("broken", 1, "embedq: the model broken failed: RuntimeError: first line second line\n"),
         ("too-few", 1, "embedq: the model returned 1 vectors for a batch of 2\n"),
         ("binary", 1, "embedq: binary takes no text: try it with 'embedq embed --binary -i FILE -m MODEL'\n"),
     ],
@@ -128,3 +130,6 @@ def test_nothing_is_queued_for_a_model_whose_library_is_missing(command: Command
     assert "no runs yet" in command("runs").out
     assert command("embed", "-c", "one", "-m", "need", exit_code=1).err == NEEDS
     assert command("embed", "docs", "a", "-c", "one", "-m", "need", exit_code=1).err == NEEDS
+    with Collection("docs", command.database, model=RecordingModel("needing")) as docs:
+        docs.embed("a", "one")
+    assert command("similar", "docs", "--batch", "-", input="one\n", exit_code=1).err == NEEDS

@@ -11,7 +11,7 @@ import pytest
 import embedq as package
 from embedq_core.errors import ConfigurationMismatch
 from embedq_core.items import Item
-from embedq_store import Incoming, Row, Store, Target, Write
+from embedq_store import Incoming, Row, Standing, Store, Target, Write
 from embedq_worker.claims import Claims
 from embedq_worker.pipeline import process
 from embedq_worker.runner import ModelRunner
@@ -85,6 +85,29 @@ async def test_a_worker_with_another_configuration_makes_dead_letters_that_say_s
         ("c", "ConfigurationMismatch"),
     }
     assert 'document_prefix "passage: ", now none' in letters[0].message
+
+
+async def test_what_is_stored_is_brought_up_to_date_though_others_were_quicker_with_another_configuration(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standing = store.standing
+
+    async def just_before(run: str, number: int, collection: str) -> Standing:
+        found = await standing(run, number, collection)
+        await store.write(Write(Target("pets", "recording", {"document_prefix": "passage: "}), rows("a")))
+        return found
+
+    monkeypatch.setattr(store, "standing", just_before)
+    runner = ModelRunner(RecordingModel(dimension=1))
+    try:
+        items = [Item("a", "text a", '{"new": 1}'), Item("b", "text a"), Item("c", "two")]
+        counts = await process(chunk(items), runner, store, Claims())
+    finally:
+        await runner.stop(5)
+    assert counts.nonzero() == {"failed": 2, "unchanged": 1, "updated": 1, "calls": 1, "inputs": 1}
+    assert [letter.id for letter in await store.dead_letters()] == ["c", "b"]
+    with closing(sqlite3.connect(store.path)) as other:
+        assert other.execute("SELECT id, metadata FROM embeddings").fetchall() == [("a", '{"new": 1}')]
 
 
 async def test_a_worker_records_what_its_model_is(store: Store) -> None:

@@ -162,6 +162,13 @@ async def test_while_a_part_is_dead_all_that_was_there_stays_until_it_is_requeue
         assert await worker.store.dead_letters() == []
 
 
+async def test_what_claims_to_be_one_of_more_parts_than_there_are_numbers_is_stored_as_it_is() -> None:
+    metadata = json.dumps({"parent": "doc", "part": 0, "parts": 2**63, "start": 0})
+    async with desk() as worker:
+        assert (await worker.run(1, [Item("doc#0", "one", metadata)])).embedded == 1
+        assert await held(worker.store) == {"doc#0": "one"}
+
+
 async def test_dead_letters_of_parts_that_are_no_more_end_with_them(tmp_path: Path) -> None:
     async with desk(tmp_path / "x.db") as worker:
         await worker.run(

@@ -483,6 +483,24 @@ async def test_a_model_that_can_t_be_reached_gives_the_chunk_back_with_what_was_
     assert await dead(store) == []
 
 
+async def test_what_has_come_is_committed_soon_however_long_the_next_call_takes(
+    store: Store, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedq_worker.pipeline.FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr("embedq_worker.runner.QUIET_SECONDS", 0.1, raising=False)
+    model = GatedModel(batch_size=10)
+    async with desk(store, model) as worker:
+        working = asyncio.create_task(worker.one(chunk(items(20))))
+        model.gate.release(1)
+
+        async def the_first_batch_is_there() -> bool:
+            return len(await stored(store)) == 10
+
+        await eventually(the_first_batch_is_there)
+        model.gate.release(1)
+        assert await working == Counts(embedded=20, calls=2, inputs=20)
+
+
 async def test_a_slow_chunk_is_committed_as_it_goes_and_says_how_far_it_has_come(
     store: Store, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import sqlite3
 import tempfile
+import threading
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -582,3 +583,31 @@ async def test_where_another_is_at_the_copy_or_there_can_be_none_nothing_is_done
         await put(store, {f"newer {number}": [-1.0, number, 0.0] for number in range(6)})
         await store.refresh_copies(lambda: True)
         assert not store.copies_due
+
+
+async def test_rows_that_came_while_another_made_the_copy_are_read_after_it_is_taken(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(folder(path))
+    put_head, lock = copying.CopyWriter._put_head, copying.CopyFolder.lock
+    ready, asked = threading.Event(), threading.Event()
+
+    def slowly(writer: copying.CopyWriter, head: mapped.Head) -> mapped.MappedRows | None:
+        ready.set()
+        assert asked.wait(10)
+        return put_head(writer, head)
+
+    async def asking(copies: copying.CopyFolder, collection_id: int, seconds: float) -> copying.CopyLock | None:
+        if ready.is_set():
+            asked.set()
+        return await lock(copies, collection_id, seconds)
+
+    monkeypatch.setattr(copying.CopyWriter, "_put_head", slowly)
+    monkeypatch.setattr(copying.CopyFolder, "lock", asking)
+    monkeypatch.setattr(rows, "_READ_ROWS", 64)  # all that is there is read before a copy is asked for
+    async with await Store.open(path, read_only=True) as one, await Store.open(path, read_only=True) as other:
+        first = asyncio.create_task(answer(one, 1, QUERY, 4))
+        assert await asyncio.to_thread(ready.wait, 10)
+        change(path, f"{INSERT} VALUES (1, 'new', x'{encode(QUERY).hex()}')")
+        assert await answer(other, 1, QUERY, 4) == full_scan(path, 1, QUERY, 4)
+        assert await first == full_scan(path, 1, QUERY, 4)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ import embedq_worker.service
 from embedq_core.counts import Counts
 from embedq_core.errors import MissingLibrary, UnknownModel
 from embedq_core.items import Item
+from embedq_core.limits import Limiter, Limits
 from embedq_core.settings import Settings
 from embedq_jobs import Chunk, Queue, job_id
 from embedq_jobs.names import lease_key
+from embedq_plugins import get_embedding_model
+from embedq_plugins.limiting import LocalLimiter
 from embedq_store import Store
 from embedq_worker.runner import ModelRunner
 from embedq_worker.service import ServiceOptions, serve
@@ -141,6 +145,37 @@ async def test_a_worker_does_not_wait_longer_than_the_grace_for_a_model_that_han
     model.gate.set()
 
 
+async def test_a_call_that_waits_for_its_turn_ends_with_the_worker_and_nothing_is_said(
+    settings: Settings,
+    queue: Queue,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Eventually,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class LimitedModel(RecordingModel):
+        limits = Limits(requests_per_minute=1)
+        limiter: Limiter = LocalLimiter(limits)
+        asked = 0
+
+        def embed_batch(self, items: Iterable[str | bytes]) -> Iterable[list[float]]:
+            self.asked += 1
+            self.limiter.wait(1)
+            return super().embed_batch(items)
+
+    model = LimitedModel(batch_size=5)
+    install(monkeypatch, model)
+    await submit(queue, chunk(items(10)))
+
+    async def the_second_call_waits() -> bool:
+        return model.asked == 2
+
+    async with asyncio.timeout(15), worker(settings):
+        await eventually(the_second_call_waits)
+    assert len(model.batches) == 1
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert [(load.jobs, load.in_progress) for load in await queue.loads()] == [(1, 0)]
+
+
 async def test_stopping_and_starting_all_the_time_loses_and_doubles_nothing(
     settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
@@ -220,6 +255,13 @@ async def test_a_queue_of_an_unknown_model_is_left_alone_with_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     install(monkeypatch, RecordingModel("one"), RecordingModel("other"))
+    of_plugins = embedq_worker.service.get_embedding_model  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        embedq_worker.service,
+        "get_embedding_model",
+        lambda name: get_embedding_model(name) if name.startswith("http:") else of_plugins(name),
+    )
+    await submit(queue, chunk(items(3), run="described elsewhere", model_id="http:notes"))
     await submit(queue, chunk(items(3), run="unknown", model_id="nobody-has-this"))
     await submit(queue, chunk(items(3), run="alias", model_id="alias-of-one"))
     async with worker(settings):
@@ -232,11 +274,12 @@ async def test_a_queue_of_an_unknown_model_is_left_alone_with_one_warning(
 
             await eventually(done)
     warned = [record.getMessage() for record in caplog.records if "waits for a worker" in record.getMessage()]
-    assert len(warned) == 2
+    assert len(warned) == 3
+    assert any("http:notes has no address" in message for message in warned)
     assert any("nobody-has-this" in message for message in warned)
     assert any("alias-of-one" in message and "another name of one" in message for message in warned)
     loads = {load.model_id: load.items for load in await queue.loads()}
-    assert loads == {"nobody-has-this": 3, "alias-of-one": 3, "one": 0, "other": 0}
+    assert loads == {"http:notes": 3, "nobody-has-this": 3, "alias-of-one": 3, "one": 0, "other": 0}
 
 
 async def test_a_queue_of_a_model_whose_library_is_missing_waits_and_nothing_dies(

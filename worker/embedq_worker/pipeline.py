@@ -46,6 +46,9 @@ class _Pending:
     counts: Counts = field(default_factory=Counts)
     written: float = field(default_factory=time.monotonic)
 
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.updates or self.dead)
+
 
 Progress: TypeAlias = Callable[[Counts], Awaitable[None]]
 
@@ -174,7 +177,7 @@ class _Processing:
         async with contextlib.aclosing(self._runner.embed(contents)) as pieces:
             async for piece in pieces:
                 self._take(piece, owners, incoming)
-                if time.monotonic() - self._pending.written > FLUSH_SECONDS:
+                if self._pending and time.monotonic() - self._pending.written > FLUSH_SECONDS:
                     await self._flush(finished=False)
 
     def _take(self, piece: Piece, owners: list[list[int]], incoming: list[Incoming]) -> None:
@@ -279,7 +282,8 @@ class _Processing:
                 # Of those with equal contents, the first was embedded and the others were copied.
                 pending.counts += Counts(reused=-1) if row.digest in counted else Counts(embedded=-1)
                 counted.add(row.digest)
-        if isinstance(error, ModelMismatch):
+        if type(error) is ModelMismatch:
+            # They were for a collection that is gone.
             pending.updates = []
         return await self._flush(finished=finished)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from embedq_core.errors import BadVectors, ModelMisconfigured
@@ -15,6 +16,9 @@ from embedq_worker.batcher import Batcher, Request, Slice
 from embedq_worker.failures import Bisect, Bury, GiveBack, TryAgain, after_failure
 
 _log = logging.getLogger("embedq.worker")
+
+# How long whoever waits for results hears nothing: he may have others to commit.
+QUIET_SECONDS: Final = 1.0
 
 # Weight of the latest batch in the moving average of the model's speed.
 _RATE_WEIGHT: Final = 0.2
@@ -58,9 +62,13 @@ class Piece:
 
 @dataclass(eq=False, slots=True)
 class _Pending(Request):
-    """A request, and the results that have come in for it."""
+    """A request, the results that have come in for it, and in how many batches that are going on it has a part.
 
-    results: "asyncio.Queue[Piece | BaseException]" = field(default_factory=asyncio.Queue)
+    None among the results says that one of these has ended.
+    """
+
+    results: "asyncio.Queue[Piece | BaseException | None]" = field(default_factory=asyncio.Queue)
+    going_on: int = 0
 
 
 def call_model(model: Model, contents: Sequence[str | bytes]) -> CheckedRows | BaseException:
@@ -89,7 +97,7 @@ class ModelRunner:
         self._call = call
         self._sleep = sleep
         most = getattr(model, "batch_tokens", None)
-        self._batcher = Batcher(model.batch_size, model.count_tokens if most else None, most)
+        self._batcher = Batcher(model.batch_size, partial(_weight, model, most) if most else None, most)
         self._slots = max(1, int(getattr(model, "concurrency", 1) or 1))
         self._threads = ThreadPoolExecutor(self._slots, thread_name_prefix=f"embedq-{model.model_id}")
         self._coming: set[str] = set()
@@ -128,10 +136,12 @@ class ModelRunner:
                 self._dispatch()
 
     async def embed(self, contents: Sequence[str | bytes]) -> AsyncGenerator[Piece, None]:
-        """Embed `contents`, in batches shared with others; results come as they are ready, in any order.
+        """Embed `contents`, in batches shared with others; results come as they are ready, in any order, and an empty
+        piece whenever nothing has come for a second.
 
-        Raises TransientFailure when the model can't be reached and Stopping when the worker is to end; what
-        came before stays good. Close it (`contextlib.aclosing`): what nobody waits for is not embedded.
+        Raises TransientFailure when the model can't be reached and Stopping when the worker is to end, but not before
+        the batches that are going on have ended: what they return is paid for. What came before stays good. Close it
+        (`contextlib.aclosing`): what nobody waits for is not embedded.
         """
         if self.stopping.is_set():
             raise Stopping
@@ -141,14 +151,23 @@ class ModelRunner:
         pending = _Pending(contents)
         self._batcher.add(pending, time.monotonic())
         self._dispatch()
-        missing = len(contents)
+        missing, failure = len(contents), None
         try:
             while missing:
-                result = await pending.results.get()
+                try:
+                    async with asyncio.timeout(QUIET_SECONDS):
+                        result = await pending.results.get()
+                except TimeoutError:
+                    yield Piece(0, _zeros(0), {}, 0)
+                    continue
                 if isinstance(result, BaseException):
-                    raise result
-                missing -= len(result.matrix)
-                yield result
+                    failure = failure or result
+                    self._batcher.remove(pending)
+                elif result is not None:
+                    missing -= len(result.matrix)
+                    yield result
+                if failure is not None and not pending.going_on and pending.results.empty():
+                    raise failure
         finally:
             self._batcher.remove(pending)
 
@@ -180,9 +199,11 @@ class ModelRunner:
             batch = self._batcher.next_batch(now)
             if not batch:
                 break
+            for piece in batch:
+                _pending(piece.request).going_on += 1
             task = asyncio.create_task(self._run(batch))
             self._tasks.add(task)
-            task.add_done_callback(self._finished)
+            task.add_done_callback(partial(self._finished, batch))
         self._set_timer(now)
 
     def _set_timer(self, now: float) -> None:
@@ -194,8 +215,11 @@ class ModelRunner:
         if deadline is not None and len(self._tasks) < self._slots and not self.stopping.is_set():
             self._timer = asyncio.get_running_loop().call_later(max(deadline - now, 0.001), self._dispatch)
 
-    def _finished(self, task: "asyncio.Task[None]") -> None:
+    def _finished(self, batch: list[Slice], task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
+        for piece in batch:
+            _pending(piece.request).going_on -= 1
+            _answer(piece.request, None)
         if not task.cancelled() and task.exception() is not None:
             _log.error("a batch failed in embedq itself", exc_info=task.exception())
         if not self.stopping.is_set():
@@ -298,9 +322,21 @@ class ModelRunner:
         self.items_per_second = rate if not known else known + _RATE_WEIGHT * (rate - known)
 
 
-def _answer(request: Request, result: "Piece | BaseException") -> None:
+def _weight(model: Model, most: int, content: str | bytes) -> int:
+    """The tokens of a content. One that the model can't count is sent alone: what is wrong with it, the call tells."""
+    try:
+        return int(model.count_tokens(content))
+    except Exception:
+        return most
+
+
+def _pending(request: Request) -> _Pending:
     assert isinstance(request, _Pending)  # noqa: S101 - for the type checker
-    request.results.put_nowait(result)
+    return request
+
+
+def _answer(request: Request, result: "Piece | BaseException | None") -> None:
+    _pending(request).results.put_nowait(result)
 
 
 def _halves(batch: list[Slice]) -> tuple[list[Slice], list[Slice]]:

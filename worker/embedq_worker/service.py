@@ -16,7 +16,7 @@ from typing import Final, cast
 
 import redis.exceptions
 
-from embedq_core.errors import MissingLibrary, QueueError, UnknownModel
+from embedq_core.errors import MissingLibrary, QueueError, SettingsError, UnknownModel
 from embedq_core.settings import Settings
 from embedq_jobs import Queue
 from embedq_plugins import get_embedding_model, require_library
@@ -109,8 +109,9 @@ class _Service:
             if self._store.copies_due:
                 await unless(stop, self._store.refresh_copies(lambda: True))
         finally:
-            self._shared.close()
             await cancel([copying])
+            # Just before the runners are told: a call that waits for its turn fails then, and is not made again.
+            self._shared.close()
             await asyncio.gather(*(lane.stop(self._options.grace_seconds) for lane in self._lanes.values()))
             await cancel([renewing, beating])
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
@@ -147,7 +148,7 @@ class _Service:
                     raise UnknownModel(f"here this is another name of {model.model_id}")  # noqa: TRY301
                 # Not found out by the first call, which would make dead letters of all that waits.
                 require_library(model)
-            except (UnknownModel, MissingLibrary) as error:
+            except (UnknownModel, SettingsError, MissingLibrary) as error:
                 # An empty queue may be left from a plugin that was only tried.
                 if model_id not in self._unserved and await self._queue.length(model_id):
                     self._unserved.add(model_id)

@@ -47,6 +47,7 @@ def test_what_makes_a_part_takes_the_place_of_the_same_keys() -> None:
         ("doc#1", said(part=0)),
         ("doc#1", said(part=True)),
         ("doc#1", said(parts=1)),
+        ("doc#1", said(parts=2**63)),
         ("doc#1", said(parent="other")),
         ("doc#1", said(start=-1)),
         ("doc#1", said(start=None)),

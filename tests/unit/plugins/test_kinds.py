@@ -63,6 +63,27 @@ def test_a_name_with_a_kind_makes_a_model_once() -> None:
     assert [kind.name for kind in models.model_kinds()] == ["len"]
 
 
+@pytest.mark.parametrize(
+    ("made", "problem"),
+    [
+        (KeyError("size"), "len:x: KeyError: 'size'"),
+        (7, "len:x: registered int, which is no EmbeddingModel: extend that class"),
+    ],
+)
+def test_a_kind_that_makes_no_model_of_a_name_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch, made: object, problem: str
+) -> None:
+    def make(*_: object) -> object:
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    monkeypatch.setattr(LengthsKind, "make", make)
+    with pytest.raises(SettingsError) as caught:
+        Registry({"lengths": Plugin()}).get_embedding_model("len:x")
+    assert str(caught.value) == problem
+
+
 @pytest.mark.parametrize("name", ["len:", "other:x", "len", "len:x\n"])
 def test_a_name_that_no_kind_makes_is_unknown(name: str) -> None:
     with pytest.raises(UnknownModel, match="there is no model"):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedq_core.errors import UsageError
+from embedq_core.errors import ModelError, UsageError
 from embedq_core.items import Item
 from embedq_core.parts import part_of
 from embedq_producer import splitting
@@ -104,6 +104,15 @@ def test_tokens_are_counted_by_the_model_if_it_can() -> None:
     estimating = Splitter(PartSize(7, "tokens"), RecordingModel())
     assert estimating.estimated
     assert all(len(str(part.content)) <= 27 for part in estimating.parts(Item("doc", text)))
+
+
+def test_a_model_that_fails_to_count_is_named() -> None:
+    class Failing(RecordingModel):
+        def count_tokens(self, item: str | bytes) -> int:
+            raise RuntimeError(f"no tokenizer for {item!r}")
+
+    with pytest.raises(ModelError, match=r"^the model recording failed: RuntimeError: no tokenizer for 'one two'$"):
+        cut("one two", PartSize(3, "tokens"), Failing())
 
 
 def test_every_part_has_the_text_that_stands_before() -> None:

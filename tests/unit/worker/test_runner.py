@@ -342,6 +342,30 @@ async def test_a_model_that_somebody_has_to_mend_gives_all_back_and_is_not_calle
         assert runner.trouble == "a wrong key"
 
 
+async def test_what_calls_return_that_were_going_on_beside_one_that_fails_is_kept() -> None:
+    slow = threading.Event()
+
+    class Beside(RecordingModel):
+        concurrency = 2
+
+        def embed_batch(self, items: Iterable[str | bytes]) -> Iterable[list[float]]:
+            batch = list(items)
+            if TEXTS[0] in batch:
+                raise ModelMisconfigured("the quota is used up")
+            assert slow.wait(10)
+            return super().embed_batch(batch)
+
+    model, answer = Beside(batch_size=2), Answer(6)
+    async with running(model) as runner:
+        embedding = asyncio.create_task(embed(runner, TEXTS[:6], answer))
+        await until(lambda: runner.out_of_order)
+        slow.set()
+        with pytest.raises(TransientFailure, match="quota"):
+            await embedding
+    assert model.batches == [TEXTS[2:4]]
+    assert answer.rows[2:4] == [vector_of(text) for text in TEXTS[2:4]], "they were paid for"
+
+
 async def test_a_model_that_asks_for_patience_is_given_it_with_the_batch_whole() -> None:
     model = Flaky(RateLimited("slow down", 1.0), times=3 * PATIENCE)
     async with running(model) as runner:
@@ -356,6 +380,21 @@ async def test_batches_hold_no_more_tokens_than_the_model_likes() -> None:
     async with running(model) as runner:
         assert not (await embed(runner, ["xxxxxxxx"] * 5)).faults
     assert [len(batch) for batch in model.batches] == [2, 2, 1]
+
+
+async def test_a_text_whose_tokens_can_t_be_counted_is_sent_alone_and_holds_up_nobody() -> None:
+    class Uncountable(RecordingModel):
+        batch_tokens = 6
+
+        def count_tokens(self, item: str | bytes) -> int:
+            if item == "odd":
+                raise ValueError("no tokenizer for this")
+            return super().count_tokens(item)
+
+    model = Uncountable(batch_size=10)
+    async with running(model) as runner:
+        assert not (await embed(runner, ["xxxx", "odd", "xxxx", "xxxx"])).faults
+    assert model.batches == [["xxxx"], ["odd"], ["xxxx", "xxxx"]]
 
 
 async def test_what_came_before_a_transient_failure_is_handed_out_and_the_rest_is_not_embedded() -> None:

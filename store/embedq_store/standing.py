@@ -1,0 +1,77 @@
+"""What a database says of its collections, and of a chunk that is to be worked on: read in the connection's thread."""
+
+import sqlite3
+from dataclasses import dataclass
+
+import msgspec
+
+from embedq_core.configuration import Configuration
+from embedq_core.counts import Counts
+from embedq_store.configurations import configuration_in_force
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """A collection: its key, its name, the full id of its model."""
+
+    id: int
+    name: str
+    model_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionFigures:
+    """What there is in a collection. Sizes are in bytes, times in seconds since the epoch."""
+
+    entries: int
+    dimension: int | None
+    with_content: int
+    with_metadata: int
+    vector_bytes: int
+    content_bytes: int
+    oldest: int | None
+    newest: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What bears on a chunk as a whole: its mark, its collection, and what the collection's vectors are: how long, and
+    made with which configuration of its model.
+    """
+
+    mark: tuple[Counts, bool] | None
+    collection: CollectionInfo | None
+    dimension: int | None
+    configuration: Configuration | None
+
+
+def find_collection(db: sqlite3.Connection, name: str) -> CollectionInfo | None:
+    """The collection called `name`, or None."""
+    if db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'collections'").fetchone() is None:
+        return None
+    row = db.execute("SELECT id, name, model FROM collections WHERE name = ?", (name,)).fetchone()
+    return None if row is None else CollectionInfo(*row)
+
+
+def chunk_mark(db: sqlite3.Connection, run: str, chunk: int) -> tuple[Counts, bool] | None:
+    """What a chunk had come to when it was last written, and whether it was finished then."""
+    row = db.execute(
+        "SELECT counts, finished IS NOT NULL FROM embedq_chunks WHERE run = ? AND chunk = ?", (run, chunk)
+    ).fetchone()
+    return None if row is None else (msgspec.json.decode(row[0], type=Counts), bool(row[1]))
+
+
+def standing(db: sqlite3.Connection, run: str, chunk: int, collection: str) -> Standing:
+    """What bears on a chunk of `collection`."""
+    found = find_collection(db, collection)
+    dimension = None if found is None else dimension_of(db, found.id)
+    configuration = None if found is None else configuration_in_force(db, found.id)
+    return Standing(chunk_mark(db, run, chunk), found, dimension, configuration)
+
+
+def dimension_of(db: sqlite3.Connection, collection_id: int) -> int | None:
+    """The dimension of a collection's vectors; None while it has none."""
+    row = db.execute(
+        "SELECT length(embedding) / 4 FROM embeddings WHERE collection_id = ? LIMIT 1", (collection_id,)
+    ).fetchone()
+    return None if row is None else int(row[0])
