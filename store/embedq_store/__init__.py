@@ -5,6 +5,7 @@ No SQLite type, connection or SQL leaves this room.
 
 from embedq_store.collection import AsyncCollection
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
+from embedq_store.embedding import checked_item, embed_into
 from embedq_store.filters import Where, where_given
 from embedq_store.graph import Built
 from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
@@ -37,7 +38,9 @@ __all__ = [
     "Target",
     "Where",
     "Write",
+    "checked_item",
     "decide",
+    "embed_into",
     "query_vectors",
     "where_given",
 ]

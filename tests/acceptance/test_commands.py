@@ -276,6 +276,13 @@ def test_embed_keeps_a_value_in_a_collection(embedq: CommandLine) -> None:
     assert (found["id"], found["content"], found["metadata"]) == ("one", "some text", {"by": "me"})
 
 
+def test_a_value_that_the_model_fails_on_leaves_no_collection_that_others_would_have_to_agree_with(
+    embedq: CommandLine,
+) -> None:
+    embedq("embed", "docs", "a", "-c", "poison", "-m", "poisoned", exit_code=1)
+    assert json.loads(embedq("collections", "list", "--json").out) == []
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
