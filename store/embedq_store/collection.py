@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 from embedq_core.configuration import check_writing
 from embedq_core.errors import CollectionMissing, EntryMissing, ModelMismatch, NoModel, UnknownModel, UsageError

@@ -33,7 +33,7 @@ def checked_item(id_: str, value: Value, metadata: Metadata) -> Item:
 async def embed_into(
     database: Store, name: str, model: Model, items: list[Item], *, store: bool, batch_size: int = DEFAULT_BATCH_SIZE
 ) -> bool:
-    """Store `items` in the collection `name`, which is made with the first vectors; whether there was anything to write.
+    """Store `items` in the collection `name`, which is made with its first vectors; whether there were changes.
 
     The model is called for contents that the collection doesn't know; where it fails, nothing is written and no
     collection made. With `store` contents are kept beside their vectors. Raises what the model raises, BadVectors,
