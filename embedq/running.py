@@ -10,7 +10,7 @@ from embedq.tables import print_fields, print_table
 from embedq_core.settings import load_settings
 from embedq_jobs import RunSummary, open_queue, queue_exists
 from embedq_producer.submitting import stop_on_interrupt, wait_for_run
-from embedq_producer.summary import EXIT_DEAD, EXIT_DONE, EXIT_INTERRUPTED, outcome_words, summary_object
+from embedq_producer.summary import EXIT_DEAD, EXIT_DONE, EXIT_INTERRUPTED, run_outcome, summary_object
 from embedq_producer.terminal import duration
 
 
@@ -64,7 +64,7 @@ def print_runs(summaries: Sequence[RunSummary]) -> None:
                 summary.run.collection,
                 f"{summary.counts.done:,}/{summary.items:,}",
                 moment(summary.run.started),
-                outcome_words(summary.counts),
+                run_outcome(summary),
             ]
             for summary in summaries
         ],
@@ -85,7 +85,7 @@ def run_fields(summary: RunSummary) -> list[tuple[str, str]]:
         ("started", moment(run.started)),
         ("duration", duration(summary.seconds)),
         ("items", f"{counts.done:,} of {summary.items:,} done ({size(summary.bytes)}, {rate:,.0f}/s)"),
-        ("outcome", outcome_words(counts)),
+        ("outcome", run_outcome(summary)),
         ("model calls", f"{counts.calls:,} for {counts.inputs:,} inputs"),
     ]
     if not summary.complete and rate:

@@ -359,6 +359,9 @@ def test_without_any_model_the_built_in_one_is_used_and_said_to_be_lexical(embed
     result = embedq("ingest", "docs", "-", "--json", input="id,content\na,one\n")
     assert json.loads(result.out)["model"] == "hashing"
     assert "compares words and not meanings" in result.err
+    again = embedq("ingest", "docs", "-", input="id,content\na,one\n")
+    # It has a model now, and could not be given another.
+    assert again.err == ""
 
 
 def test_dead_letters_are_listed_by_collection_run_and_error(embedq: CommandLine) -> None:
