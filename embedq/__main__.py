@@ -1,8 +1,14 @@
 """The `embedq` command."""
 
+import errno
+import os
 import sys
+from typing import Final
 
 from embedq_core.errors import EmbedqError
+
+# What is wrong is not here but where the output goes.
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def main() -> None:
@@ -10,7 +16,20 @@ def main() -> None:
     from embedq.app import app
 
     try:
-        app(prog_name="embedq")
+        try:
+            app(prog_name="embedq")
+        finally:
+            # Python does it after this function, and would print a traceback.
+            print(end="", flush=True)
+    except OSError as error:
+        if error.errno not in (*_NO_ROOM, errno.EPIPE):
+            raise
+        # What is left in the buffer could not be written either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            # Who no longer reads has seen enough.
+            print(f"embedq: the output can't be written: {os.strerror(error.errno).lower()}", file=sys.stderr)
+        sys.exit(1)
     except EmbedqError as error:
         print(f"embedq: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

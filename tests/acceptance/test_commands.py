@@ -269,6 +269,20 @@ def test_embed_prints_a_vector_in_every_form(embedq: CommandLine) -> None:
     assert json.loads(embedq("embed", "-m", "rec", "-i", "-", input="one").out) == vector
 
 
+def test_where_the_output_has_no_room_it_is_said_in_one_line(embedq: CommandLine, tmp_path: Path) -> None:
+    with (tmp_path / "output").open("w") as output:
+        result = subprocess.run(
+            ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *embedq.command("models", "default")],
+            env=embedq.environment,
+            cwd=embedq.directory,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (result.returncode, result.stderr) == (1, "embedq: the output can't be written: file too large\n")
+
+
 def test_embed_keeps_a_value_in_a_collection(embedq: CommandLine) -> None:
     result = embedq("embed", "docs", "one", "-c", "some text", "-m", "recording", "--metadata", '{"by": "me"}')
     assert result.out == ""

@@ -107,8 +107,8 @@ def test_a_description_that_is_wrong_is_a_problem_and_costs_no_other_model(
 def test_who_asks_for_a_model_that_is_described_wrongly_is_told_why(tmp_path: Path) -> None:
     with pytest.raises(UnknownModel) as caught:
         registry(tmp_path, '[models.bad]\nkind = "len"\nmodel = "m"\nsise = 3\n').get_embedding_model("bad")
-    assert str(caught.value).startswith(
-        "there is no model 'bad': in the settings file, [models.bad]: there is no option 'sise'; there are"
+    assert str(caught.value) == (
+        "there is no model 'bad': in the settings file, [models.bad]: there is no option 'sise'. Did you mean 'size'?"
     )
 
 
