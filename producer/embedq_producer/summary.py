@@ -67,7 +67,7 @@ def run_outcome(summary: RunSummary) -> str:
     """What became of the items of a run so far."""
     if words := outcome_words(summary.counts):
         return words
-    if summary.complete:
+    if summary.state == "complete":
         return "nothing to do"
     return "nothing yet" if summary.items else "nothing was queued"
 

@@ -145,6 +145,9 @@ def test_status_shows_queue_runs_and_dead_letters(embedq: CommandLine) -> None:
     shown = embedq("status").out
     assert "to do         2 items" in shown
     assert "'embedq worker' runs one" in shown
+    assert "nothing yet" in shown
+    assert "nothing to do" not in shown
+    assert "time left" not in shown
     status = json.loads(embedq("status", "--json").out)
     assert status["items"] == 2
     assert {queue["model_id"]: queue["queued"] for queue in status["queues"]} == {"poisoned": 0, "recording": 1}
@@ -246,6 +249,12 @@ def test_similar_refuses_what_makes_no_sense(docs: CommandLine, arguments: tuple
 def test_similar_without_a_database_says_so(embedq: CommandLine) -> None:
     assert "there is no such database" in embedq("similar", "docs", "-c", "x", exit_code=1).err
     assert not embedq.database.exists()
+
+
+def test_a_corpus_that_could_not_be_read_is_not_said_to_be_done(embedq: CommandLine) -> None:
+    result = embedq("ingest", "docs", "-", "--format", "json", input="{}", exit_code=1)
+    assert "docs: 0 items" in result.out
+    assert "nothing was queued" in result.out
 
 
 # --- embed
