@@ -1,6 +1,8 @@
 """The `embedq` command."""
 
+import errno
 import gc
+import os
 import sys
 from typing import Final
 
@@ -9,6 +11,8 @@ from embedq_core.errors import EmbedqError
 # What a command imports is there until it ends. The collector looked through it time and again while it was imported,
 # and once more at the very end: a fifth of the time that `embedq status` took.
 _NEW_OBJECTS: Final = 100_000
+# What is wrong is not here but where the output goes.
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def main() -> None:
@@ -17,7 +21,20 @@ def main() -> None:
     from embedq.app import app
 
     try:
-        app(prog_name="embedq")
+        try:
+            app(prog_name="embedq")
+        finally:
+            # Python does it after this function, and would print a traceback.
+            print(end="", flush=True)
+    except OSError as error:
+        if error.errno not in (*_NO_ROOM, errno.EPIPE):
+            raise
+        # What is left in the buffer could not be written either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            # Who no longer reads has seen enough.
+            print(f"embedq: the output can't be written: {os.strerror(error.errno).lower()}", file=sys.stderr)
+        sys.exit(1)
     except EmbedqError as error:
         print(f"embedq: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

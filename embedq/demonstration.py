@@ -22,7 +22,7 @@ from embedq_plugins import get_embedding_model
 from embedq_producer.readers import Reader, RowOptions
 from embedq_producer.submission import new_submission
 from embedq_producer.submitting import stop_on_interrupt
-from embedq_producer.summary import EXIT_INTERRUPTED, outcome_words
+from embedq_producer.summary import EXIT_INTERRUPTED, run_outcome
 from embedq_producer.terminal import RowReport, display, duration
 from embedq_store import Entry, Store
 
@@ -52,7 +52,7 @@ async def _demo(settings: Settings) -> int:
     counts = summary.counts
     rate = counts.done / summary.seconds if summary.seconds else 0
     calls = plural(counts.calls, "model call") if counts.calls else "no model call"
-    print(f"{plural(counts.done, 'document')} in {duration(summary.seconds)} ({rate:,.0f}/s): {outcome_words(counts)}")
+    print(f"{plural(counts.done, 'document')} in {duration(summary.seconds)} ({rate:,.0f}/s): {run_outcome(summary)}")
     print(f"{calls}; run {summary.run.id}")
     if not summary.complete:
         print("interrupted: run it again and it goes on from here", file=sys.stderr)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedq.collections import AsyncCollection
 from embedq.searching import read_value
 from embedq_core.errors import UsageError
 from embedq_core.model import explained
@@ -16,6 +15,7 @@ from embedq_core.settings import Settings, load_settings
 from embedq_core.vectors import encode
 from embedq_plugins import get_embedding_model, require_library
 from embedq_producer.models import FALLBACK_MODEL, choose_model, default_model_id
+from embedq_store import Store, checked_item, embed_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,12 @@ async def _keep(
     name, entry_id = request.collection or "", request.id or ""
     model = await choose_model(name, request.model, settings, None)
     require_library(model)
-    async with AsyncCollection(name, settings.database, model=model) as collection:
+    item = checked_item(entry_id, value, metadata)
+    # Not through a collection object, which would make the collection before the model has been seen to work.
+    async with await Store.open(settings.database, busy_seconds=settings.busy_seconds) as store:
         with explained(model):
-            await collection.embed(entry_id, value, metadata, request.store)
-        return list(await collection.vector(entry_id))
+            await embed_into(store, name, model, [item], store=request.store)
+        return list(await store.vector((await store.collection(name)).id, entry_id))
 
 
 def _print_vector(vector: list[float], form: str) -> None:

@@ -16,7 +16,7 @@ from embedq_plugins import plugin_problems, require_library
 from embedq_producer.corpus import open_corpus, split
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.dry_run import dry_run
-from embedq_producer.models import FALLBACK_MODEL, check_binary, choose_model
+from embedq_producer.models import check_binary, choice_of_model
 from embedq_producer.readers import Reader
 from embedq_producer.submission import Submission, new_submission, submit
 from embedq_producer.submitting import WATCH_SECONDS, read_share, say, stop_on_interrupt
@@ -42,12 +42,14 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
     report = RowReport()
     reader = await asyncio.to_thread(open_corpus, request, settings, report)
     async with open_queue(settings) as queue:
-        model = await choose_model(request.collection, request.model, settings, queue)
+        choice = await choice_of_model(request.collection, request.model, settings, queue)
+        model = choice.model
         check_binary(model, request)
         split(reader, request, model)
-        if model.model_id == FALLBACK_MODEL and request.model is None and not settings.model:
+        if choice.by_default:
             print(
-                "model: hashing, which compares words and not meanings; name another with -m (see 'embedq models')",
+                f"model: {model.model_id}, which compares words and not meanings; "
+                "name another with -m (see 'embedq models')",
                 file=sys.stderr,
             )
         await queue.announce(model.model_id)
@@ -59,6 +61,7 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
                 if serving is not None:
                     # Before anything is queued for which there would be no worker.
                     require_library(model)
+                    model.check_setup()
                 # A worker in this process says it, too.
                 tell = (lambda text: say(text, shown_on)) if serving is None else (lambda _: None)
                 watching = asyncio.create_task(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,7 +47,7 @@ class Figures:
         return [
             ("collection", self.name),
             ("model", self.model_id),
-            *((name, json.dumps(value)) for name, value in sorted((self.configuration or {}).items())),
+            *self._configured(),
             ("entries", f"{figures.entries:,}"),
             ("dimension", "-" if figures.dimension is None else str(figures.dimension)),
             ("with content", f"{figures.with_content:,}"),
@@ -57,6 +58,11 @@ class Figures:
             ("newest", moment(figures.newest)),
             ("dead letters", f"{self.dead:,}"),
         ]
+
+    def _configured(self) -> Iterator[tuple[str, str]]:
+        for number, (name, value) in enumerate(sorted((self.configuration or {}).items())):
+            # An option may be called `model`, as a line above is.
+            yield "" if number else "configuration", f"{name} = {json.dumps(value, ensure_ascii=False)}"
 
 
 def size(count: int) -> str:

@@ -42,8 +42,9 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long they take at the present speed; None where nothing moves."""
-        return self.items / self.items_per_second if self.items_per_second > 0 and self.items else None
+        """How long they take at the present speed; None where nothing moves, or nobody is there to move it."""
+        moving = self.items_per_second > 0 and self.items and self.workers
+        return self.items / self.items_per_second if moving else None
 
 
 async def read_status(settings: Settings) -> Status:

@@ -8,7 +8,7 @@ from embedq.inspecting import moment, size
 from embedq.tables import print_table
 from embedq_core.settings import load_settings
 from embedq_jobs import RunSummary, open_queue, queue_exists
-from embedq_producer.summary import outcome_words
+from embedq_producer.summary import run_outcome
 from embedq_producer.terminal import duration
 
 
@@ -46,7 +46,7 @@ def print_runs(summaries: Sequence[RunSummary]) -> None:
                 summary.run.collection,
                 f"{summary.counts.done:,}/{summary.items:,}",
                 moment(summary.run.started),
-                outcome_words(summary.counts),
+                run_outcome(summary),
             ]
             for summary in summaries
         ],
@@ -67,7 +67,7 @@ def run_fields(summary: RunSummary) -> list[tuple[str, str]]:
         ("started", moment(run.started)),
         ("duration", duration(summary.seconds)),
         ("items", f"{counts.done:,} of {summary.items:,} done ({size(summary.bytes)}, {rate:,.0f}/s)"),
-        ("outcome", outcome_words(counts)),
+        ("outcome", run_outcome(summary)),
         ("model calls", f"{counts.calls:,} for {counts.inputs:,} inputs"),
     ]
     if not summary.complete and rate:

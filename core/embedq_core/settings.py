@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ MIB: Final = 1024 * 1024
 _KINDS: Final = {int: "a whole number", float: "a number"}
 # The message of a value that typed-settings can't convert.
 _UNCONVERTED: Final = re.compile(r"value (.*) for option '(\w+)' from loader (\w+)")
+# Tables of the settings file; what `models` may hold is known to embedq_plugins.kinds, which does without this module.
+_SECTIONS: Final = frozenset({APP_NAME, "models"})
 _SECONDS: Final = ("busy_seconds", "patience_seconds")
 _POSITIVE: Final = ("queue_bytes", "inflight_bytes", "chunk_items", "chunk_bytes", "item_bytes", "search_bytes")
 
@@ -101,11 +104,26 @@ def load_settings(**overrides: object) -> Settings:
         causes = error.exceptions if isinstance(error, ExceptionGroup) else [error]
         # Not 'from error': its text may hold values, and a URL has a password.
         raise SettingsError("; ".join(map(_explained, causes))) from None
+    _check_sections()
     settings = replace(settings, database=settings.database.expanduser().absolute())
     problems = [f"{ENV_PREFIX}{name.upper()} must be {problem}" for name, problem in _problems(settings)]
     if problems:
         raise SettingsError("; ".join(problems))
     return settings
+
+
+def _check_sections() -> None:
+    """Raise SettingsError for a table that means nothing, [model.x] for [models.x], say."""
+    try:
+        with settings_file().open("rb") as file:
+            strange = tomllib.load(file).keys() - _SECTIONS
+    except FileNotFoundError:
+        return
+    if strange:
+        raise SettingsError(
+            f"{settings_file()}: {min(strange)!r} means nothing there: "
+            f"settings are in [{APP_NAME}], models in [models.NAME]"
+        )
 
 
 def _problems(settings: Settings) -> Iterator[tuple[str, str]]:

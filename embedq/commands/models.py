@@ -49,16 +49,17 @@ def default_model(
     if model is not None and remove:
         raise UsageError("name a model or use --remove, not both")
     file = default_model_file()
+    if model is None and not remove:
+        print(default_model_id(load_settings()) or f"{FALLBACK_MODEL} (built in: no default is set)")
+        return
+    chosen = None if model is None else get_embedding_model(model).model_id
     try:
-        if remove:
+        if chosen is None:
             file.unlink(missing_ok=True)
-        elif model is not None:
-            chosen = get_embedding_model(model).model_id
+        else:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(chosen + "\n", encoding="utf-8")
-            print(chosen)
-        else:
-            found = default_model_id(load_settings())
-            print(found or f"{FALLBACK_MODEL} (built in: no default is set)")
     except OSError as error:
         raise SettingsError(f"{file}: {error.strerror}") from error
+    if chosen is not None:
+        print(chosen)

@@ -62,7 +62,7 @@ def discovered_later() -> Iterator[Candidate]:
 def named_in(value: str) -> Iterator[Candidate]:
     """The plugins that a value of EMBEDQ_PLUGINS names."""
     for name in dict.fromkeys(part.strip() for part in value.split(os.pathsep)):
-        if name.endswith(".py"):
+        if name.endswith(".py") or os.sep in name:
             yield Candidate(name, partial(_load_file, Path(name).expanduser().resolve()))
         elif name:
             yield Candidate(name, partial(importlib.import_module, name))

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final, TypeVar
 import msgspec
 
 from embedq_core.errors import SettingsError
+from embedq_core.text import suggestion
 from embedq_plugins.model import EmbeddingModel
 
 SECTION: Final = "models"
@@ -55,7 +56,9 @@ def read_options(options: Mapping[str, object], kind: type[_Options]) -> _Option
     names = {field.encode_name for field in msgspec.structs.fields(kind)}
     unknown = sorted(options.keys() - names)
     if unknown:
-        raise SettingsError(f"there is no option {unknown[0]!r}; there are {', '.join(sorted(names))}")
+        # All of them are too many for a line, where one is meant.
+        meant = suggestion(unknown[0], names) or f" There are {', '.join(sorted(names))}"
+        raise SettingsError(f"there is no option {unknown[0]!r}.{meant}")
     try:
         return msgspec.convert(dict(options), kind)
     except msgspec.ValidationError as error:

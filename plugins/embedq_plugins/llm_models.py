@@ -25,6 +25,15 @@ class LlmModel(EmbeddingModel):
         self.supports_binary = bool(model.supports_binary)
         self.batch_size = model.batch_size
 
+    def check_setup(self) -> None:
+        """Raise MissingKey where `llm` keeps no key for it."""
+        import llm
+
+        try:
+            self._model.get_key()
+        except llm.NeedsKeyException as error:
+            raise MissingKey(f"{self.model_id}: {error}") from error
+
     def embed_batch(self, items: Iterable[str | bytes]) -> Iterator[Iterable[float]]:
         """One call of the model's own `embed_batch`, with the key that `llm` keeps for it.
 

@@ -66,6 +66,11 @@ def load(candidates: Iterable[Candidate]) -> Loaded:
     return loaded
 
 
+def place(name: str) -> str:
+    """Where the settings file describes the model `name`."""
+    return f"[models.{name}]"
+
+
 def make_configured(
     configured: Iterable[Configured], kinds: Mapping[str, ModelKind]
 ) -> tuple[list[Registration], list[PluginProblem]]:
@@ -77,13 +82,13 @@ def make_configured(
         if problem is None and one.kind not in kinds:
             problem = f"there is no kind {one.kind!r}; there are {', '.join(sorted(kinds)) or 'none'}"
         if problem is not None:
-            problems.append(PluginProblem(SETTINGS, f"[models.{one.name}]: {problem}"))
+            problems.append(PluginProblem(SETTINGS, f"{place(one.name)}: {problem}"))
             continue
         try:
             model = kinds[one.kind].make(one.name, one.options)
         except Exception as error:
             text = str(error) if isinstance(error, EmbedqError) else one_line(error)
-            problems.append(PluginProblem(SETTINGS, f"[models.{one.name}]: {text}"))
+            problems.append(PluginProblem(SETTINGS, f"{place(one.name)}: {text}"))
             continue
         _register(model, one.aliases, SETTINGS, registrations, problems)
     return registrations, problems

@@ -114,6 +114,12 @@ class EmbeddingModel(ABC):
         """Whether `count_tokens` is a rule of thumb."""
         return type(self).count_tokens is EmbeddingModel.count_tokens
 
+    def check_setup(self) -> None:  # noqa: B027 - most models need nothing
+        """Raise ModelMisconfigured for what is known to be missing before the first text, such as a key.
+
+        `embedq ingest` asks before it queues anything. It must be quick, and load and connect to nothing.
+        """
+
     def unsupported(self, item: object) -> str | None:
         """Why the model can't embed `item`, or None where it can."""
         if isinstance(item, str):

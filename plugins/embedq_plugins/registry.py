@@ -10,7 +10,16 @@ from embedq_core.errors import EmbedqError, ModelError, SettingsError, UnknownMo
 from embedq_core.text import plural, suggestion
 from embedq_plugins.discovery import Candidate, discovered, discovered_later
 from embedq_plugins.kinds import Configured, ModelKind, configured_in
-from embedq_plugins.loading import SETTINGS, Loaded, PluginProblem, Registration, load, make_configured, one_line
+from embedq_plugins.loading import (
+    SETTINGS,
+    Loaded,
+    PluginProblem,
+    Registration,
+    load,
+    make_configured,
+    one_line,
+    place,
+)
 from embedq_plugins.model import EmbeddingModel
 from embedq_plugins.validation import model_fault, name_fault
 
@@ -72,6 +81,9 @@ class Registry:
             found = named.find(name)
         if found is not None:
             return found
+        for problem in named.problems:
+            if problem.plugin == SETTINGS and problem.message.startswith(f"{place(name)}: "):
+                raise UnknownModel(f"there is no model {name!r}: in the settings file, {problem.message}")
         raise UnknownModel(
             f"there is no model {name!r}.{_did_you_mean(name, named.alike(name), list(named.models))} "
             f"`embedq models` lists all models{_blame(named.problems)}"

@@ -1,5 +1,7 @@
 """Which model a submission is for."""
 
+from dataclasses import dataclass
+
 from embedq_core.configuration import Configuration, check_writing
 from embedq_core.errors import DatabaseMissing, ModelMismatch, UsageError
 from embedq_core.settings import Settings, default_model_file
@@ -21,7 +23,21 @@ def default_model_id(settings: Settings) -> str | None:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The model of a submission."""
+
+    model: EmbeddingModel
+    by_default: bool
+    """Whether nobody has chosen it: the collection is new, and no setting names a model."""
+
+
 async def choose_model(collection: str, asked: str | None, settings: Settings, queue: Queue | None) -> EmbeddingModel:
+    """The model for `collection`: see `choice_of_model`."""
+    return (await choice_of_model(collection, asked, settings, queue)).model
+
+
+async def choice_of_model(collection: str, asked: str | None, settings: Settings, queue: Queue | None) -> Choice:
     """The model for `collection`: the one it has; else the one asked for, the default, or the built-in one.
 
     Raises UnknownModel; ModelMismatch where another one is asked for than the collection has, and
@@ -30,7 +46,9 @@ async def choose_model(collection: str, asked: str | None, settings: Settings, q
     wanted = get_embedding_model(asked) if asked else None
     known, recorded = await _known(collection, settings, queue)
     if known is None:
-        return wanted or get_embedding_model(default_model_id(settings) or FALLBACK_MODEL)
+        default = default_model_id(settings)
+        model = wanted or get_embedding_model(default or FALLBACK_MODEL)
+        return Choice(model, by_default=wanted is None and default is None)
     if wanted is not None and wanted.model_id != known:
         raise ModelMismatch(
             f"the collection {collection!r} was embedded with {known}, not with {wanted.model_id}: leave -m out, "
@@ -39,7 +57,7 @@ async def choose_model(collection: str, asked: str | None, settings: Settings, q
     model = wanted or get_embedding_model(known)
     if recorded is not None:
         check_writing(collection, known, recorded, model.configuration)
-    return model
+    return Choice(model, by_default=False)
 
 
 async def _known(collection: str, settings: Settings, queue: Queue | None) -> tuple[str | None, Configuration | None]:

@@ -23,7 +23,7 @@ CHARACTERS: Final = "chars"
 BYTES_A_TOKEN: Final = 4
 INSTALL: Final = "pip install 'embedq[chunk]'"
 
-_SIZE: Final = re.compile(rf"([1-9][0-9]*) *({TOKENS}|{CHARACTERS})?")
+_SIZE: Final = re.compile(rf"([1-9][0-9]{{0,8}}) *({TOKENS}|{CHARACTERS})?")
 
 # The splitter's time grows with the square of a text without line breaks: it is given so many characters at a time, and
 # parts that are far smaller.

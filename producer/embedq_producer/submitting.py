@@ -49,6 +49,8 @@ async def _submit(request: CorpusRequest, settings: Settings, *, wait: bool) -> 
             return submission_exit_code(submission, interrupted=interrupted)
         summary = await wait_for_run(queue, submission.run.id, request.collection, settings, stop)
         print_summary(summary, settings, submission, as_json=request.json)
+        if stop.is_set():
+            print("interrupted: what was queued stays queued", file=sys.stderr)
         return summary_exit_code(summary, submission, interrupted=stop.is_set())
 
 

@@ -48,7 +48,7 @@ def print_summary(summary: RunSummary, settings: Settings, submission: "Submissi
         rate = summary.counts.done / summary.seconds if summary.seconds > 0 else 0
         print(
             f"{shown(summary.run.collection)}: {plural(summary.counts.done, 'item')} in {duration(summary.seconds)}"
-            f" ({rate:,.0f}/s): {outcome_words(summary.counts)}"
+            f" ({rate:,.0f}/s): {run_outcome(summary)}"
         )
         calls = plural(summary.counts.calls, "model call") if summary.counts.calls else "no model call"
         print(f"run {summary.run.id}, {calls}, in {settings.database}")
@@ -66,8 +66,17 @@ def print_summary(summary: RunSummary, settings: Settings, submission: "Submissi
         print(f"embedq: {submission.problem}", file=sys.stderr)
 
 
+def run_outcome(summary: RunSummary) -> str:
+    """What became of the items of a run so far."""
+    if words := outcome_words(summary.counts):
+        return words
+    if summary.state == "complete":
+        return "nothing to do"
+    return "nothing yet" if summary.items else "nothing was queued"
+
+
 def outcome_words(counts: Counts) -> str:
-    """'3 embedded, 2 unchanged (1 updated)'."""
+    """'3 embedded, 2 unchanged, 1 of them updated'; empty where there were no items."""
     words = [
         f"{getattr(counts, name):,} {word}"
         for name, word in (
@@ -82,7 +91,7 @@ def outcome_words(counts: Counts) -> str:
         words.append(f"{counts.updated:,} of them updated")
     if counts.removed:
         words.append(f"{counts.removed:,} removed")
-    return ", ".join(words) or "nothing to do"
+    return ", ".join(words)
 
 
 def summary_object(summary: RunSummary) -> dict[str, object]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from embedq_store.collection import AsyncCollection
     from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
+    from embedq_store.embedding import checked_item, embed_into
     from embedq_store.filters import Where, where_given
     from embedq_store.graph import Built
     from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
@@ -43,7 +44,9 @@ __all__ = [
     "Target",
     "Where",
     "Write",
+    "checked_item",
     "decide",
+    "embed_into",
     "query_vectors",
     "where_given",
 ]
@@ -71,7 +74,9 @@ _HOMES = {
     "Target": "embedq_store.writes",
     "Where": "embedq_store.filters",
     "Write": "embedq_store.writes",
+    "checked_item": "embedq_store.embedding",
     "decide": "embedq_store.outcomes",
+    "embed_into": "embedq_store.embedding",
     "query_vectors": "embedq_store.querying",
     "where_given": "embedq_store.filters",
 }

@@ -4,30 +4,24 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 from embedq_core.configuration import check_writing
 from embedq_core.errors import CollectionMissing, EntryMissing, ModelMismatch, NoModel, UnknownModel, UsageError
-from embedq_core.items import Item, metadata_text, unstorable
-from embedq_core.model import Model, embed_all, query_count
-from embedq_core.vectors import Matrix, Vector, encode
+from embedq_core.items import Item
+from embedq_core.model import Model, query_count
+from embedq_core.vectors import Matrix, Vector
 from embedq_store.budget import DEFAULT_SEARCH_BYTES
 from embedq_store.connection import MEMORY
+from embedq_store.embedding import DEFAULT_BATCH_SIZE, Metadata, Value, checked_item, embed_into
 from embedq_store.filters import Where
-from embedq_store.outcomes import Incoming, decide
 from embedq_store.querying import query_vectors
 from embedq_store.search import Entry
 from embedq_store.store import Store
-from embedq_store.writes import Row, Target, Write
-
-Metadata: TypeAlias = Mapping[str, Any] | None
-Value: TypeAlias = str | bytes
-
-DEFAULT_BATCH_SIZE = 100
 
 # Queries whose vectors are held at once.
 _QUERIES = 1024
@@ -195,7 +189,7 @@ class AsyncCollection:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         for batch in slices(entries, batch_size):
-            await self._embed_batch([_item(*entry) for entry in batch], store=store, batch_size=batch_size)
+            await self._embed_batch([checked_item(*entry) for entry in batch], store=store, batch_size=batch_size)
 
     async def _embed_batch(self, items: list[Item], *, store: bool, batch_size: int) -> None:
         database, model = self._open_store(), self.model()
@@ -203,20 +197,7 @@ class AsyncCollection:
         found = await database.configuration(self.id)
         if found is not None:
             check_writing(self.name, self.model_id, found, model.configuration)
-        incoming = Incoming.of(items)
-        plan = decide(incoming, await database.known(self.name, incoming), store=store)
-        rows = [Row(*incoming[index], vector) for index, vector in plan.reused]
-        if plan.inputs:
-            contents = [items[owners[0]].content for owners in plan.inputs.values()]
-            step = min(batch_size, model.batch_size or batch_size)
-            matrix = (await asyncio.to_thread(embed_all, model, contents, step)).matrix
-            for vector, owners in zip(matrix, plan.inputs.values(), strict=True):
-                blob = encode(vector)
-                rows.extend(Row(*incoming[index], blob) for index in owners)
-        updates = [incoming[index] for index in plan.updates]
-        if rows or updates:
-            target = Target(self.name, self.model_id, model.configuration)
-            await database.write(Write(target, rows, updates, store=store))
+        if await embed_into(database, self.name, model, items, store=store, batch_size=batch_size):
             # A collection that was deleted, here or by another program, has been made anew under another key.
             self.id = (await database.collection(self.name)).id
 
@@ -407,14 +388,3 @@ def slices(entries: Iterable[Any], size: int) -> Iterator[list[Any]]:
     iterator = iter(entries)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def _item(id_: str, value: Value, metadata: Metadata) -> Item:
-    if not isinstance(id_, str):
-        raise UsageError(f"an id must be a str, not {type(id_).__name__}: {id_!r}")
-    if not isinstance(value, str | bytes):
-        raise UsageError(f"{id_!r}: a value must be str or bytes, not {type(value).__name__}")
-    problem = unstorable(id_) or (unstorable(value) if isinstance(value, str) else None)
-    if problem is not None:
-        raise UsageError(f"{id_!r}: the value {problem}")
-    return Item(id_, value, metadata_text(metadata))

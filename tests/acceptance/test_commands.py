@@ -147,6 +147,9 @@ def test_status_shows_queue_runs_and_dead_letters(embedq: CommandLine) -> None:
     shown = embedq("status").out
     assert "to do         2 items" in shown
     assert "'embedq worker' runs one" in shown
+    assert "nothing yet" in shown
+    assert "nothing to do" not in shown
+    assert "time left" not in shown
     status = json.loads(embedq("status", "--json").out)
     assert status["items"] == 2
     assert {queue["model_id"]: queue["queued"] for queue in status["queues"]} == {"poisoned": 0, "recording": 1}
@@ -250,6 +253,12 @@ def test_similar_without_a_database_says_so(embedq: CommandLine) -> None:
     assert not embedq.database.exists()
 
 
+def test_a_corpus_that_could_not_be_read_is_not_said_to_be_done(embedq: CommandLine) -> None:
+    result = embedq("ingest", "docs", "-", "--format", "json", input="{}", exit_code=1)
+    assert "docs: 0 items" in result.out
+    assert "nothing was queued" in result.out
+
+
 # --- embed
 
 
@@ -271,11 +280,32 @@ def test_embed_prints_a_vector_in_every_form(embedq: CommandLine) -> None:
     assert json.loads(embedq("embed", "-m", "rec", "-i", "-", input="one").out) == vector
 
 
+def test_where_the_output_has_no_room_it_is_said_in_one_line(embedq: CommandLine, tmp_path: Path) -> None:
+    with (tmp_path / "output").open("w") as output:
+        result = subprocess.run(
+            ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *embedq.command("models", "default")],
+            env=embedq.environment,
+            cwd=embedq.directory,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (result.returncode, result.stderr) == (1, "embedq: the output can't be written: file too large\n")
+
+
 def test_embed_keeps_a_value_in_a_collection(embedq: CommandLine) -> None:
     result = embedq("embed", "docs", "one", "-c", "some text", "-m", "recording", "--metadata", '{"by": "me"}')
     assert result.out == ""
     found = json.loads(embedq("similar", "docs", "-c", "some text").out)
     assert (found["id"], found["content"], found["metadata"]) == ("one", "some text", {"by": "me"})
+
+
+def test_a_value_that_the_model_fails_on_leaves_no_collection_that_others_would_have_to_agree_with(
+    embedq: CommandLine,
+) -> None:
+    embedq("embed", "docs", "a", "-c", "poison", "-m", "poisoned", exit_code=1)
+    assert json.loads(embedq("collections", "list", "--json").out) == []
 
 
 @pytest.mark.parametrize(
@@ -354,6 +384,9 @@ def test_without_any_model_the_built_in_one_is_used_and_said_to_be_lexical(embed
     result = embedq("ingest", "docs", "-", "--json", input="id,content\na,one\n")
     assert json.loads(result.out)["model"] == "hashing"
     assert "compares words and not meanings" in result.err
+    again = embedq("ingest", "docs", "-", input="id,content\na,one\n")
+    # It has a model now, and could not be given another.
+    assert again.err == ""
 
 
 def test_dead_letters_are_listed_by_collection_run_and_error(embedq: CommandLine) -> None:

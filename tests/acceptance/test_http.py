@@ -40,6 +40,16 @@ def test_a_model_of_the_settings_file_embeds_and_what_goes_wrong_is_one_line_wit
             assert KEY not in result.err
         server.behave = well
     assert "can't be reached" in embedq("embed", "-c", "a", "-m", "r", exit_code=1).err
+    # Nothing is queued that could not go on in this process.
+    nothing = {"MY_KEY": ""}
+    result = embedq("ingest", "fresh", "-", "-m", "remote", input=rows, environment=nothing, exit_code=1)
+    assert (result.out, result.err) == ("", "embedq: the key is missing: set the environment variable MY_KEY\n")
+    words = embedq("collections", "show", "pets").out.split("\n")
+    assert words[1:4] == [
+        "model          remote",
+        'configuration  model = "m"',
+        '               query_prefix = "q: "',
+    ]
     assert "has no address" in embedq("embed", "-c", "a", "-m", "http:x", exit_code=2).err
 
 

@@ -166,7 +166,7 @@ def test_the_command_line_keeps_to_the_record(embedq: CommandLine, tmp_path: Pat
     text = '[models.notes]\nkind = "rec"\ndocument_prefix = "passage: "\nquery_prefix = "{}"\n'
     settings.write_text(text.format("query: "))
     embedq("ingest", "docs", "-", "-m", "notes", input="id,content\na,one\n")
-    assert 'document_prefix "passage: "' in " ".join(embedq("collections", "show", "docs").out.split())
+    assert 'document_prefix = "passage: "' in " ".join(embedq("collections", "show", "docs").out.split())
     assert json.loads(embedq("collections", "show", "docs", "--json").out)["configuration"] == {
         "document_prefix": "passage: ",
         "query_prefix": "query: ",

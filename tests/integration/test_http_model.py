@@ -534,6 +534,11 @@ def test_openai_s_models_are_made_by_name_and_others_need_an_address() -> None:
     assert (model.dimension, model.batch_size, model.batch_tokens) == (1536, 256, 100_000)
     with pytest.raises(SettingsError, match="http:x has no address: describe it in the settings file"):
         registry.get_embedding_model("http:x")
+    table = {"model": "x", "batch_size": 4}
+    with pytest.raises(SettingsError, match=r'^has no address: set base_url = "http'):
+        http.HttpKind().make("bge", table)
+    with pytest.raises(SettingsError, match="there is no option 'base_urls'"):
+        http.HttpKind().make("bge", table | {"base_urls": "http://localhost/v1"})
 
 
 @pytest.mark.parametrize(

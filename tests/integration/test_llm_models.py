@@ -117,6 +117,9 @@ def test_a_key_that_is_missing_is_said_in_one_line_and_nothing_is_lost(with_llm:
         (with_llm.directory / f"{name}.bin").write_bytes(b"\x89\0" + name.encode())
     message = "locked: No key found - add one using 'llm keys set locker' or set the LOCKER_KEY environment variable"
     assert with_llm("embed", "-c", "one", "-m", "locked", exit_code=1).err == f"embedq: {message}\n"
+    assert with_llm("ingest", "notes", "-", "-m", "locked", input="id,content\na,one\n", exit_code=1).err == (
+        f"embedq: {message}\n"
+    )
     with_llm("submit", "notes", "--binary", "--files", ".", "*.bin", "-m", "locked")
     worker = with_llm.start("worker", "--burst")
     assert worker.stderr is not None

@@ -39,12 +39,16 @@ class HttpKind(ModelKind):
         # msgspec's structs of options, and all below them, stay out of commands that name no such model.
         from embedq_plugins.http.options import HttpOptions
 
-        if "base_url" not in options:
+        made = _made(model_id, {"base_url": "http://localhost", **options}, HttpOptions)
+        if "base_url" in options:
+            return made
+        # Said last: base_url may have been meant by an option that there isn't.
+        if model_id == f"{self.name}:{options['model']}":
             raise SettingsError(
                 f"{model_id} has no address: describe it in the settings file, "
-                f'[models.NAME] with kind = "http", model = "{options.get("model", "…")}" and base_url = "http://…/v1"'
+                f'[models.NAME] with kind = "http", model = "{options["model"]}" and base_url = "http://…/v1"'
             )
-        return _made(model_id, options, HttpOptions)
+        raise SettingsError('has no address: set base_url = "http://localhost:8080/v1", say')
 
 
 class OpenAIKind(ModelKind):

@@ -89,6 +89,10 @@ class HttpModel(EmbeddingModel):
         """The vectors of texts to search for."""
         return self._embedded(prefixed(self.query_prefix, items), self._options.query_body)
 
+    def check_setup(self) -> None:
+        """Raise ModelMisconfigured where the key is missing."""
+        self._key()
+
     def close(self) -> None:
         """Close the connections; the next request makes new ones."""
         with self._lock:

@@ -45,6 +45,16 @@ def test_every_setting_has_a_sample_here() -> None:
     assert set(SAMPLES) == {field.name for field in fields(Settings)}
 
 
+def test_a_table_that_means_nothing_is_named(toml: Path) -> None:
+    toml.write_text('[models.bge]\nkind = "http"\n[embedq]\n')
+    load_settings()
+    toml.write_text('[model.bge]\nkind = "http"\n')
+    with pytest.raises(
+        SettingsError, match=r"settings.toml: 'model' means nothing there: .* models in \[models.NAME\]"
+    ):
+        load_settings()
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_every_setting_is_read_from_its_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text, value = SAMPLES[name]

@@ -92,6 +92,7 @@ def test_plugins_that_cannot_be_imported_are_problems_and_nothing_more(
         "syntax.py": "def",
         "exits.py": "import sys; sys.exit('needs a GPU')",
         "imports.py": "import no_such_library",
+        "table.csv": "id,content",
     }
     for name, code in broken.items():
         if code is not None:
@@ -105,6 +106,7 @@ def test_plugins_that_cannot_be_imported_are_problems_and_nothing_more(
     assert messages["syntax.py"].startswith("SyntaxError: ")
     assert messages["exits.py"] == "SystemExit: needs a GPU"
     assert messages["imports.py"] == "ModuleNotFoundError: No module named 'no_such_library'"
+    assert messages["table.csv"].endswith("table.csv can't be loaded as a Python module")
     assert messages["no_such_module"] == "ModuleNotFoundError: No module named 'no_such_module'"
     assert all("\n" not in message for message in messages.values())
     assert registry.get_embedding_model("good").embed("x") == [1.0, 2.0]

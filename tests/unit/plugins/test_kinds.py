@@ -125,6 +125,14 @@ def test_a_description_that_is_wrong_is_a_problem_and_costs_no_other_model(
     assert "secret" not in problem.message
 
 
+def test_who_asks_for_a_model_that_is_described_wrongly_is_told_why(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel) as caught:
+        registry(tmp_path, '[models.bad]\nkind = "len"\nmodel = "m"\nsise = 3\n').get_embedding_model("bad")
+    assert str(caught.value) == (
+        "there is no model 'bad': in the settings file, [models.bad]: there is no option 'sise'. Did you mean 'size'?"
+    )
+
+
 def test_a_settings_file_that_is_no_toml_is_a_problem(tmp_path: Path) -> None:
     (problem,) = registry(tmp_path, "[models").plugin_problems()
     assert "settings.toml" in problem.message

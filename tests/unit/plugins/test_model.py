@@ -174,7 +174,7 @@ def test_a_plugin_is_free_to_use_private_names() -> None:
     public = {"model_id", "supports_text", "supports_binary", "batch_size", "batch_tokens", "concurrency", "dimension"}
     public |= {"document_prefix", "query_prefix", "library", "install", "configuration", "queries_by_prefix"}
     public |= {"estimates_tokens"}
-    methods = {"embed_batch", "embed_query_batch", "embed", "embed_multi", "count_tokens", "unsupported"}
+    methods = {"embed_batch", "embed_query_batch", "embed", "embed_multi", "count_tokens", "unsupported", "check_setup"}
     assert {name for name in vars(EmbeddingModel) if not name.startswith("__")} <= public | methods | {"_abc_impl"}
 
 

@@ -46,6 +46,7 @@ def test_a_size_has_a_unit(given: str, size: PartSize) -> None:
     ("size", "overlap", "problem"),
     [
         ("0", None, "--chunk needs a size"),
+        ("9" * 20, None, "--chunk needs a size"),
         ("-5", None, "--chunk needs a size"),
         ("many", None, "'many'"),
         ("5 words", None, "'5 words'"),
