@@ -127,8 +127,10 @@ def test_a_key_that_is_missing_is_said_in_one_line_and_nothing_is_lost(with_llm:
     worker.send_signal(signal.SIGTERM)
     worker.communicate(timeout=20)
     assert json.loads(with_llm("dead", "--json").out) == []
+    # They wait half a minute for the next attempt: as long is not waited here.
+    assert json.loads(with_llm("status", "--json").out)["items"] == 3
     written("keys.json", '{"locker": "s3cret"}')
-    with_llm("worker", "--burst")
+    with_llm("ingest", "notes", "--binary", "--files", ".", "*.bin", "-m", "locked")
     with closing(sqlite3.connect(with_llm.database)) as database:
         stored = dict(database.execute("SELECT id, content_blob FROM embeddings"))
     assert stored == {f"{name}.bin": b"\x89\0" + name.encode() for name in ("1", "2", "3")}
