@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODELS := .venv-models
 
+# With it each of the many processes of the tests would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-models check unit bench bench-page chaos format clean
 
