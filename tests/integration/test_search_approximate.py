@@ -35,6 +35,7 @@ from embedq_store import (
 )
 from embedq_store.copying import INDEX_LOCK, CopyFolder, CopyLock
 from embedq_store.schema import LLM_TABLES
+from support.copies import change, folder
 from support.waiting import Eventually
 
 TARGET = Target("pets", "recording")
@@ -58,16 +59,6 @@ def _small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
         (approximate, "start_building", lambda *_: None),
     ):
         monkeypatch.setattr(module, name, value)
-
-
-def folder(path: Path) -> Path:
-    return path.with_name(path.name + ".embedq") / "vectors"
-
-
-def change(path: Path, sql: str, **named: object) -> None:
-    """Change the database as another program would, with plain SQLite."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute(sql, named)
 
 
 async def put(store: Store, vectors: dict[str, list[float]], target: Target = TARGET) -> int:

@@ -18,6 +18,7 @@ from embedq_core.items import Item
 from embedq_core.vectors import cosine_similarity, decode, encode
 from embedq_store import Incoming, Row, Store, Target, Write, copying, freshness, mapped, rows
 from embedq_store.schema import LLM_TABLES
+from support.copies import change, folder
 
 TARGET = Target("pets", "recording")
 
@@ -64,16 +65,6 @@ def _small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
         (copying, "_COPY_BYTES", 36),
     ):
         monkeypatch.setattr(module, name, value)
-
-
-def folder(path: Path) -> Path:
-    return path.with_name(path.name + ".embedq") / "vectors"
-
-
-def change(path: Path, sql: str, **named: object) -> None:
-    """Change the database as another program would, with plain SQLite."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute(sql, named)
 
 
 async def put(store: Store, vectors: dict[str, list[float]], target: Target = TARGET) -> int:
