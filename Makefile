@@ -49,11 +49,18 @@ check: $(VENV)/.installed-dev ## Format, lint, types, direction of imports
 unit: $(VENV)/.installed-dev ## The fast tests only
 	$(BIN)/python -m pytest -q tests/unit
 
-test: check ## Everything that CI runs: checks, then every test, with coverage
+# Tracing every line in every process that the tests start takes a third as long again: CI has the patience.
+COVERAGE ?=
+
+test: check ## Checks, then every test; with COVERAGE=yes, as CI does it, also what of the code they reach
+ifeq ($(COVERAGE),)
+	$(BIN)/python -m pytest -n 4 --dist worksteal
+else
 	@rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest -n 4 --dist worksteal
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
+endif
 
 # Which questions, and how large: make bench BENCH="--only search startup", BENCH=--large, BENCH=--quick.
 BENCH ?=
