@@ -2,18 +2,19 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from prometheus_client import start_http_server
 
-from embedq_core.errors import QueueError, StoreError, UsageError
+from embedq_core.errors import UsageError
 from embedq_core.settings import Settings
-from embedq_jobs import Queue
-from embedq_store import Store
+from embedq_jobs import Queue, QueueLoad
+from embedq_store import DeadLetterSummary, Store
 from embedq_worker.cancelling import cancel
-from embedq_worker.metrics import WorkerMetrics
+from embedq_worker.metrics import Seen, WorkerMetrics
 from embedq_worker.service import HEARTBEAT_SECONDS
 
 _log = logging.getLogger("embedq.worker")
@@ -68,15 +69,16 @@ async def _watch(metrics: WorkerMetrics, queue: Queue, store: Store) -> None:
 
 
 async def look(metrics: WorkerMetrics, queue: Queue, store: Store) -> None:
-    """Look once. What can't be read now is not told."""
-    loads = dead = None
+    """Look once. What can't be read now, for whatever reason, is not told."""
+    loads: tuple[QueueLoad, ...] | None = None
+    dead: tuple[DeadLetterSummary, ...] | None = None
     try:
         async with asyncio.timeout(HEARTBEAT_SECONDS):
-            loads = await queue.loads()
-    except (QueueError, TimeoutError) as error:
+            loads = tuple(await queue.loads())
+    except Exception as error:
         _log.debug("the metrics of the queue can't be read: %s", error)
     try:
-        dead = await store.dead_summary()
-    except StoreError as error:
+        dead = tuple(await store.dead_summary())
+    except Exception as error:
         _log.debug("the dead letters can't be counted: %s", error)
-    metrics.surroundings.see(loads=loads, dead=dead)
+    metrics.surroundings.see(Seen(time.time(), loads, dead))

@@ -2,7 +2,8 @@
 
 A line of JSON says when (ISO 8601, UTC), how bad (`level`), who (`logger`, and `worker`: host:pid) and what
 (`message`); where they are known also `run`, `chunk`, `collection`, `model`, of a batch that several runs share `runs`,
-and the traceback in `exception`. Contents, metadata and passwords are in neither form.
+and the traceback in `exception`. Contents, metadata and passwords are in neither form, but for
+what a model says in its errors.
 """
 
 import logging

@@ -70,12 +70,12 @@ class ErrorLabels:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the queue and the database held when they were last looked at, at `at` by the clock of the metrics.
+    """What the queue and the database held when they were last looked at, at `now` in Unix time.
 
-    None: they could not be read.
+    `loads` None: Redis did not answer. `dead` None: the database could not be read.
     """
 
-    at: float
+    now: float
     loads: tuple[QueueLoad, ...] | None
     dead: tuple[DeadLetterSummary, ...] | None
 
@@ -91,23 +91,25 @@ class Surroundings(Collector):
         self._errors = errors
         self._fresh_seconds = fresh_seconds
         self._clock = clock
-        self._seen: Seen | None = None
+        self._latest: tuple[float, Seen] | None = None
 
-    def see(self, *, loads: Iterable[QueueLoad] | None, dead: Iterable[DeadLetterSummary] | None) -> None:
-        """What is there now; None for what can't be read."""
-        self._seen = Seen(self._clock(), None if loads is None else tuple(loads), None if dead is None else tuple(dead))
+    def see(self, seen: Seen) -> None:
+        """Tell of this from now on."""
+        self._latest = (self._clock(), seen)
 
     def collect(self) -> Iterator[Metric]:
         """The gauges; those of which nothing is known have no values."""
-        seen = self._seen
-        if seen is not None and self._clock() - seen.at > self._fresh_seconds:
-            seen = Seen(seen.at, None, None)
+        seen = self._fresh()
         up = GaugeMetricFamily("embedq_redis_up", "Whether Redis answered when it was last asked.")
         if seen is not None:
             up.add_metric([], float(seen.loads is not None))
         yield up
-        yield from _queue_gauges(() if seen is None else seen.loads or ())
-        yield self._dead(() if seen is None else seen.dead or ())
+        yield from _queue_gauges(seen.loads or (), seen.now) if seen is not None else _queue_gauges((), 0.0)
+        yield self._dead(seen.dead or () if seen is not None else ())
+
+    def _fresh(self) -> Seen | None:
+        latest = self._latest
+        return None if latest is None or self._clock() - latest[0] > self._fresh_seconds else latest[1]
 
     def _dead(self, parts: Iterable[DeadLetterSummary]) -> Metric:
         family = GaugeMetricFamily("embedq_dead_letters", "Dead letters in the database.", labels=["error"])
@@ -119,14 +121,13 @@ class Surroundings(Collector):
         return family
 
 
-def _queue_gauges(loads: Iterable[QueueLoad]) -> Iterator[Metric]:
+def _queue_gauges(loads: Iterable[QueueLoad], now: float) -> Iterator[Metric]:
     jobs = GaugeMetricFamily("embedq_queue_jobs", "Chunks in the queue of a model.", labels=["model", "state"])
     items = GaugeMetricFamily("embedq_queue_items", "Items of those chunks.", labels=["model"])
     size = GaugeMetricFamily("embedq_queue_bytes", "Bytes of those chunks.", labels=["model"])
     age = GaugeMetricFamily(
         "embedq_queue_oldest_age_seconds", "How long the first of them has been due; 0: none is.", labels=["model"]
     )
-    now = time.time()
     for load in loads:
         for state, count in (("queued", load.queued), ("in_progress", load.in_progress), ("deferred", load.deferred)):
             jobs.add_metric([load.model_id, state], count)
