@@ -153,6 +153,11 @@ def test_ports_beyond_the_last_one_are_refused(embedq: CommandLine) -> None:
     assert "name one of up to 65533 with --metrics-port" in said
 
 
+def test_an_address_without_a_port_is_refused(embedq: CommandLine) -> None:
+    said = embedq("worker", "--metrics-host", "0.0.0.0", exit_code=2).err  # noqa: S104 - nobody listens there
+    assert said == "embedq: --metrics-host says where metrics are served: name the port, too, with --metrics-port\n"
+
+
 def test_who_asks_for_no_metrics_and_no_json_does_not_load_what_makes_them() -> None:
     code = (
         "import sys, embedq_worker.running, embedq_worker.service, embedq_store.writer\n"

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from embedq_core import options
+from embedq_core.errors import UsageError
 from embedq_core.settings import MOST_PORT
 
 
@@ -64,4 +65,6 @@ def worker(
     settings = load_settings(
         database=database, metrics_port=metrics_port, metrics_host=metrics_host, log_format=log_format
     )
+    if metrics_host is not None and settings.metrics_port is None:
+        raise UsageError("--metrics-host says where metrics are served: name the port, too, with --metrics-port")
     run_worker(settings, ServiceOptions(tuple(model or ()), burst, grace), processes=processes)
