@@ -220,7 +220,10 @@ class Store:
         return removed
 
     def observe_commits(self, on_commit: Callable[[int, float], object]) -> None:
-        """Have `on_commit` called after each transaction, with its rows, about, and the seconds that it took."""
+        """Have `on_commit` called after each transaction, with its rows, about, and the seconds that it took.
+
+        It must not raise.
+        """
         if self._writer is not None:
             self._writer.on_commit = on_commit
 

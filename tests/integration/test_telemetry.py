@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import tempfile
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from embedq_worker.service import ServiceOptions, serve
 from support.chunks import RUN, chunk, install, items, submit
 from support.models import FaultyModel, RecordingModel, raising
 from support.servers import MortalRedis
+from support.waiting import Eventually
 
 
 def new_metrics() -> WorkerMetrics:
@@ -95,6 +97,41 @@ async def test_what_is_found_again_is_counted_as_unchanged_and_costs_no_call(
     assert value(metrics.registry, "embedq_items_updated_total", model="recording") == 20
     assert value(metrics.registry, "embedq_items_total", model="recording", outcome="embedded") == 0
     assert value(metrics.registry, "embedq_model_calls_total", model="recording", result="returned") == 0
+
+
+async def test_two_workers_that_share_a_chunk_tell_its_counts_together(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    gate = threading.Event()
+
+    def stuck(_: object) -> None:
+        """The second call of all does not end before its worker is gone."""
+        if len(model.batches) == 2:
+            assert gate.wait(20)
+
+    install(monkeypatch, model := FaultyModel(stuck, "recording", batch_size=10))
+    await submit(queue, chunk(items(30)))
+    first, second, stop = new_metrics(), new_metrics(), asyncio.Event()
+    serving = asyncio.create_task(serve(settings, ServiceOptions(grace_seconds=0), queue, store, stop, first))
+
+    async def is_stuck() -> bool:
+        return len(model.batches) == 2
+
+    try:
+        await eventually(is_stuck)
+        stop.set()
+        await serving
+    finally:
+        gate.set()
+    await burst(settings, queue, store, second)
+    embedded = [
+        value(metrics.registry, "embedq_items_total", model="recording", outcome="embedded")
+        for metrics in (first, second)
+    ]
+    assert embedded == [10, 20]
+    assert (await queue.runs.summary(RUN)).counts.embedded == 30
+    assert value(second.registry, "embedq_items_total", model="recording", outcome="unchanged") == 0
+    assert value(first.registry, "embedq_chunks_total", model="recording") == 0
 
 
 class _Refusing(RecordingModel):
