@@ -35,6 +35,9 @@ class Counts(msgspec.Struct, frozen=True, omit_defaults=True):
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__struct_fields__))
 
+    def __sub__(self, other: "Counts") -> "Counts":
+        return Counts(*(getattr(self, name) - getattr(other, name) for name in self.__struct_fields__))
+
     @classmethod
     def total(cls, parts: Iterable["Counts"]) -> "Counts":
         """The sum of `parts`."""

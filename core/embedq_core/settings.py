@@ -20,7 +20,8 @@ from embedq_core.errors import SettingsError
 APP_NAME: Final = "embedq"
 ENV_PREFIX: Final = "EMBEDQ_"
 MIB: Final = 1024 * 1024
-_KINDS: Final = {int: "a whole number", float: "a number"}
+MOST_PORT: Final = 65_535
+_KINDS: Final = {int: "a whole number", float: "a number", int | None: "a whole number"}
 # The message of a value that typed-settings can't convert.
 _UNCONVERTED: Final = re.compile(r"value (.*) for option '(\w+)' from loader (\w+)")
 # Tables of the settings file; what `models` may hold is known to embedq_plugins.kinds, which does without this module.
@@ -71,6 +72,15 @@ class Settings:
 
     log_level: str = "info"
     """debug, info, warning or error."""
+
+    log_format: str = "text"
+    """Form of the log lines of `embedq worker`: text, or json for programs that gather logs."""
+
+    metrics_port: int | None = None
+    """Port at which `embedq worker` serves metrics for Prometheus; 0: any that is free. None: it serves none."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address at which it serves them; 0.0.0.0: to everybody who can reach this machine."""
 
 
 def settings_file() -> Path:
@@ -136,6 +146,10 @@ def _problems(settings: Settings) -> Iterator[tuple[str, str]]:
             yield name, f"a number of seconds, 0 or more, not {value}"
     if settings.log_level.lower() not in ("debug", "info", "warning", "error"):
         yield "log_level", f"debug, info, warning or error, not {settings.log_level!r}"
+    if settings.log_format not in ("text", "json"):
+        yield "log_format", f"text or json, not {settings.log_format!r}"
+    if settings.metrics_port is not None and not 0 <= settings.metrics_port <= MOST_PORT:
+        yield "metrics_port", f"a port, from 0 to {MOST_PORT}, not {settings.metrics_port}"
     if not settings.queue or any(character.isspace() for character in settings.queue):
         yield "queue", "a name without white space"
 

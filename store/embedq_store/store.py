@@ -219,6 +219,14 @@ class Store:
             self._upkeep.wrote(write.target.collection, len(write.rows) * len(write.rows[0].vector))
         return removed
 
+    def observe_commits(self, on_commit: Callable[[int, float], object]) -> None:
+        """Have `on_commit` called after each transaction, with its rows, about, and the seconds that it took.
+
+        It must not raise.
+        """
+        if self._writer is not None:
+            self._writer.on_commit = on_commit
+
     async def vector(self, collection_id: int, entry_id: str) -> tuple[float, ...]:
         """The stored vector of an entry. Raises EntryMissing."""
         rows = await self._read(

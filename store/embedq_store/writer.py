@@ -81,6 +81,8 @@ class Writer:
         self._path = path
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self.on_commit: Callable[[int, float], object] | None = None
+        """Called after each transaction with its rows, about, and the seconds that it took. It must not raise."""
 
     async def write(self, write: Write) -> int:
         """Commit `write`, in one transaction with what others want written now; return how many entries it removed.
@@ -157,6 +159,7 @@ class Writer:
     async def _commit(self, group: Sequence[_Waiting]) -> None:
         refused: list[tuple[_Waiting, EmbedqError]] = []
         accepted: list[tuple[_Waiting, object]] = []
+        began = time.monotonic()
         with translated(self._path):
             await self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -176,6 +179,8 @@ class Writer:
         for waiting, result in accepted:
             if not waiting.done.done():
                 waiting.done.set_result(result)
+        if self.on_commit is not None:
+            self.on_commit(sum(waiting.size for waiting, _ in accepted), time.monotonic() - began)
 
     async def _roll_back(self) -> None:
         # After some errors, a full disk among them, SQLite has rolled back by itself.

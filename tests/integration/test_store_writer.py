@@ -58,6 +58,18 @@ async def test_writes_that_wait_together_are_committed_together(vectors: Store) 
     assert await count(vectors) == 1000
 
 
+async def test_whoever_observes_commits_hears_of_each_transaction_once(vectors: Store) -> None:
+    commits: list[tuple[int, float]] = []
+    vectors.observe_commits(lambda size, seconds: commits.append((size, seconds)))
+    statements = await traced(vectors)
+    await asyncio.gather(*(vectors.write(Write(TARGET, rows(10, first=10 * number))) for number in range(20)))
+    with pytest.raises(BadVectors):
+        await vectors.write(Write(TARGET, rows(3, first=500, dimension=5)))
+    assert len(commits) == statements.count("COMMIT")
+    assert sum(size for size, _ in commits) == 220, "200 rows, one for each write, nothing for what was refused"
+    assert all(0 < seconds < 20 for _, seconds in commits)
+
+
 async def test_a_group_is_bounded_so_that_a_transaction_does_not_grow_without_end(vectors: Store) -> None:
     statements = await traced(vectors)
     writes = [Write(TARGET, rows(1000, first=1000 * number)) for number in range(2 * GROUP_ROWS // 1000)]

@@ -412,5 +412,5 @@ async def test_a_process_that_is_killed_is_replaced_and_all_end_with_the_one_abo
 def test_a_worker_that_can_t_start_is_not_started_again_and_again(settings: Settings) -> None:
     process = command_line(settings, "worker", "--processes", "2", "-m", "no-such-model")
     _, said = process.communicate(timeout=30)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert 1 <= said.count("there is no model 'no-such-model'") <= 2

@@ -1,10 +1,12 @@
 """The command that runs workers."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from embedq_core import options
+from embedq_core.errors import UsageError
+from embedq_core.settings import MOST_PORT
 
 
 def worker(
@@ -21,12 +23,48 @@ def worker(
         ),
     ] = 30.0,
     database: options.Database = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            min=0,
+            max=MOST_PORT,
+            metavar="PORT",
+            help="Serve metrics for Prometheus at this port: 0 for any that is free, which the log names. "
+            "With --processes, the processes take this port and the ones after it.",
+            show_default="$EMBEDQ_METRICS_PORT, else none are served",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics-host",
+            metavar="ADDRESS",
+            help="Serve them at this address of the machine: 0.0.0.0 for all, to whoever can reach it.",
+            show_default="$EMBEDQ_METRICS_HOST, else 127.0.0.1",
+        ),
+    ] = None,
+    log_format: Annotated[
+        Literal["text", "json"] | None,
+        typer.Option(
+            "--log-format",
+            help="Log lines for people, or as JSON with fields of their own for run, chunk, collection and model.",
+            show_default="$EMBEDQ_LOG_FORMAT, else text",
+        ),
+    ] = None,
 ) -> None:
     """Run a worker: embed what is queued, until it is stopped.
 
     Ctrl-C or SIGTERM: no new work is taken, calls of the model that are going on may end, the rest goes back to
     the queue. Nothing is lost, however a worker ends.
     """
+    from embedq_core.settings import load_settings
     from embedq_worker.running import run_worker
+    from embedq_worker.service import ServiceOptions
 
-    run_worker(tuple(model or ()), burst=burst, processes=processes, grace_seconds=grace, database=database)
+    settings = load_settings(
+        database=database, metrics_port=metrics_port, metrics_host=metrics_host, log_format=log_format
+    )
+    if metrics_host is not None and settings.metrics_port is None:
+        raise UsageError("--metrics-host says where metrics are served: name the port, too, with --metrics-port")
+    run_worker(settings, ServiceOptions(tuple(model or ()), burst, grace), processes=processes)

@@ -79,6 +79,11 @@ def is_transient(error: BaseException) -> bool:
     return name.endswith(("Timeout", "TimeoutError", "ConnectError", "ConnectionError", "RateLimitError"))
 
 
+def is_rate_limit(error: BaseException) -> bool:
+    """Whether a call was refused since there were too many."""
+    return isinstance(error, RateLimited) or _status(error) == 429 or type(error).__name__.endswith("RateLimitError")
+
+
 def concerns_all(error: BaseException) -> bool:
     """Whether the error can't be the fault of an item: the model is unknown or can't be loaded."""
     return isinstance(error, ImportError | UnknownModel | ModelUnavailable | NotImplementedError)

@@ -30,6 +30,7 @@ from embedq_worker.admission import UNKNOWN, parse_size
 from embedq_worker.cancelling import cancel
 from embedq_worker.claims import Claims
 from embedq_worker.leases import Leases
+from embedq_worker.logs import about
 from embedq_worker.picking import ChunkWorker
 from embedq_worker.pipeline import process
 from embedq_worker.quarantine import SUSPECT_LOSSES, Quarantine
@@ -71,7 +72,7 @@ class Lane:
         self._settings = settings
         self._leases = leases
         self._claims = claims
-        self._quarantine = Quarantine(runner.model)
+        self._quarantine = Quarantine(runner.model, runner.telemetry)
         self._worker: ChunkWorker | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -127,9 +128,11 @@ class Lane:
                     failures = 0
                 if failures == 0:
                     problem = error if isinstance(error, QueueError) else f"Redis at {self._queue.where}: {error}"
-                    _log.warning("%s; waiting for it to come back", problem)
+                    _log.warning("%s; waiting for it to come back", problem, extra=about(self.model_id))
             except Exception:  # whatever it was, the queue is served on
-                _log.exception("serving %s failed in embedq itself; beginning again", self.model_id)
+                _log.exception(
+                    "serving %s failed in embedq itself; beginning again", self.model_id, extra=about(self.model_id)
+                )
             if not self._stopping.is_set():
                 delay = RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)]
                 failures += 1
@@ -164,6 +167,7 @@ class Lane:
 
     async def _kept(self, job: str, work: Awaitable[None]) -> None:
         """Do `work` under the lease of `job`. It ends well, or with Retry: anything else would make arq drop it."""
+        extra = about(self.model_id, job=job)
         with self._leases.held(job):
             try:
                 await work
@@ -172,18 +176,20 @@ class Lane:
             except TransientFailure as error:
                 # What somebody has to mend was said once, for all chunks.
                 level = logging.DEBUG if isinstance(error.error, ModelMisconfigured) else logging.WARNING
-                _log.log(level, "%s: giving %s back for %.0f s: %s", self.model_id, job, error.seconds, error)
+                _log.log(
+                    level, "%s: giving %s back for %.0f s: %s", self.model_id, job, error.seconds, error, extra=extra
+                )
                 raise Retry(defer=error.seconds) from error
             except DatabaseUnusable as error:
                 self.broken = error
                 raise Retry(defer=STORE_SECONDS) from error
             except EmbedqError as error:
-                _log.warning("%s: %s; trying again in %.0f s", job, error, STORE_SECONDS)
+                _log.warning("%s: %s; trying again in %.0f s", job, error, STORE_SECONDS, extra=extra)
                 raise Retry(defer=STORE_SECONDS) from error
             except Retry:
                 raise
             except Exception as error:
-                _log.exception("%s: failed in embedq itself; trying again in %.0f s", job, BUG_SECONDS)
+                _log.exception("%s: failed in embedq itself; trying again in %.0f s", job, BUG_SECONDS, extra=extra)
                 raise Retry(defer=BUG_SECONDS) from error
             finally:
                 await self._queue.starts.end(job)
@@ -203,14 +209,16 @@ class Lane:
             raise Retry(defer=min(AFTER_SECONDS * attempt, LONGEST_AFTER_SECONDS))
         began = time.monotonic()
         lost = 0 if self._worker is None else self._worker.losses.get(job, 0)
-        async with self._place(job, lost) as runner:
-            counts = await process(
-                chunk, runner, self._store, self._claims, partial(self._report, chunk.run, chunk.number)
-            )
+        with self.runner.telemetry.in_hand(len(chunk.items)):
+            async with self._place(job, lost) as runner:
+                counts = await process(
+                    chunk, runner, self._store, self._claims, partial(self._report, chunk.run, chunk.number)
+                )
         await self._queue.runs.record(chunk.run, chunk.number, chunk.model_id, counts)
         if lost:
             await self._queue.starts.forget(job)
         self.jobs_done += 1
+        self.runner.telemetry.chunk_done()
         _log.info(
             "%s: %d items for %r in %.2f s: %s",
             job,
@@ -218,6 +226,7 @@ class Lane:
             chunk.collection,
             time.monotonic() - began,
             ", ".join(f"{value} {name}" for name, value in counts.nonzero().items()),
+            extra=about(self.model_id, job=job, collection=chunk.collection),
         )
 
     @asynccontextmanager
@@ -226,7 +235,9 @@ class Lane:
         if lost < SUSPECT_LOSSES:
             yield self.runner
             return
-        _log.warning("%s: %d workers have died with it: it is embedded apart", job, lost)
+        _log.warning(
+            "%s: %d workers have died with it: it is embedded apart", job, lost, extra=about(self.model_id, job=job)
+        )
         if self._worker is not None:
             self._worker.set_aside(job)
         async with self._quarantine.entered() as runner:
@@ -270,7 +281,9 @@ class Lane:
         mark = ChunkMark(run, number, counts, finished=True)
         await self._store.write(Write(Target("", self.model_id), dead=[letter], mark=mark))
         await self._queue.runs.record(run, number, self.model_id, counts)
-        _log.error("%s: %s: kept among the dead letters", job, problem)
+        self.runner.telemetry.settled(counts)
+        self.runner.telemetry.died(letter.error, 1)
+        _log.error("%s: %s: kept among the dead letters", job, problem, extra=about(self.model_id, job=job))
 
 
 async def _settle(worker: Worker, grace_seconds: float | None) -> None:

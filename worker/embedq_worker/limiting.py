@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
@@ -9,6 +10,7 @@ from embedq_core.errors import ModelUnavailable, QueueError
 from embedq_core.limits import Limited, Limiter, Limits
 from embedq_jobs.limits import SharedPace
 from embedq_plugins.limiting import LocalLimiter
+from embedq_worker.telemetry import NOBODY, ModelTelemetry
 
 # A Redis that takes longer is away, for this purpose.
 _PATIENCE_SECONDS: Final = 5.0
@@ -23,12 +25,13 @@ class SharedLimiter:
     few calls too many, and there is no more until Redis is back.
     """
 
-    def __init__(self, limits: Limits, pace: SharedPace) -> None:
+    def __init__(self, limits: Limits, pace: SharedPace, telemetry: ModelTelemetry = NOBODY) -> None:
         self._limits = limits
         self._pace = pace
+        self._telemetry = telemetry
         self._loop = asyncio.get_running_loop()
         self._closed = threading.Event()
-        self._alone = LocalLimiter(limits, sleep=self._closed.wait)
+        self._alone = LocalLimiter(limits, sleep=self._sleep)
 
     def wait(self, tokens: int) -> None:
         """As `embedq_core.limits.Limiter.wait`."""
@@ -42,7 +45,7 @@ class SharedLimiter:
             if booking.wait <= 0:
                 return
             booked = booking.generation
-            self._closed.wait(booking.wait)
+            self._sleep(booking.wait)
         raise ModelUnavailable("the worker is stopping")
 
     def correct(self, estimated: int, actual: int) -> None:
@@ -59,6 +62,13 @@ class SharedLimiter:
     def close(self) -> None:
         """Let nobody wait any more."""
         self._closed.set()
+
+    def _sleep(self, seconds: float) -> bool:
+        """Wait; True where nobody waits any more."""
+        began = time.monotonic()
+        closed = self._closed.wait(seconds)
+        self._telemetry.waited(time.monotonic() - began)
+        return closed
 
     def _try(self, work: Coroutine[Any, Any, object]) -> None:
         try:
@@ -85,10 +95,10 @@ class Shared:
     def __init__(self) -> None:
         self._shared: list[tuple[Limited, Limiter, SharedLimiter]] = []
 
-    def share(self, model: object, pace: SharedPace) -> None:
+    def share(self, model: object, pace: SharedPace, telemetry: ModelTelemetry = NOBODY) -> None:
         """Keep the limits of `model`, if it keeps to any, with all others that have the same Redis."""
         if isinstance(model, Limited) and isinstance(model.limits, Limits):
-            limiter = SharedLimiter(model.limits, pace)
+            limiter = SharedLimiter(model.limits, pace, telemetry)
             self._shared.append((model, model.limiter, limiter))
             model.limiter = limiter
 

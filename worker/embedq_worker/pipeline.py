@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -25,6 +26,7 @@ from embedq_core.vectors import STORED_DTYPE
 from embedq_jobs import Chunk, job_id
 from embedq_store import ChunkMark, DeadLetter, Incoming, Plan, Row, Standing, Store, Target, Write, decide
 from embedq_worker.claims import Claims
+from embedq_worker.logs import about
 from embedq_worker.runner import Fault, ModelRunner, Piece
 
 # Vectors of a slow model are committed at least this often: a worker that is killed loses no more of them.
@@ -174,7 +176,7 @@ class _Processing:
         if not owners:
             return
         contents = [incoming[group[0]].item.content for group in owners]
-        async with contextlib.aclosing(self._runner.embed(contents)) as pieces:
+        async with contextlib.aclosing(self._runner.embed(contents, self._chunk.run)) as pieces:
             async for piece in pieces:
                 self._take(piece, owners, incoming)
                 if self._pending and time.monotonic() - self._pending.written > FLUSH_SECONDS:
@@ -248,10 +250,18 @@ class _Processing:
             # The next attempt finds what there is; nothing of this one may be forgotten before.
             self._pending = pending
             raise
-        self._before = counts + Counts(removed=removed)
+        before, self._before = self._before, counts + Counts(removed=removed)
+        self._tell(self._before - before, pending.dead)
         if self._progress is not None and not finished:
             await self._progress(counts)
         return self._before
+
+    def _tell(self, settled: Counts, dead: list[DeadLetter]) -> None:
+        """Tell what was committed just now: a chunk of a slow model is in hand for minutes."""
+        telemetry = self._runner.telemetry
+        telemetry.settled(settled)
+        for error, letters in Counter(letter.error for letter in dead).items():
+            telemetry.died(error, letters)
 
     async def _write(self, write: Write) -> int:
         """Write, however long the database is locked or the disk full: giving up would mean to pay again."""
@@ -263,7 +273,16 @@ class _Processing:
             except StoreError as error:
                 if self._runner.stopping.is_set():
                     raise
-                _log.warning("%s; trying again in %.0f s, the vectors are kept", error, WRITE_AGAIN_SECONDS)
+                _log.warning(
+                    "%s; trying again in %.0f s, the vectors are kept",
+                    error,
+                    WRITE_AGAIN_SECONDS,
+                    extra=about(
+                        self._chunk.model_id,
+                        job=job_id(self._chunk.run, self._chunk.number),
+                        collection=self._chunk.collection,
+                    ),
+                )
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._runner.stopping.wait(), WRITE_AGAIN_SECONDS)
 

@@ -25,7 +25,9 @@ from embedq_core.model import Model
 from embedq_core.text import plural
 from embedq_core.vectors import STORED_DTYPE, CheckedRows
 from embedq_worker.apart import LENGTH_BYTES, Answer, Raised, Ready, Rows, answers, frame
+from embedq_worker.logs import about
 from embedq_worker.runner import ModelRunner
+from embedq_worker.telemetry import NOBODY, ModelTelemetry
 
 _log = logging.getLogger("embedq.worker")
 
@@ -45,8 +47,8 @@ class Quarantine:
     is there while it is needed.
     """
 
-    def __init__(self, model: Model) -> None:
-        self._runner = ModelRunner(model, call=self._call)
+    def __init__(self, model: Model, telemetry: ModelTelemetry = NOBODY) -> None:
+        self._runner = ModelRunner(model, call=self._call, telemetry=telemetry)
         self._child: _Child | None = None
         self._chunks = 0
         self._stopped = False
@@ -101,7 +103,13 @@ class Quarantine:
                     if child.ending or (len(contents) == 1 and not fresh):
                         # What it did before may have been the cause: an item must do it alone, and by itself.
                         continue
-                    _log.warning("%s: %s over %s; going on", model.model_id, death, plural(len(contents), "item"))
+                    _log.warning(
+                        "%s: %s over %s; going on",
+                        model.model_id,
+                        death,
+                        plural(len(contents), "item"),
+                        extra=about(model.model_id),
+                    )
                     return KilledWorker(f"{death} over this item, after workers had died with its chunk")
             return ConnectionError("the worker is stopping")
 

@@ -14,6 +14,8 @@ from embedq_core.model import Model, embed_checked
 from embedq_core.vectors import CheckedRows, Matrix
 from embedq_worker.batcher import Batcher, Request, Slice
 from embedq_worker.failures import Bisect, Bury, GiveBack, TryAgain, after_failure
+from embedq_worker.logs import about
+from embedq_worker.telemetry import NOBODY, ModelTelemetry
 
 _log = logging.getLogger("embedq.worker")
 
@@ -62,13 +64,14 @@ class Piece:
 
 @dataclass(eq=False, slots=True)
 class _Pending(Request):
-    """A request, the results that have come in for it, and in how many batches that are going on it has a part.
+    """A request of a `run`, the results that have come in, and in how many batches that are going on it has a part.
 
     None among the results says that one of these has ended.
     """
 
     results: "asyncio.Queue[Piece | BaseException | None]" = field(default_factory=asyncio.Queue)
     going_on: int = 0
+    run: str = ""
 
 
 def call_model(model: Model, contents: Sequence[str | bytes]) -> CheckedRows | BaseException:
@@ -92,8 +95,10 @@ class ModelRunner:
         *,
         call: Callable[[Model, Sequence[str | bytes]], CheckedRows | BaseException] = call_model,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        telemetry: ModelTelemetry = NOBODY,
     ) -> None:
         self.model = model
+        self.telemetry = telemetry
         self._call = call
         self._sleep = sleep
         most = getattr(model, "batch_tokens", None)
@@ -135,9 +140,9 @@ class ModelRunner:
                 self._batcher.coming = False
                 self._dispatch()
 
-    async def embed(self, contents: Sequence[str | bytes]) -> AsyncGenerator[Piece, None]:
+    async def embed(self, contents: Sequence[str | bytes], run: str = "") -> AsyncGenerator[Piece, None]:
         """Embed `contents`, in batches shared with others; results come as they are ready, in any order, and an empty
-        piece whenever nothing has come for a second.
+        piece whenever nothing has come for a second. `run`, for the log, is whose contents they are.
 
         Raises TransientFailure when the model can't be reached and Stopping when the worker is to end, but not before
         the batches that are going on have ended: what they return is paid for. What came before stays good. Close it
@@ -148,7 +153,7 @@ class ModelRunner:
         if self.out_of_order and self._to_mend is not None:
             error, until = self._to_mend
             raise TransientFailure(error, max(until - time.monotonic(), 0.0))
-        pending = _Pending(contents)
+        pending = _Pending(contents, run=run)
         self._batcher.add(pending, time.monotonic())
         self._dispatch()
         missing, failure = len(contents), None
@@ -199,6 +204,7 @@ class ModelRunner:
             batch = self._batcher.next_batch(now)
             if not batch:
                 break
+            self.telemetry.batch_formed(_size(batch), self.model.batch_size)
             for piece in batch:
                 _pending(piece.request).going_on += 1
             task = asyncio.create_task(self._run(batch))
@@ -221,7 +227,7 @@ class ModelRunner:
             _pending(piece.request).going_on -= 1
             _answer(piece.request, None)
         if not task.cancelled() and task.exception() is not None:
-            _log.error("a batch failed in embedq itself", exc_info=task.exception())
+            _log.error("a batch failed in embedq itself", exc_info=task.exception(), extra=self._about(batch))
         if not self.stopping.is_set():
             self._dispatch()
 
@@ -248,9 +254,11 @@ class ModelRunner:
             outcome = await asyncio.get_running_loop().run_in_executor(self._threads, self._call, self.model, contents)
             if isinstance(outcome, CheckedRows):
                 if self.trouble is not None:
-                    _log.info("%s: it works again", self.model.model_id)
-                    self.trouble = None
-                self._measure(len(contents), time.monotonic() - began)
+                    _log.info("%s: it works again", self.model.model_id, extra=self._about(batch))
+                    self._trouble(None)
+                seconds = time.monotonic() - began
+                self._measure(len(contents), seconds)
+                self.telemetry.call_returned(len(contents), seconds)
                 faults = {
                     index: Fault(BadVectors.__name__, message, attempts_before + 1)
                     for index, message in outcome.faults.items()
@@ -262,17 +270,25 @@ class ModelRunner:
 
     async def _failed(self, outcome: BaseException, batch: list[Slice], attempt: int, attempts_before: int) -> bool:
         """Do what follows from a call that failed; whether that is to call again."""
-        size = sum(piece.stop - piece.start for piece in batch)
-        match after_failure(outcome, size, attempt):
+        size = _size(batch)
+        decision = after_failure(outcome, size, attempt)
+        self.telemetry.call_failed(outcome, decision)
+        match decision:
             case TryAgain(seconds):
-                self.trouble = _brief(outcome)
+                self._trouble(outcome)
                 if self.stopping.is_set():
                     raise Stopping
-                _log.warning("%s: %s; trying again in %.1f s", self.model.model_id, self.trouble, seconds)
+                _log.warning(
+                    "%s: %s; trying again in %.1f s",
+                    self.model.model_id,
+                    self.trouble,
+                    seconds,
+                    extra=self._about(batch),
+                )
                 await self._pause(seconds)
                 return True
             case GiveBack(seconds):
-                self.trouble = _brief(outcome)
+                self._trouble(outcome)
                 for piece in batch:
                     _answer(piece.request, TransientFailure(outcome, seconds))
                 if isinstance(outcome, ModelMisconfigured):
@@ -289,10 +305,19 @@ class ModelRunner:
     def _wait_for_a_hand(self, error: ModelMisconfigured, seconds: float) -> None:
         """Call the model no more for a while, and give back all that waits for it."""
         if not self.out_of_order:
-            _log.error("%s: %s; what is queued is kept", self.model.model_id, _brief(error))
+            _log.error(
+                "%s: %s; what is queued is kept", self.model.model_id, _brief(error), extra=about(self.model.model_id)
+            )
         self._to_mend = (error, time.monotonic() + seconds)
         for request in self._batcher.clear():
             _answer(request, TransientFailure(error, seconds))
+
+    def _trouble(self, error: BaseException | None) -> None:
+        self.trouble = None if error is None else _brief(error)
+        self.telemetry.in_trouble(error is not None)
+
+    def _about(self, batch: list[Slice]) -> dict[str, object]:
+        return about(self.model.model_id, runs=[_pending(piece.request).run for piece in batch])
 
     async def _pause(self, seconds: float) -> None:
         """Sleep; `stop` cuts it short."""
@@ -339,9 +364,13 @@ def _answer(request: Request, result: "Piece | BaseException | None") -> None:
     _pending(request).results.put_nowait(result)
 
 
+def _size(batch: list[Slice]) -> int:
+    return sum(piece.stop - piece.start for piece in batch)
+
+
 def _halves(batch: list[Slice]) -> tuple[list[Slice], list[Slice]]:
     """A batch of at least two contents, cut in the middle."""
-    middle = sum(piece.stop - piece.start for piece in batch) // 2
+    middle = _size(batch) // 2
     left: list[Slice] = []
     right: list[Slice] = []
     for piece in batch:

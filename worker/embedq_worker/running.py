@@ -1,6 +1,7 @@
 """Running worker processes from the command line."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -8,17 +9,24 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
-from typing import Final
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import TYPE_CHECKING, Final
 
 from embedq_core.errors import UsageError
-from embedq_core.settings import Settings, load_settings
+from embedq_core.settings import MOST_PORT, Settings
 from embedq_core.text import plural
-from embedq_jobs import open_queue
+from embedq_jobs import Queue, open_queue
 from embedq_jobs.checks import server_warnings
 from embedq_plugins import plugin_problems
 from embedq_store import Store
+from embedq_worker.logs import endings_logged, log_to_stderr
 from embedq_worker.service import ServiceOptions, serve, stop_on_signals
+from embedq_worker.telemetry import NOBODY
+
+if TYPE_CHECKING:
+    # Imported by those who are asked for metrics.
+    from embedq_worker.metrics import WorkerMetrics
 
 _log = logging.getLogger("embedq.worker")
 
@@ -26,31 +34,32 @@ _log = logging.getLogger("embedq.worker")
 RESTART_SECONDS: Final = 1.0
 
 
-def run_worker(
-    models: tuple[str, ...], *, burst: bool, processes: int, grace_seconds: float, database: Path | None
-) -> None:
-    """Run a worker in this process, or `processes` of them below it."""
-    settings = load_settings(database=database)
-    _log_to_stderr(settings)
-    if processes > 1:
-        sys.exit(_run_processes(processes, settings))
-    asyncio.run(_run(settings, ServiceOptions(models, burst, grace_seconds)))
+def run_worker(settings: Settings, options: ServiceOptions, *, processes: int) -> None:
+    """Run a worker in this process, or `processes` of them below it. Raises UsageError for a port that is taken."""
+    log_to_stderr(settings)
+    with endings_logged(settings):
+        if processes > 1:
+            sys.exit(_run_processes(processes, settings))
+        with _metrics(settings) as metrics:
+            asyncio.run(_run(settings, options, metrics))
     logging.shutdown()
     if threading.active_count() > 1:
         # A call of a model that did not end within the grace can't be stopped, and Python would wait for it.
         os._exit(0)
 
 
-def _log_to_stderr(settings: Settings) -> None:
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
+@contextmanager
+def _metrics(settings: Settings) -> Iterator["WorkerMetrics | None"]:
+    if settings.metrics_port is None:
+        yield None
+        return
+    from embedq_worker.exposition import exposed
+
+    with exposed(settings.metrics_host, settings.metrics_port, settings) as metrics:
+        yield metrics
 
 
-async def _run(settings: Settings, options: ServiceOptions) -> None:
+async def _run(settings: Settings, options: ServiceOptions, metrics: "WorkerMetrics | None") -> None:
     for problem in plugin_problems():
         _log.warning("plugin %s: %s", problem.plugin, problem.message)
     stop = asyncio.Event()
@@ -62,39 +71,66 @@ async def _run(settings: Settings, options: ServiceOptions) -> None:
             for warning in await server_warnings(queue):
                 _log.warning("%s", warning)
             _log.info("worker %d: queue at %s, database %s", os.getpid(), queue.where, settings.database)
-            await serve(settings, options, queue, store, stop)
+            async with _watched(metrics, queue, store):
+                await serve(settings, options, queue, store, stop, NOBODY if metrics is None else metrics)
     _log.info("worker %d: stopped", os.getpid())
 
 
+def _watched(metrics: "WorkerMetrics | None", queue: Queue, store: Store) -> AbstractAsyncContextManager[None]:
+    if metrics is None:
+        return contextlib.nullcontext()
+    from embedq_worker.exposition import watched
+
+    return watched(metrics, queue, store)
+
+
 def _run_processes(count: int, settings: Settings) -> int:
-    """Keep `count` worker processes running until a signal says stop, or in a burst until each has ended."""
-    arguments = _without_processes(sys.argv[1:])
+    """Keep `count` worker processes running until a signal says stop, or in a burst until each has ended.
+
+    Return the exit code: that of a usage error, where one of them had one.
+    """
+    commands = [_without_processes(sys.argv[1:]) + port for port in _metrics_ports(count, settings)]
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     _log.info("%s, database %s", plural(count, "worker process", "worker processes"), settings.database)
-    children = [_start(arguments) for _ in range(count)]
-    failed = False
+    children = {_start(command): command for command in commands}
+    failed = misused = False
     while children:
         stopped = stopping.wait(0.1)
         if stopped:
             break
         for child in [child for child in children if child.poll() is not None]:
-            children.remove(child)
+            command = children.pop(child)
             if child.returncode == UsageError.exit_code:
                 # Another one would end the same way; it has said why.
-                failed = True
+                misused = True
                 stopping.set()
             elif child.returncode != 0:
                 _log.warning("worker %d ended with %d; starting another", child.pid, child.returncode)
                 time.sleep(RESTART_SECONDS)
-                children.append(_start(arguments))
+                children[_start(command)] = command
     for child in children:
         child.send_signal(signal.SIGTERM)
     for child in children:
         # One that was still starting has died of the signal.
         failed = child.wait() not in (0, -signal.SIGTERM) or failed
-    return int(failed)
+    return UsageError.exit_code if misused else int(failed)
+
+
+def _metrics_ports(count: int, settings: Settings) -> list[list[str]]:
+    """The option with which each process gets a port of its own: this one and those after it; or any, of 0."""
+    port = settings.metrics_port
+    if port is None:
+        return [[]] * count
+    if port + count - 1 > MOST_PORT:
+        raise UsageError(
+            f"{count} processes take as many ports for their metrics, and there are none after {MOST_PORT}: "
+            f"name one of up to {MOST_PORT - count + 1} with --metrics-port"
+        )
+    if port:
+        _log.info("metrics at %s, ports %d to %d", settings.metrics_host, port, port + count - 1)
+    return [[f"--metrics-port={port + number if port else 0}"] for number in range(count)]
 
 
 def _start(arguments: list[str]) -> "subprocess.Popen[bytes]":

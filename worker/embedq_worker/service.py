@@ -27,7 +27,9 @@ from embedq_worker.interpreter import tuned
 from embedq_worker.lane import Lane, quiet_libraries
 from embedq_worker.leases import LEASE_SECONDS, Leases
 from embedq_worker.limiting import Shared
+from embedq_worker.logs import about
 from embedq_worker.runner import ModelRunner
+from embedq_worker.telemetry import NOBODY, Telemetry
 
 _log = logging.getLogger("embedq.worker")
 
@@ -54,13 +56,22 @@ class ServiceOptions:
     """How long after the death of a worker its chunks are taken over by others, at most."""
 
 
-async def serve(settings: Settings, options: ServiceOptions, queue: Queue, store: Store, stop: asyncio.Event) -> None:
+async def serve(
+    settings: Settings,
+    options: ServiceOptions,
+    queue: Queue,
+    store: Store,
+    stop: asyncio.Event,
+    telemetry: Telemetry = NOBODY,
+) -> None:
     """Embed what is queued until `stop` is set, or with `burst` until nothing is left. Then hand back the rest.
+
+    `telemetry` hears of the work.
 
     Raises UnknownModel for a model in `options` that no plugin has, MissingLibrary for one whose library is not there.
     """
     with tuned():
-        await _Service(settings, options, queue, store).run(stop)
+        await _Service(settings, options, queue, store, telemetry).run(stop)
 
 
 @contextmanager
@@ -82,11 +93,14 @@ def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
 
 
 class _Service:
-    def __init__(self, settings: Settings, options: ServiceOptions, queue: Queue, store: Store) -> None:
+    def __init__(
+        self, settings: Settings, options: ServiceOptions, queue: Queue, store: Store, telemetry: Telemetry
+    ) -> None:
         self._settings = settings
         self._options = options
         self._queue = queue
         self._store = store
+        self._telemetry = telemetry
         self._leases = Leases(queue.redis, options.lease_seconds)
         self._claims = Claims()
         self._lanes: dict[str, Lane] = {}
@@ -109,6 +123,7 @@ class _Service:
             if self._store.copies_due:
                 await unless(stop, self._store.refresh_copies(lambda: True))
         finally:
+            self._telemetry.draining()
             await cancel([copying])
             # Just before the runners are told: a call that waits for its turn fails then, and is not made again.
             self._shared.close()
@@ -152,20 +167,26 @@ class _Service:
                 # An empty queue may be left from a plugin that was only tried.
                 if model_id not in self._unserved and await self._queue.length(model_id):
                     self._unserved.add(model_id)
-                    _log.warning("the queue of %s waits for a worker that has this model: %s", model_id, error)
+                    _log.warning(
+                        "the queue of %s waits for a worker that has this model: %s",
+                        model_id,
+                        error,
+                        extra=about(model_id),
+                    )
                 continue
-            self._shared.share(model, self._queue.pace(model_id))
+            telemetry = self._telemetry.of_model(model_id)
+            self._shared.share(model, self._queue.pace(model_id), telemetry)
             lane = Lane(
                 self._queue,
                 self._store,
-                ModelRunner(model),
+                ModelRunner(model, telemetry=telemetry),
                 settings=self._settings,
                 leases=self._leases,
                 claims=self._claims,
             )
             self._lanes[model_id] = lane
             lane.start(self._id)
-            _log.info("serving %s (batch size %s)", model_id, model.batch_size or "whole chunks")
+            _log.info("serving %s (batch size %s)", model_id, model.batch_size or "whole chunks", extra=about(model_id))
 
     async def _all_empty(self) -> bool:
         for lane in self._lanes.values():

@@ -23,6 +23,9 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "busy_seconds": ("0.5", 0.5),
     "patience_seconds": ("1.5", 1.5),
     "log_level": ("debug", "debug"),
+    "log_format": ("json", "json"),
+    "metrics_port": ("9464", 9464),
+    "metrics_host": ("0.0.0.0", "0.0.0.0"),  # noqa: S104 - nobody listens there
 }
 
 
@@ -119,6 +122,9 @@ def refusal() -> str:
         ("BUSY_SECONDS", "-1", "EMBEDQ_BUSY_SECONDS must be a number of seconds, 0 or more, not -1.0"),
         ("BUSY_SECONDS", "nan", "EMBEDQ_BUSY_SECONDS must be a number of seconds, 0 or more, not nan"),
         ("LOG_LEVEL", "loud", "EMBEDQ_LOG_LEVEL must be debug, info, warning or error, not 'loud'"),
+        ("LOG_FORMAT", "xml", "EMBEDQ_LOG_FORMAT must be text or json, not 'xml'"),
+        ("METRICS_PORT", "many", "EMBEDQ_METRICS_PORT must be a whole number, not 'many'"),
+        ("METRICS_PORT", "65536", "EMBEDQ_METRICS_PORT must be a port, from 0 to 65535, not 65536"),
         ("QUEUE", "two words", "EMBEDQ_QUEUE must be a name without white space"),
     ],
 )

@@ -28,6 +28,7 @@ from embedq_worker.failures import (
     TryAgain,
     after_failure,
     concerns_all,
+    is_rate_limit,
     is_transient,
 )
 
@@ -192,3 +193,19 @@ def test_jitter_spreads_a_delay_over_its_upper_half(jitter: float, attempt: int)
     decision = after_failure(ConnectionError(), 5, attempt, jitter=jitter)
     assert isinstance(decision, TryAgain | GiveBack)
     assert whole / 2 <= decision.seconds <= whole
+
+
+@pytest.mark.parametrize(
+    ("error", "too_many"),
+    [
+        (RateLimited("slowly"), True),
+        (HttpError(429), True),
+        (ApiStatusError(429), True),
+        (RateLimitError(), True),
+        (ModelUnavailable("away"), False),
+        (HttpError(503), False),
+        (ValueError("429"), False),
+    ],
+)
+def test_a_refusal_of_too_many_calls_is_known_however_it_comes(error: Exception, *, too_many: bool) -> None:
+    assert is_rate_limit(error) is too_many
