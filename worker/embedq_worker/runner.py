@@ -14,6 +14,7 @@ from embedq_core.model import Model, embed_checked
 from embedq_core.vectors import CheckedRows, Matrix
 from embedq_worker.batcher import Batcher, Request, Slice
 from embedq_worker.failures import Bisect, Bury, GiveBack, TryAgain, after_failure
+from embedq_worker.tally import Tally
 
 _log = logging.getLogger("embedq.worker")
 
@@ -107,6 +108,7 @@ class ModelRunner:
         self._to_mend: tuple[ModelMisconfigured, float] | None = None
         self.stopping = asyncio.Event()
         self.items_per_second = 0.0
+        self.tally = Tally()
         self.trouble: str | None = None
         """What went wrong with the latest call, where it may pass by itself or when somebody mends it."""
 
@@ -250,13 +252,16 @@ class ModelRunner:
                 if self.trouble is not None:
                     _log.info("%s: it works again", self.model.model_id)
                     self.trouble = None
-                self._measure(len(contents), time.monotonic() - began)
+                seconds = time.monotonic() - began
+                self.tally.succeeded(len(contents), seconds)
+                self._measure(len(contents), seconds)
                 faults = {
                     index: Fault(BadVectors.__name__, message, attempts_before + 1)
                     for index, message in outcome.faults.items()
                 }
                 self._hand_out(batch, outcome.matrix, faults)
                 return
+            self.tally.failed(outcome)
             if not await self._failed(outcome, batch, attempt, attempts_before):
                 return
 

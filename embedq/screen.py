@@ -1,0 +1,69 @@
+"""One screen of status, whatever the size of the terminal: which lines of which sections there is room for. Pure."""
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from embedq.reporting import Status
+from embedq.sections import Section, facts, sections
+from embedq.tables import cut_text, field_lines, table_lines
+from embedq_core.text import shown
+
+# A blank line and the heads, beside the rows.
+_AROUND: Final = 2
+
+
+def screen(status: Status | None, columns: int, rows: int, *, now: float, every: float, problem: str = "") -> list[str]:
+    """At most `rows` lines of at most `columns` characters: the status, read every so many seconds, and what keeps a
+    newer one from being read. Without a status, there was none yet.
+    """
+    at = time.strftime("%H:%M:%S", time.localtime(now))
+    title = f"embedq  {at}  every {every:g} s, Ctrl-C ends"
+    lines = [title if status is None else f"{title}  {shown(status.database)}"]
+    if problem:
+        since = "" if status is None else f" (below is how it was {now - status.at:.0f} s ago)"
+        lines.append(f"{shown(problem)}{since}")
+    if status is not None:
+        lines += field_lines(facts(status, columns))
+        lines += fitting(sections(status), columns, rows - len(lines))
+    elif not problem:
+        lines.append("reading …")
+    return [cut_text(line, columns) for line in lines[:rows]]
+
+
+def fitting(parts: Sequence[Section], columns: int, room: int) -> list[str]:
+    """The lines of `parts` that `room` lines have place for; those that are left out are named in the last one."""
+    wanted = [len(part.table.rows) for part in parts]
+    given = allotted(wanted, room)
+    missing = [part.title for part, rows in zip(parts, given, strict=True) if not rows]
+    if missing:
+        given = allotted(wanted, room - 1)
+        missing = [part.title for part, rows in zip(parts, given, strict=True) if not rows]
+    lines: list[str] = []
+    for part, rows in zip(parts, given, strict=True):
+        if rows:
+            heads, *body = table_lines(part.table, columns)
+            hidden = len(body) - rows
+            lines += ["", heads, *(body if not hidden else [*body[: rows - 1], f"and {hidden + 1:,} more"])]
+    if missing and room > 0:
+        lines.append(f"no room for: {', '.join(missing)}")
+    return lines
+
+
+def allotted(wanted: Sequence[int], room: int) -> list[int]:
+    """How many lines of `wanted` each section gets in `room`, where each has two lines around it; 0: none of it.
+
+    Each gets its only row, or one and a line that says how many more there are; those that come first go before. What
+    is left goes round.
+    """
+    given = [0] * len(wanted)
+    for place, rows in enumerate(wanted):
+        least = min(rows, 2)
+        if rows and room >= _AROUND + least:
+            given[place] = least
+            room -= _AROUND + least
+    while room > 0 and (hungry := [place for place, rows in enumerate(given) if 0 < rows < wanted[place]]):
+        for place in hungry[:room]:
+            given[place] += 1
+        room -= len(hungry[:room])
+    return given
