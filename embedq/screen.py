@@ -2,15 +2,11 @@
 
 import time
 from collections.abc import Sequence
-from typing import Final
 
 from embedq.reporting import Status
 from embedq.sections import Section, facts, sections
 from embedq.tables import cut_text, field_lines, table_lines
 from embedq_core.text import shown
-
-# A blank line and the heads, beside the rows.
-_AROUND: Final = 2
 
 
 def screen(status: Status | None, columns: int, rows: int, *, now: float, every: float, problem: str = "") -> list[str]:
@@ -32,26 +28,32 @@ def screen(status: Status | None, columns: int, rows: int, *, now: float, every:
 
 
 def fitting(parts: Sequence[Section], columns: int, room: int) -> list[str]:
-    """The lines of `parts` that `room` lines have place for; those that are left out are named in the last one."""
+    """The lines of `parts` that `room` lines have place for; those that are left out are named in the last one.
+
+    Where blank lines between them would cost one of them its place, there are none.
+    """
     wanted = [len(part.table.rows) for part in parts]
-    given = allotted(wanted, room)
-    missing = [part.title for part, rows in zip(parts, given, strict=True) if not rows]
-    if missing:
-        given = allotted(wanted, room - 1)
-        missing = [part.title for part, rows in zip(parts, given, strict=True) if not rows]
+    gap = 1
+    given = allotted(wanted, room, around=2)
+    if not all(given):
+        gap = 0
+        given = allotted(wanted, room, around=1)
+    if not all(given):
+        given = allotted(wanted, room - 1, around=1)
     lines: list[str] = []
     for part, rows in zip(parts, given, strict=True):
         if rows:
             heads, *body = table_lines(part.table, columns)
             hidden = len(body) - rows
-            lines += ["", heads, *(body if not hidden else [*body[: rows - 1], f"and {hidden + 1:,} more"])]
+            lines += [*[""] * gap, heads, *(body if not hidden else [*body[: rows - 1], f"and {hidden + 1:,} more"])]
+    missing = [part.title for part, rows in zip(parts, given, strict=True) if not rows]
     if missing and room > 0:
         lines.append(f"no room for: {', '.join(missing)}")
     return lines
 
 
-def allotted(wanted: Sequence[int], room: int) -> list[int]:
-    """How many lines of `wanted` each section gets in `room`, where each has two lines around it; 0: none of it.
+def allotted(wanted: Sequence[int], room: int, *, around: int) -> list[int]:
+    """How many lines of `wanted` each section gets in `room`, where each has `around` more; 0: none of it.
 
     Each gets its only row, or one and a line that says how many more there are; those that come first go before. What
     is left goes round.
@@ -59,9 +61,9 @@ def allotted(wanted: Sequence[int], room: int) -> list[int]:
     given = [0] * len(wanted)
     for place, rows in enumerate(wanted):
         least = min(rows, 2)
-        if rows and room >= _AROUND + least:
+        if rows and room >= around + least:
             given[place] = least
-            room -= _AROUND + least
+            room -= around + least
     while room > 0 and (hungry := [place for place, rows in enumerate(given) if 0 < rows < wanted[place]]):
         for place in hungry[:room]:
             given[place] += 1

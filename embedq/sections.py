@@ -113,16 +113,16 @@ def _troubles(workers: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _queues(status: Status) -> Table:
     return Table(
-        ["queue", "items", "oldest", "queued", "in hand", "later", "size"],
+        ["queue", "items", "oldest", "size", "queued", "in hand", "later"],
         [
             [
                 load.model_id,
                 f"{load.items:,}",
                 "-" if load.oldest is None else short_duration(max(status.at - load.oldest, 0)),
+                f"{size(load.bytes)} of {size(status.queue_bytes)}",
                 f"{load.queued:,}",
                 f"{load.in_progress:,}",
                 f"{load.deferred:,}",
-                f"{size(load.bytes)} of {size(status.queue_bytes)}",
             ]
             for load in status.loads
             if load.jobs

@@ -7,6 +7,8 @@ import typer
 from embedq_core import options
 from embedq_core.errors import UsageError
 
+LONGEST_SECONDS = 86_400
+
 
 def status(
     watch: Annotated[
@@ -15,7 +17,7 @@ def status(
     interval: Annotated[
         float | None,
         typer.Option(
-            "--interval", metavar="SECONDS", min=0.1, help="How often, with --watch.", show_default="2 seconds"
+            "--interval", metavar="SECONDS", help="How often, with --watch: 0.1 or more.", show_default="2 seconds"
         ),
     ] = None,
     database: options.Database = None,
@@ -25,6 +27,8 @@ def status(
 
     With --watch, what goes to a file or a pipe is a line each time; with --json as well, an object of JSON a line.
     """
+    if interval is not None and not 0.1 <= interval <= LONGEST_SECONDS:
+        raise UsageError(f"--interval takes 0.1 to {LONGEST_SECONDS:,} seconds")
     if watch:
         from embedq.watching import watch_status
 

@@ -55,7 +55,7 @@ async def test_a_terminal_shows_one_screen_that_is_redrawn_in_place(
     await begin(queue)
     with Terminal(embedq.command(*WATCH), embedq.directory, environment, columns=100, rows=30) as terminal:
         terminal.until(lambda: RUN in terminal.text)
-        assert not terminal.cursor_is_shown
+        assert not terminal.shows_cursor()
         first = terminal.lines
         assert first[0].startswith("embedq  ")
         assert "Ctrl-C ends" in first[0]
@@ -85,7 +85,7 @@ async def test_a_terminal_shows_one_screen_that_is_redrawn_in_place(
         terminal.until(lambda: "outcome" in line_of(terminal, "run "))
         terminal.press(b"\x03")
         assert terminal.end() == 0
-        assert terminal.cursor_is_shown
+        assert terminal.shows_cursor()
         assert b"Traceback" not in terminal.written
     # Never a line more than there is, which would make the terminal scroll; and the first screen comes back.
     assert terminal.written.endswith(b"\x1b[?7h\x1b[?25h\x1b[?1049l")
@@ -105,7 +105,7 @@ async def test_a_window_that_gets_another_size_is_redrawn_at_once(
         terminal.until(lambda: "started" in line_of(terminal, "run "))
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.end() == 0
-        assert terminal.cursor_is_shown
+        assert terminal.shows_cursor()
 
 
 async def test_a_log_gets_a_line_each_time_and_programs_an_object(
@@ -183,4 +183,6 @@ async def test_while_redis_is_away_that_is_said_and_what_was_read_before_stays(
 
 def test_an_interval_is_for_watching(embedq: CommandLine) -> None:
     assert "--interval is for --watch" in embedq("status", "--interval", "1", exit_code=2).err
-    assert "--interval" in embedq("status", "--watch", "--interval", "0", exit_code=2).err
+    for wrong in ("0", "nan", "inf", "-1"):
+        result = embedq("status", "--watch", "--interval", wrong, exit_code=2)
+        assert result.err == "embedq: --interval takes 0.1 to 86,400 seconds\n"

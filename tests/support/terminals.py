@@ -63,8 +63,7 @@ class Terminal:
         """The screen as one text."""
         return "\n".join(self.lines)
 
-    @property
-    def cursor_is_shown(self) -> bool:
+    def shows_cursor(self) -> bool:
         """Whether there is a cursor."""
         self._read()
         return not self._display.cursor.hidden

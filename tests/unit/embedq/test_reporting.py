@@ -27,7 +27,7 @@ def rows(status: Status, title: str) -> list[list[str]]:
 
 
 def test_a_queue_is_shown_with_what_waits_and_its_bound() -> None:
-    assert rows(STATUS, "queue") == [["m", "1,200", "5.0s", "1", "1", "1", "2.0 KiB of 4.0 KiB"]]
+    assert rows(STATUS, "queue") == [["m", "1,200", "5.0s", "2.0 KiB of 4.0 KiB", "1", "1", "1"]]
     assert dict(facts(STATUS, 80))["to do"] == "1,200 items, the oldest due for 5.0 s"
 
 

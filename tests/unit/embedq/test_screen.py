@@ -37,7 +37,7 @@ def section(title: str, rows: int) -> Section:
 
 @given(st.lists(st.integers(0, 9), max_size=6), st.integers(-3, 40))
 def test_no_more_lines_are_given_than_there_are_and_none_in_vain(wanted: list[int], room: int) -> None:
-    given_ = allotted(wanted, room)
+    given_ = allotted(wanted, room, around=2)
     assert len(given_) == len(wanted)
     assert all(rows <= most for rows, most in zip(given_, wanted, strict=True))
     used = sum(rows + 2 for rows in given_ if rows)
@@ -53,16 +53,31 @@ def test_whatever_is_shown_fits(rows: list[int], room: int) -> None:
 
 
 def test_what_comes_first_is_shown_before_what_comes_later() -> None:
-    assert allotted([1, 9, 1], 3) == [1, 0, 0]
-    assert allotted([1, 9, 1], 10) == [1, 2, 1]
-    assert allotted([1, 9, 1], 12) == [1, 4, 1]
-    assert allotted([4, 4], 12) == [4, 4]
+    assert allotted([1, 9, 1], 3, around=2) == [1, 0, 0]
+    assert allotted([1, 9, 1], 10, around=2) == [1, 2, 1]
+    assert allotted([1, 9, 1], 12, around=2) == [1, 4, 1]
+    assert allotted([1, 9, 1], 12, around=1) == [1, 7, 1]
+    assert allotted([4, 4], 12, around=2) == [4, 4]
 
 
 def test_rows_and_sections_that_have_no_place_are_told() -> None:
-    lines = fitting([section("queue", 1), section("runs", 9), section("models", 5)], 80, 9)
-    assert lines == ["", "queue", "queue 0", "", "runs", "runs 0", "runs 1", "and 7 more", "no room for: models"]
+    parts = [section("queue", 1), section("runs", 9), section("models", 5)]
+    assert fitting(parts, 80, 7) == [
+        "queue",
+        "queue 0",
+        "runs",
+        "runs 0",
+        "runs 1",
+        "and 7 more",
+        "no room for: models",
+    ]
     assert fitting([section("runs", 2)], 80, 4) == ["", "runs", "runs 0", "runs 1"]
+
+
+def test_blank_lines_give_way_to_what_there_is_to_show() -> None:
+    parts = [section("queue", 1), section("runs", 2)]
+    assert fitting(parts, 80, 7) == ["", "queue", "queue 0", "", "runs", "runs 0", "runs 1"]
+    assert fitting(parts, 80, 6) == ["queue", "queue 0", "runs", "runs 0", "runs 1"]
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(100, 30), (60, 24), (20, 6), (300, 100), (1, 1)])
