@@ -20,4 +20,5 @@ async def wait_until_settled(run: str, database: Path | None, *, as_json: bool) 
     if not summary.settled:
         print(f"interrupted: the run goes on without you; 'embedq runs wait {run}' waits again", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return EXIT_DEAD if summary.counts.failed else EXIT_DONE
+    # Of one that was interrupted, nobody knows what there would have been.
+    return EXIT_DONE if summary.state == "complete" and not summary.counts.failed else EXIT_DEAD

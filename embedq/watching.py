@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from signal import SIGHUP, SIGINT, SIGTERM, SIGWINCH
+from signal import SIGHUP, SIGINT, SIGSTOP, SIGTERM, SIGTSTP, SIGWINCH
 from typing import Final, Protocol
 
 from embedq.reporting import Status, StatusReader, status_object
@@ -41,6 +41,9 @@ class View(Protocol):
     def resized(self) -> None:
         """The terminal has another size."""
 
+    def suspend(self) -> None:
+        """Stop the process, as Ctrl-Z asks, until it is to go on."""
+
 
 def watch_status(database: Path | None, *, interval: float, as_json: bool) -> None:
     """Show the status every `interval` seconds until Ctrl-C."""
@@ -53,6 +56,7 @@ async def _watch(settings: Settings, interval: float, *, as_json: bool) -> None:
         loop.add_signal_handler(signal, stop.set)
     with _view(interval, as_json=as_json) as view:
         loop.add_signal_handler(SIGWINCH, view.resized)
+        loop.add_signal_handler(SIGTSTP, view.suspend)
         reader = StatusReader(settings)
         try:
             await _show_until(stop, reader, view, interval)
@@ -91,10 +95,9 @@ def _view(interval: float, *, as_json: bool) -> Iterator[View]:
     if as_json:
         yield _JsonLines()
     elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
-        terminal = _Terminal(interval)
         print(end=_ENTER, flush=True)
         try:
-            yield terminal
+            yield _Terminal(interval)
         finally:
             print(end=_LEAVE, flush=True)
     else:
@@ -117,6 +120,13 @@ class _Terminal:
         # A terminal that gets narrower breaks the lines that stand there: nothing of them is left.
         self._draw(clear=True)
 
+    def suspend(self) -> None:
+        # The shell is given back its screen and its cursor.
+        print(end=_LEAVE, flush=True)
+        os.kill(os.getpid(), SIGSTOP)
+        print(end=_ENTER, flush=True)
+        self._draw()
+
     def _draw(self, *, clear: bool = False) -> None:
         # Not shutil's, which believes COLUMNS and LINES, whatever has become of the window since.
         columns, rows = os.get_terminal_size(sys.stdout.fileno())
@@ -127,23 +137,27 @@ class _Terminal:
         print(end=f"{_HOME}{_BELOW if clear else ''}{body}{_BELOW}", flush=True)
 
 
-class _Lines:
+class _Plain:
+    """What is no terminal."""
+
+    def resized(self) -> None:
+        """There is no size."""
+
+    def suspend(self) -> None:
+        os.kill(os.getpid(), SIGSTOP)
+
+
+class _Lines(_Plain):
     """A line each time, as a log has it."""
 
     def show(self, status: Status | None, problem: str) -> None:
         text = problem or ("" if status is None else summary_line(status))
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shown(text)}", flush=True)
 
-    def resized(self) -> None:
-        """A log has no size."""
 
-
-class _JsonLines:
+class _JsonLines(_Plain):
     """An object of JSON a line; one with `problem` alone where there is nothing new to say."""
 
     def show(self, status: Status | None, problem: str) -> None:
         told = {"at": time.time(), "problem": problem} if problem or status is None else status_object(status)
         print(json.dumps(told), flush=True)
-
-    def resized(self) -> None:
-        """Nor have programs."""

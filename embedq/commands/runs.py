@@ -68,7 +68,10 @@ def show(run: RunId, database: options.Database = None, json: options.Json = Fal
 
 @app.command()
 def wait(run: RunId, database: options.Database = None, json: options.Json = False) -> None:
-    """Wait until all of a run is stored or dead, and say what became of it. Exits with 1 if some of it is dead."""
+    """Wait until all of a run is stored or dead, and say what became of it.
+
+    Exits with 1 if some of it is dead, or its source was not sent to its end.
+    """
     import asyncio
 
     from embedq.waiting import wait_until_settled

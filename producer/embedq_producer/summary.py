@@ -56,7 +56,7 @@ def print_summary(
             f"{shown(summary.run.collection)}: {plural(summary.counts.done, 'item')} in {duration(summary.seconds)}"
             f" ({rate:,.0f}/s): {run_outcome(summary)}"
         )
-        state = "" if summary.complete else f" ({summary.state})"
+        state = "" if summary.state == "complete" else f" ({summary.state})"
         print(f"run {summary.run.id}{state}, {model_calls(summary)}, in {settings.database}")
     if summary.duplicates:
         print(f"{plural(summary.duplicates, 'duplicate id')}: the last one of each won", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The other commands, each through the real program."""
 
+import asyncio
 import base64
 import json
 import re
@@ -14,7 +15,9 @@ import pytest
 
 import embedq as package
 from embedq_core.vectors import decode
+from embedq_jobs import Queue
 from embedq_store import Store
+from support.chunks import RUN, run
 from support.command_line import CommandLine
 from support.models import RecordingModel, vector_of
 from support.terminals import Terminal
@@ -121,6 +124,17 @@ def test_runs_wait_ends_when_the_run_does(embedq: CommandLine) -> None:
     assert waiting.returncode == 0
     assert out.splitlines()[0].endswith("): 1 embedded")
     assert out.splitlines()[1].startswith(f"run {run}, 1 model call, in ")
+
+
+async def test_a_run_that_was_not_sent_to_its_end_is_not_said_to_be_well(
+    embedq: CommandLine, redis_url: str, queue: Queue
+) -> None:
+    await queue.runs.open(run())
+    await queue.runs.close(RUN, 0, skipped=2, duplicates=0, interrupted=True)
+    shared = {"EMBEDQ_REDIS_URL": redis_url}
+    result = await asyncio.to_thread(embedq, "runs", "wait", RUN, exit_code=1, environment=shared)
+    assert f"run {RUN} (interrupted), no model call, in " in result.out
+    assert result.err == "2 rows skipped\n"
 
 
 def test_runs_are_listed_by_collection_and_state(embedq: CommandLine) -> None:

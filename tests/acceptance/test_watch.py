@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import time
@@ -103,6 +104,16 @@ async def test_a_window_that_gets_another_size_is_redrawn_at_once(
         terminal.until(lambda: "no room for: " in terminal.text)
         terminal.resize(120, 40)
         terminal.until(lambda: "started" in line_of(terminal, "run "))
+
+        # Ctrl-Z: the shell gets its screen and its cursor, until it is to go on.
+        terminal.press(b"\x1a")
+        terminal.until(terminal.shows_cursor)
+        stopped = await asyncio.to_thread(os.waitid, os.P_PID, terminal.process.pid, os.WSTOPPED)
+        assert stopped is not None
+        assert stopped.si_status == signal.SIGSTOP
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.until(lambda: not terminal.shows_cursor() and RUN in terminal.text)
+
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.end() == 0
         assert terminal.shows_cursor()
@@ -141,6 +152,9 @@ class Recorder:
         self.shown.append((status, problem))
 
     def resized(self) -> None:
+        raise AssertionError
+
+    def suspend(self) -> None:
         raise AssertionError
 
 
