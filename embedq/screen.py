@@ -30,24 +30,28 @@ def screen(status: Status | None, columns: int, rows: int, *, now: float, every:
 def fitting(parts: Sequence[Section], columns: int, room: int) -> list[str]:
     """The lines of `parts` that `room` lines have place for; those that are left out are named in the last one.
 
-    Where blank lines between them would cost one of them its place, there are none.
+    Blank lines between them cost none of them its place.
     """
     wanted = [len(part.table.rows) for part in parts]
-    gap = 1
     given = allotted(wanted, room, around=2)
     if not all(given):
-        gap = 0
         given = allotted(wanted, room, around=1)
     if not all(given):
-        given = allotted(wanted, room - 1, around=1)
+        room -= 1
+        given = allotted(wanted, room, around=1)
+    spare = room - sum(rows + 1 for rows in given if rows)
     lines: list[str] = []
     for part, rows in zip(parts, given, strict=True):
-        if rows:
-            heads, *body = table_lines(part.table, columns)
-            hidden = len(body) - rows
-            lines += [*[""] * gap, heads, *(body if not hidden else [*body[: rows - 1], f"and {hidden + 1:,} more"])]
+        if not rows:
+            continue
+        if spare > 0:
+            lines.append("")
+            spare -= 1
+        heads, *body = table_lines(part.table, columns)
+        hidden = len(body) - rows
+        lines += [heads, *(body if not hidden else [*body[: rows - 1], f"and {hidden + 1:,} more"])]
     missing = [part.title for part, rows in zip(parts, given, strict=True) if not rows]
-    if missing and room > 0:
+    if missing and room >= 0:
         lines.append(f"no room for: {', '.join(missing)}")
     return lines
 

@@ -174,7 +174,7 @@ def _models(status: Status) -> Table:
                 "-" if figures.batch_size is None else f"{figures.batch_size:,}",
                 "-" if figures.batch_fill is None else percent(figures.batch_fill),
                 f"{figures.calls:,}",
-                duration(figures.model_seconds / figures.calls) if figures.calls else "-",
+                f"{1000 * figures.model_seconds / figures.calls:,.0f} ms" if figures.calls else "-",
                 ", ".join(f"{count:,} {name}" for name, count in figures.errors.items()) or "none",
             ]
             for figures in model_figures(status.workers)

@@ -68,7 +68,7 @@ def test_what_all_workers_say_of_a_model_is_added_up() -> None:
     assert (m.workers, m.calls, m.inputs, m.in_hand_items, m.batch_fill) == (2, 4, 112, 14, 112 / 128)
     assert (other.batch_fill, other.errors) == (None, {})
     assert rows(replace(STATUS, workers=workers), "models") == [
-        ["m", "32", "88%", "4", "0.5 s", "9 ValueError, 3 RateLimited"],
+        ["m", "32", "88%", "4", "500 ms", "9 ValueError, 3 RateLimited"],
         ["other", "32", "-", "0", "-", "none"],
     ]
 

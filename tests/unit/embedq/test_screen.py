@@ -77,7 +77,8 @@ def test_rows_and_sections_that_have_no_place_are_told() -> None:
 def test_blank_lines_give_way_to_what_there_is_to_show() -> None:
     parts = [section("queue", 1), section("runs", 2)]
     assert fitting(parts, 80, 7) == ["", "queue", "queue 0", "", "runs", "runs 0", "runs 1"]
-    assert fitting(parts, 80, 6) == ["queue", "queue 0", "runs", "runs 0", "runs 1"]
+    assert fitting(parts, 80, 6) == ["", "queue", "queue 0", "runs", "runs 0", "runs 1"]
+    assert fitting(parts, 80, 5) == ["queue", "queue 0", "runs", "runs 0", "runs 1"]
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(100, 30), (60, 24), (20, 6), (300, 100), (1, 1)])
