@@ -209,7 +209,7 @@ class Queue:
         return Rates([int(value or 0) for value in values])
 
     async def worker_reports(self) -> list[bytes]:
-        """What workers say of themselves, as JSON: host, pid, models, since, seen, in_hand, done, troubles, serving, …
+        """What workers say of themselves, as JSON: host, pid, models, since, seen, in_hand, done, troubles, serving.
 
         Workers that were killed are among them for a while.
         """
