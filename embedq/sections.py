@@ -96,7 +96,8 @@ def summary_line(status: Status) -> str:
 
 def _clock(now: float, seconds: float) -> str:
     """The time of day in so many seconds, and the day where that is far off."""
-    return time.strftime("%H:%M" if seconds < 12 * 3600 else "%Y-%m-%d %H:%M", time.localtime(now + seconds))
+    form = "%H:%M:%S" if seconds < 3600 else "%H:%M" if seconds < 12 * 3600 else "%Y-%m-%d %H:%M"
+    return time.strftime(form, time.localtime(now + seconds))
 
 
 def _workers(status: Status) -> str:
