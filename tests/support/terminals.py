@@ -6,6 +6,7 @@ import pty
 import select
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,13 @@ from typing import Self
 import pyte
 
 SECONDS = 20
+
+# The terminal sends its signals, for Ctrl-C and when it has another size, to the session that has it as its own.
+_ADOPT = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 class Terminal:
@@ -30,7 +38,7 @@ class Terminal:
         """All that the program has written."""
         self._set_size(columns, rows)
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, "-ISc", _ADOPT, *command],
             cwd=directory,
             env={name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
             | {"TERM": "xterm-256color"},
@@ -38,8 +46,6 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            # The terminal that sends its signals: for Ctrl-C, and when it has another size.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - the tests start no threads here
         )
         os.close(slave)
 
