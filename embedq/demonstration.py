@@ -19,6 +19,7 @@ from embedq_core.settings import APP_NAME, Settings, load_settings
 from embedq_core.text import excerpt, plural
 from embedq_jobs import Patience, RunSummary, open_queue
 from embedq_plugins import get_embedding_model
+from embedq_producer.models import full_batch
 from embedq_producer.readers import Reader, RowOptions
 from embedq_producer.submission import new_submission
 from embedq_producer.submitting import stop_on_interrupt
@@ -67,7 +68,7 @@ async def _ingest(settings: Settings) -> RunSummary:
     reader = await asyncio.to_thread(Reader, [DocstringSource()], RowOptions(), report)
     async with open_queue(settings) as queue:
         stop = stop_on_interrupt()
-        submission = new_submission(COLLECTION, MODEL, reader.describe())
+        submission = new_submission(COLLECTION, MODEL, reader.describe(), full_batch(get_embedding_model(MODEL)))
         with display(COLLECTION) as shown_on:
             report.display = shown_on
             async with working(settings, queue, shown_on, stop) as serving:

@@ -16,7 +16,7 @@ from embedq_plugins import plugin_problems, require_library
 from embedq_producer.corpus import open_corpus, split
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.dry_run import dry_run
-from embedq_producer.models import check_binary, choice_of_model
+from embedq_producer.models import check_binary, choice_of_model, full_batch
 from embedq_producer.readers import Reader
 from embedq_producer.submission import Submission, new_submission, submit
 from embedq_producer.submitting import WATCH_SECONDS, read_share, say, stop_on_interrupt
@@ -54,7 +54,7 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
             )
         await queue.announce(model.model_id)
         stop = stop_on_interrupt()
-        submission = new_submission(request.collection, model.model_id, reader.describe())
+        submission = new_submission(request.collection, model.model_id, reader.describe(), full_batch(model))
         with display(request.collection) as shown_on:
             report.display = shown_on
             async with working(settings, queue, shown_on, stop) as serving:

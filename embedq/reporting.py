@@ -1,38 +1,46 @@
-"""What `status` shows."""
+"""What `status` knows: read from the queue and the database, for people and for programs.
+
+A thing that is to be shown is a field of `Status`, a key of `status_object`, and a section of `embedq.sections`.
+"""
 
 import asyncio
 import json
 import time
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from embedq.dead_letters import dead_summary
-from embedq.inspecting import size
-from embedq.running import print_runs
-from embedq.tables import print_fields, print_table
+from embedq.dead_counting import DeadCounter
 from embedq_core.settings import Settings, load_settings
-from embedq_core.text import plural
-from embedq_jobs import QueueLoad, RunSummary, open_queue, queue_exists
+from embedq_jobs import Queue, QueueLoad, Rates, RunSummary, open_queue, queue_exists
+from embedq_jobs.rates import RATE_SECONDS
 from embedq_producer.summary import summary_object
-from embedq_producer.terminal import duration
 from embedq_store import DeadLetterSummary
 
-LATEST_RUNS = 5
+LATEST_RUNS: Final = 5
+MINUTE: Final = 60
+TEN_MINUTES: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything there is to say, at one moment."""
+    """Everything there is to say, at one moment, `at`, in seconds since the epoch."""
 
+    at: float
     where: str
     database: str
     queue_bytes: int
     """Bytes in the queue of a model at which producers, those with these settings, hold back."""
     loads: list[QueueLoad]
-    items_per_second: float
+    rates: Rates
+    """Of the last ten minutes."""
     workers: list[dict[str, Any]]
+    """What live workers say of themselves: `embedq_worker.report.WorkerReport`. Earlier versions say less."""
     runs: list[RunSummary]
+    """Those that go on, then the latest."""
     dead: list[DeadLetterSummary]
 
     @property
@@ -41,109 +49,142 @@ class Status:
         return sum(load.items for load in self.loads)
 
     @property
+    def items_per_second(self) -> float:
+        """Items done a second over the last minute."""
+        return self.rates.per_second(MINUTE)
+
+    @property
     def seconds_left(self) -> float | None:
         """How long they take at the present speed; None where nothing moves, or nobody is there to move it."""
         moving = self.items_per_second > 0 and self.items and self.workers
         return self.items / self.items_per_second if moving else None
 
 
-async def read_status(settings: Settings) -> Status:
-    """Ask the queue and the database. Raises RedisUnreachable."""
-    if not queue_exists(settings):
+class StatusReader:
+    """Reads the status time and again; what it needs stays open between. Close it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._dead = DeadCounter(settings)
+        self._stack = AsyncExitStack()
+        self._queue: Queue | None = None
+        self._runs: list[RunSummary] = []
+
+    async def read(self) -> Status:
+        """Ask the queue and the database. Raises RedisUnreachable and what keeps the database from being read."""
+        settings, queue = self._settings, await self._opened()
+        if queue is None:
+            loads, rates, workers, where = list[QueueLoad](), Rates([]), list[dict[str, Any]](), "none yet"
+        else:
+            loads, rates, where = await queue.loads(), await queue.rates(TEN_MINUTES), queue.where
+            workers = await queue.live_workers()
+            self._runs = await queue.runs.overview(LATEST_RUNS, {summary.run.id: summary for summary in self._runs})
         return Status(
-            "none yet", str(settings.database), settings.queue_bytes, [], 0.0, [], [], await dead_summary(settings)
-        )
-    async with open_queue(settings) as queue:
-        return Status(
-            where=queue.where,
+            at=time.time(),
+            where=where,
             database=str(settings.database),
             queue_bytes=settings.queue_bytes,
-            loads=await queue.loads(),
-            items_per_second=await queue.items_per_second(),
-            workers=sorted(await queue.live_workers(), key=lambda report: (report["host"], report["pid"])),
-            runs=await queue.runs.latest(LATEST_RUNS),
-            dead=await dead_summary(settings),
+            loads=loads,
+            rates=rates,
+            workers=sorted(workers, key=lambda report: (report["host"], report["pid"])),
+            runs=self._runs,
+            dead=await self._dead.count(),
         )
+
+    async def close(self) -> None:
+        """Let go of the queue and the database."""
+        await self._stack.aclose()
+        await self._dead.close()
+
+    async def _opened(self) -> Queue | None:
+        if self._queue is None and queue_exists(self._settings):
+            self._queue = await self._stack.enter_async_context(open_queue(self._settings))
+        return self._queue
+
+
+async def read_status(settings: Settings) -> Status:
+    """The status, once. Raises RedisUnreachable and what keeps the database from being read."""
+    reader = StatusReader(settings)
+    try:
+        return await reader.read()
+    finally:
+        await reader.close()
 
 
 def print_status(database: Path | None, *, as_json: bool) -> None:
     """Print it for people, or as JSON."""
     status = asyncio.run(read_status(load_settings(database=database)))
-    print(json.dumps(_object(status))) if as_json else _print(status)
+    if as_json:
+        print(json.dumps(status_object(status)))
+        return
+    from embedq.sections import print_sections
+
+    print_sections(status)
 
 
-def _object(status: Status) -> dict[str, Any]:
+def status_object(status: Status) -> dict[str, Any]:
+    """The status for JSON. Sizes are in bytes, times in seconds since the epoch, shares in [0, 1]."""
     return {
+        "at": status.at,
         "redis": status.where,
         "database": status.database,
         "queues": [asdict(load) | {"queued": load.queued, "bytes_limit": status.queue_bytes} for load in status.loads],
         "items": status.items,
         "items_per_second": status.items_per_second,
+        "items_per_second_10_minutes": status.rates.per_second(TEN_MINUTES),
+        "rates": {"span_seconds": RATE_SECONDS, "items": list(status.rates.items)},
         "seconds_left": status.seconds_left,
         "workers": status.workers,
+        "models": [asdict(figures) | {"batch_fill": figures.batch_fill} for figures in model_figures(status.workers)],
         "runs": [summary_object(run) for run in status.runs],
         "dead": [part._asdict() for part in status.dead],
     }
 
 
-def _print(status: Status) -> None:
-    left = status.seconds_left
-    print_fields(
-        [
-            ("redis", status.where),
-            ("database", status.database),
-            ("workers", _workers(status)),
-            *_troubles(status.workers),
-            ("to do", plural(status.items, "item")),
-            ("speed", f"{status.items_per_second:,.1f} items/s over the last minute"),
-            *([("time left", duration(left))] if left is not None else []),
-            ("dead letters", f"{sum(part.letters for part in status.dead):,}"),
-        ]
+@dataclass(frozen=True, slots=True)
+class ModelFigures:
+    """What all workers together say of a model: calls of the last ten minutes, errors by class.
+
+    `calls` succeeded: they were given `inputs` and took `model_seconds`.
+    """
+
+    model: str
+    batch_size: int | None
+    workers: int
+    in_hand_items: int
+    calls: int
+    inputs: int
+    model_seconds: float
+    errors: dict[str, int]
+
+    @property
+    def batch_fill(self) -> float | None:
+        """How full the calls were, in [0, 1]; None where nobody can tell."""
+        full = self.calls * (self.batch_size or 0)
+        return min(self.inputs / full, 1.0) if full else None
+
+
+def model_figures(reports: Iterable[dict[str, Any]]) -> list[ModelFigures]:
+    """The figures of each model that workers serve, added up. Workers of an earlier version don't say."""
+    by_model: dict[str, list[dict[str, Any]]] = {}
+    for report in reports:
+        for model, serving in report.get("serving", {}).items():
+            by_model.setdefault(model, []).append(serving)
+    return [_added(model, serving) for model, serving in sorted(by_model.items())]
+
+
+def _added(model: str, serving: list[dict[str, Any]]) -> ModelFigures:
+    recent = [each["recent"] for each in serving]
+    errors: Counter[str] = Counter()
+    for each in recent:
+        errors.update(each["errors"])
+    return ModelFigures(
+        model=model,
+        batch_size=serving[0]["batch_size"],
+        workers=len(serving),
+        in_hand_items=sum(each["in_hand_items"] for each in serving),
+        calls=sum(each["calls"] for each in recent),
+        inputs=sum(each["inputs"] for each in recent),
+        model_seconds=sum(each["model_seconds"] for each in recent),
+        errors=dict(errors.most_common()),
     )
-    if any(load.jobs for load in status.loads):
-        print()
-        print_table(
-            ["queue", "queued", "in_progress", "deferred", "items", "size", "oldest"],
-            [
-                [
-                    load.model_id,
-                    f"{load.queued:,}",
-                    f"{load.in_progress:,}",
-                    f"{load.deferred:,}",
-                    f"{load.items:,}",
-                    f"{size(load.bytes)} of {size(status.queue_bytes)}",
-                    "-" if load.oldest is None else duration(max(time.time() - load.oldest, 0)),
-                ]
-                for load in status.loads
-            ],
-            right={1, 2, 3, 4, 5, 6},
-        )
-    if status.runs:
-        print()
-        print_runs(status.runs)
-    if status.dead:
-        print()
-        print_table(
-            ["dead of", "error", "items"],
-            [[part.collection, part.error, f"{part.letters:,}"] for part in status.dead],
-            right={2},
-        )
-
-
-def _workers(status: Status) -> str:
-    if not status.workers:
-        return "none: 'embedq worker' runs one" if status.items else "none"
-    return ", ".join(map(_worker, status.workers))
-
-
-def _troubles(workers: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Why a model can't be used just now, once for all workers that say so."""
-    told = [f"{model}: {why}" for report in workers for model, why in report.get("troubles", {}).items()]
-    return [("trouble", text) for text in dict.fromkeys(told)]
-
-
-def _worker(report: dict[str, Any]) -> str:
-    """Where it is, and how much it has in hand of what it may; one of an earlier version doesn't say."""
-    place = f"{report['host']}:{report['pid']}"
-    in_hand, limit = report.get("in_hand_bytes"), report.get("in_hand_bytes_limit")
-    return f"{place} (in hand {size(in_hand)} of {size(limit)})" if in_hand is not None and limit else place

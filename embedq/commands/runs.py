@@ -8,6 +8,9 @@ import typer
 
 from embedq.commands.groups import ListByDefault
 from embedq_core import options
+from embedq_core.errors import UsageError
+
+STATES = ("queued", "in_progress", "complete", "interrupted")
 
 app = typer.Typer(help="List runs, show one, wait for one. Without a command: list.", cls=ListByDefault)
 
@@ -17,16 +20,31 @@ RunId = Annotated[str, typer.Argument(help="Id of the run, as 'submit' printed i
 @app.command("list")
 def list_runs(
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many, the newest first.")] = 20,
+    collection: Annotated[
+        str | None, typer.Option("--collection", metavar="NAME", help="Only those of this collection.")
+    ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option("--state", metavar="STATE", help="Only those in this state: " + ", ".join(STATES) + "."),
+    ] = None,
     database: options.Database = None,
     json: options.Json = False,
 ) -> None:
-    """List the latest runs: state, collection, progress, outcomes."""
+    """List the latest runs: state, collection, share that is done, time left, speed, outcomes, model calls.
+
+    A narrow terminal shows the first of these; 'embedq runs show RUN' shows all of one.
+    """
+    if state is not None and state not in STATES:
+        raise UsageError(f"there is no state {state!r}: --state takes {', '.join(STATES)}")
     from embedq.running import latest_runs, print_runs
     from embedq_producer.summary import summary_object
 
-    summaries = latest_runs(number, database)
+    summaries = latest_runs(number, database, collection=collection, state=state)
     if json:
         print(json_module.dumps([summary_object(summary) for summary in summaries]))
+        return
+    if not summaries and (collection is not None or state is not None):
+        print("no such runs")
         return
     if not summaries:
         print("no runs yet: 'embedq submit COLLECTION FILE' begins one")
@@ -36,7 +54,7 @@ def list_runs(
 
 @app.command()
 def show(run: RunId, database: options.Database = None, json: options.Json = False) -> None:
-    """Show a run: source, progress, speed, outcomes, model calls."""
+    """Show a run: source, progress, speed, time left, outcomes, model calls and how full they were."""
     from embedq.running import one_run, run_fields
     from embedq.tables import print_fields
     from embedq_producer.summary import summary_object
@@ -50,7 +68,10 @@ def show(run: RunId, database: options.Database = None, json: options.Json = Fal
 
 @app.command()
 def wait(run: RunId, database: options.Database = None, json: options.Json = False) -> None:
-    """Wait until all of a run is stored or dead. Exits with 1 if some of it is dead."""
+    """Wait until all of a run is stored or dead, and say what became of it.
+
+    Exits with 1 if some of it is dead, or its source was not sent to its end.
+    """
     import asyncio
 
     from embedq.waiting import wait_until_settled

@@ -7,15 +7,20 @@ from embedq_jobs.codec import Chunk, decode_chunk, encode_chunk
 from embedq_jobs.connection import open_queue, queue_exists
 from embedq_jobs.names import job_id, new_run_id, parse_job_id
 from embedq_jobs.patience import Patience
+from embedq_jobs.progress import Measured, Progress, measured, progress_of
 from embedq_jobs.queue import Queue, QueueLoad
+from embedq_jobs.rates import Rates
 from embedq_jobs.runs import Run, Runs, RunSummary
 from embedq_jobs.starts import Starts
 
 __all__ = [
     "Chunk",
+    "Measured",
     "Patience",
+    "Progress",
     "Queue",
     "QueueLoad",
+    "Rates",
     "Run",
     "RunSummary",
     "Runs",
@@ -23,8 +28,10 @@ __all__ = [
     "decode_chunk",
     "encode_chunk",
     "job_id",
+    "measured",
     "new_run_id",
     "open_queue",
     "parse_job_id",
+    "progress_of",
     "queue_exists",
 ]

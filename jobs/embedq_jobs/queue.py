@@ -15,7 +15,8 @@ from embedq_jobs.codec import EMBED_CHUNK, Chunk, dump_job, encode_chunk
 from embedq_jobs.errors import translated
 from embedq_jobs.limits import SharedPace
 from embedq_jobs.names import Names, job_id, lease_key, payload_key
-from embedq_jobs.runs import RATE_SECONDS, Runs
+from embedq_jobs.rates import RATE_SECONDS, Rates
+from embedq_jobs.runs import Runs
 from embedq_jobs.starts import Starts
 
 # arq drops a job whose payload has expired: ten years is for ever.
@@ -199,20 +200,16 @@ class Queue:
         oldest = head[0][1] / 1000 if head and head[0][1] <= now_ms else None
         return QueueLoad(model_id, jobs, in_progress, deferred, int(size or 0), int(items or 0), oldest)
 
-    async def items_per_second(self, over_seconds: int = 60) -> float:
-        """Items done a second, over about the last `over_seconds`, the running bucket left out."""
-        buckets = max(over_seconds // RATE_SECONDS, 1)
+    async def rates(self, over_seconds: int = 600) -> Rates:
+        """How many items were done in each ten seconds of the last `over_seconds`, the running ones left out."""
         now = int(time.time()) // RATE_SECONDS
+        spans = max(over_seconds // RATE_SECONDS, 1)
         with translated(self.where):
-            values = await self.redis.mget([self.names.done(now - back) for back in range(1, buckets + 1)])
-        items = [int(value or 0) for value in values]
-        # Quiet time before the first of them says nothing about the speed.
-        while items and not items[-1]:
-            items.pop()
-        return sum(items) / (len(items) * RATE_SECONDS) if items else 0.0
+            values = await self.redis.mget([self.names.done(now - back) for back in range(spans, 0, -1)])
+        return Rates([int(value or 0) for value in values])
 
     async def worker_reports(self) -> list[bytes]:
-        """What workers say of themselves, as JSON: host, pid, models, since, seen, in_hand, in_hand_bytes, done.
+        """What workers say of themselves, as JSON: host, pid, models, since, seen, in_hand, done, troubles, serving.
 
         Workers that were killed are among them for a while.
         """

@@ -16,13 +16,10 @@ from embedq_core.errors import RunMissing
 from embedq_core.text import suggestion
 from embedq_jobs.errors import translated
 from embedq_jobs.names import Names, job_id
+from embedq_jobs.rates import RATE_KEEP_SECONDS, RATE_SECONDS
 
 # Finished runs are listed for this long.
 KEEP_SECONDS: Final = 30 * 24 * 3600
-
-# Items done are counted in spans of this length, kept for a while, for the rate that `status` shows.
-RATE_SECONDS: Final = 10
-RATE_KEEP_SECONDS: Final = 3600
 
 # A producer says at least this often that it is alive; later its run counts as interrupted.
 BEAT_SECONDS: Final = 60
@@ -31,6 +28,10 @@ BEAT_SECONDS: Final = 60
 ABANDONED_SECONDS: Final = 24 * 3600
 
 TIDY_AT_ONCE: Final = 500
+
+# Runs that are looked at in one request when some are looked for, and how many that go on are shown at most.
+_LOOK_AT_ONCE: Final = 200
+_MOST_GOING_ON: Final = 20
 
 _FINISH: Final = """
 local total = redis.call('HGET', run, 'closed')
@@ -115,13 +116,17 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A submission: what was sent where, and when (seconds since the epoch)."""
+    """A submission: what was sent where, and when (seconds since the epoch).
+
+    `batch_size` is that of the model as the producer knew it; None where it takes any number, or nobody has said.
+    """
 
     id: str
     collection: str
     model_id: str
     source: str
     started: float
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,8 @@ class RunSummary:
     """A run and what has come of it so far.
 
     `items` were accepted, `skipped` rows could not be read, `duplicates` are rows that a later row with the
-    same id replaced. `closed` says that the whole source was sent.
+    same id replaced. `closed` says that the whole source was sent. `began` is when a worker first took some of it in
+    hand, as far as that was noted.
     """
 
     run: Run
@@ -144,6 +150,7 @@ class RunSummary:
     beat: float
     finished: float | None
     counts: Counts
+    began: float | None = None
 
     @property
     def complete(self) -> bool:
@@ -196,6 +203,8 @@ class Runs:
             "started": run.started,
             "beat": time.time(),
         }
+        if run.batch_size is not None:
+            entry = {**entry, "batch_size": run.batch_size}
         with translated(self._where):
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hset(self._names.run(run.id), mapping=dict(entry))
@@ -281,15 +290,56 @@ class Runs:
             )
         return _summary(run, {key.decode(): value.decode() for key, value in fields.items()}, parts, partial)
 
-    async def latest(self, count: int) -> list[RunSummary]:
-        """The latest runs, newest first."""
+    async def latest(
+        self, count: int, *, collection: str | None = None, model_id: str | None = None, state: str | None = None
+    ) -> list[RunSummary]:
+        """The latest runs, newest first; only those of a collection, of a model, or in a state, where one is named."""
+        wanted = {"collection": collection, "model": model_id}
         summaries: list[RunSummary] = []
-        for run in await self._ids():
-            if len(summaries) == count:
-                break
-            with contextlib.suppress(RunMissing):  # its time was up
-                summaries.append(await self.summary(run))
+        ids = await self._ids()
+        for start in range(0, len(ids), _LOOK_AT_ONCE):
+            some = ids[start : start + _LOOK_AT_ONCE]
+            for run, fields in zip(some, await self._fields(some, list(wanted)), strict=True):
+                if len(summaries) == count:
+                    return summaries
+                if any(value not in (None, found) for value, found in zip(wanted.values(), fields, strict=True)):
+                    continue
+                with contextlib.suppress(RunMissing):  # its time was up
+                    summary = await self.summary(run)
+                    if state in (None, summary.state):
+                        summaries.append(summary)
         return summaries
+
+    async def overview(self, count: int, known: Mapping[str, RunSummary] | None = None) -> list[RunSummary]:
+        """Runs that are not settled, of the latest two hundred, then the latest that are: `count` in all, or more of
+        the former. Newest first.
+
+        Those of `known` that are finished are not read again: who looks every second has them from the last time.
+        """
+        ids = (await self._ids())[:_LOOK_AT_ONCE]
+        going_on, settled = list[RunSummary](), list[RunSummary]()
+        for run, (finished,) in zip(ids, await self._fields(ids, ["finished"]), strict=True):
+            if len(going_on) == _MOST_GOING_ON or (finished is not None and len(going_on) + len(settled) >= count):
+                continue
+            summary = None if known is None or finished is None else known.get(run)
+            if summary is None or summary.finished is None:
+                try:
+                    summary = await self.summary(run)
+                except RunMissing:  # its time was up
+                    continue
+            (settled if summary.settled else going_on).append(summary)
+        return going_on + settled[: max(count - len(going_on), 0)]
+
+    async def _fields(self, runs: list[str], names: list[str]) -> list[list[str | None]]:
+        """Some fields of each of `runs`, in one request."""
+        if not runs:
+            return []
+        with translated(self._where):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for run in runs:
+                    pipe.hmget(self._names.run(run), names)
+                found = await pipe.execute()
+        return [[None if value is None else value.decode() for value in values] for values in found]
 
     async def tidy(self, now: float | None = None) -> None:
         """Let go of what nobody will finish: runs whose producers died and whose chunks are done get the time
@@ -321,7 +371,14 @@ def _summary(run: str, fields: Mapping[str, str], parts: list[bytes], partial: l
     begun = [value.partition(b":")[2] for value in partial]
     counts = Counts.total(msgspec.json.decode(part, type=Counts) for part in (*parts, *begun))
     return RunSummary(
-        run=Run(run, fields["collection"], fields["model"], fields["source"], float(fields["started"])),
+        run=Run(
+            run,
+            fields["collection"],
+            fields["model"],
+            fields["source"],
+            float(fields["started"]),
+            int(fields["batch_size"]) if "batch_size" in fields else None,
+        ),
         items=int(fields.get("items", 0)),
         bytes=int(fields.get("bytes", 0)),
         chunks=int(fields.get("chunks", 0)),
@@ -333,4 +390,5 @@ def _summary(run: str, fields: Mapping[str, str], parts: list[bytes], partial: l
         beat=float(fields.get("beat", 0)),
         finished=float(fields["finished"]) if "finished" in fields else None,
         counts=counts,
+        began=float(fields["began"]) if "began" in fields else None,
     )

@@ -1,6 +1,7 @@
 """How often a worker has died with a chunk: what tells a chunk that kills from one that was handed back."""
 
 import contextlib
+import time
 from collections.abc import Awaitable, Sequence
 from typing import Final, cast
 
@@ -41,6 +42,8 @@ class Starts:
                     pipe.hincrby(self._names.starts(run), str(chunk), 1)
                 for run in dict.fromkeys(parse_job_id(job)[0] for job in jobs):
                     pipe.expire(self._names.starts(run), KEEP_SECONDS)
+                    # From here on, the ledger of runs reckons its speed.
+                    pipe.hsetnx(self._names.run(run), "began", str(time.time()))
                 begun = await pipe.execute()
         return [int(count) - 1 for count in begun[: len(jobs)]]
 

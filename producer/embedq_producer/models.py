@@ -79,6 +79,11 @@ async def _known(collection: str, settings: Settings, queue: Queue | None) -> tu
     return queued, None
 
 
+def full_batch(model: EmbeddingModel) -> int | None:
+    """How many contents make a full batch; None where there is no such number, or tokens bound it as well."""
+    return model.batch_size if model.batch_tokens is None else None
+
+
 def check_binary(model: EmbeddingModel, request: CorpusRequest) -> None:
     """Raise UsageError where the corpus is bytes and the model takes text only, or the reverse.
 

@@ -1,5 +1,5 @@
-"""Which ids a submission has sent already, and in which chunk: the latest in memory, the others on disk, so that
-memory stays what it is.
+"""Which ids a submission has sent already, and in which chunk; or which contents were met before. The latest are in
+memory, the others on disk, so that memory stays what it is.
 """
 
 import json
@@ -19,6 +19,7 @@ _CACHE_KIB: Final = 8 * 1024
 # beside a busy thread it waits for it each time.
 _AT_ONCE: Final = 8192
 _FIND: Final = "SELECT group_concat(chunk) FROM seen WHERE hash IN (SELECT value FROM json_each(?))"
+_WHICH: Final = "SELECT group_concat(hash) FROM seen WHERE hash IN (SELECT value FROM json_each(?))"
 _KEEP: Final = "INSERT OR REPLACE INTO seen SELECT key, value FROM json_each(?)"
 
 
@@ -44,6 +45,15 @@ class SeenIds:
         if self._older is not None:
             self._older.close()
 
+    def unseen(self, keys: Sequence[Hashable]) -> list[bool]:
+        """Note `keys`, no two of them equal; say of each whether it is the first time."""
+        hashes = list(map(hash, keys))
+        known = self._latest.keys() & hashes
+        if self._older is not None:
+            known |= self._older.which(set(hashes) - known)
+        self._keep(hashes, 0)
+        return [value not in known for value in hashes]
+
     def note(self, ids: Sequence[Hashable], chunk: int) -> tuple[list[int], int]:
         """Note that `chunk` holds `ids`; return the earlier chunks that hold some of them, and how many ids."""
         # Python's own hash is keyed anew in each process: nobody can prepare ids that collide.
@@ -53,12 +63,16 @@ class SeenIds:
         earlier = [latest[value] for value in known]
         if self._older is not None:
             earlier += self._older.find(hashes - known)
+        self._keep(hashes, chunk)
+        return sorted(set(earlier)), len(earlier)
+
+    def _keep(self, hashes: Iterable[int], chunk: int) -> None:
+        latest = self._latest
         latest.update(dict.fromkeys(hashes, chunk))
         if len(latest) >= self._in_memory:
             self._older = self._older or _Older()
             self._older.add(latest)
             latest.clear()
-        return sorted(set(earlier)), len(earlier)
 
 
 class _Older:
@@ -75,14 +89,21 @@ class _Older:
 
     def find(self, hashes: Iterable[int]) -> list[int]:
         """The chunks of those of `hashes` that are here."""
+        return self._ask(_FIND, hashes)
+
+    def which(self, hashes: Iterable[int]) -> set[int]:
+        """Those of `hashes` that are here."""
+        return set(self._ask(_WHICH, hashes))
+
+    def _ask(self, statement: str, hashes: Iterable[int]) -> list[int]:
         asked = list(hashes)
         # Twice the first, so that there are always several and the answer is a tuple.
         places = [value % _MARKS for value in asked[:1] + asked]
         likely = list(compress(asked, itemgetter(*places)(self._marks)[1:])) if asked else []
         if not likely:
             return []
-        (chunks,) = self._db.execute(_FIND, (json.dumps(likely),)).fetchone()
-        return list(map(int, chunks.split(","))) if chunks else []
+        (found,) = self._db.execute(statement, (json.dumps(likely),)).fetchone()
+        return list(map(int, found.split(","))) if found else []
 
     def add(self, chunks: dict[int, int]) -> None:
         """Keep the chunk of each hash, in the place of an earlier one. In order, as a tree likes to get them."""

@@ -34,9 +34,9 @@ class Submission:
     problem: SourceError | None = field(default=None)
 
 
-def new_submission(collection: str, model_id: str, source: str) -> Submission:
-    """A submission that has not begun."""
-    return Submission(Run(new_run_id(), collection, model_id, source, time.time()))
+def new_submission(collection: str, model_id: str, source: str, batch_size: int | None = None) -> Submission:
+    """A submission that has not begun; `batch_size` is that of the model, where it alone says how full a batch is."""
+    return Submission(Run(new_run_id(), collection, model_id, source, time.time(), batch_size))
 
 
 async def submit(

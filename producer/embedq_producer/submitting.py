@@ -11,7 +11,7 @@ from embedq_jobs import Patience, Queue, RunSummary, open_queue
 from embedq_producer.corpus import open_corpus, split
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.dry_run import dry_run
-from embedq_producer.models import check_binary, choose_model
+from embedq_producer.models import check_binary, choose_model, full_batch
 from embedq_producer.readers import Reader
 from embedq_producer.submission import Submission, new_submission, submit
 from embedq_producer.summary import print_submitted, print_summary, submission_exit_code, summary_exit_code
@@ -33,7 +33,7 @@ async def _submit(request: CorpusRequest, settings: Settings, *, wait: bool) -> 
         model = await choose_model(request.collection, request.model, settings, queue)
         check_binary(model, request)
         split(reader, request, model)
-        submission = new_submission(request.collection, model.model_id, reader.describe())
+        submission = new_submission(request.collection, model.model_id, reader.describe(), full_batch(model))
         with display(request.collection) as shown_on:
             report.display = shown_on
             stop = stop_on_interrupt()

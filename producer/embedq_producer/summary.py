@@ -2,13 +2,14 @@
 
 import json
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from embedq_core.counts import Counts
 from embedq_core.settings import Settings
 from embedq_core.text import plural, shown
-from embedq_jobs import RunSummary
-from embedq_producer.terminal import duration
+from embedq_jobs import RunSummary, progress_of
+from embedq_producer.terminal import duration, percent
 
 if TYPE_CHECKING:
     from embedq_producer.submission import Submission
@@ -40,30 +41,47 @@ def _accepted(submission: "Submission") -> str:
     return words
 
 
-def print_summary(summary: RunSummary, settings: Settings, submission: "Submission", *, as_json: bool) -> None:
-    """Print what became of a run: one line, or JSON; and where dead letters are, if there are any."""
+def print_summary(
+    summary: RunSummary, settings: Settings, submission: "Submission | None" = None, *, as_json: bool
+) -> None:
+    """Print what became of a run: two lines, or JSON; and on stderr what was not as it should be.
+
+    `submission` is what this process itself has sent of it, if it has: then rows that were skipped are told above.
+    """
     if as_json:
         print(json.dumps(summary_object(summary)))
     else:
-        rate = summary.counts.done / summary.seconds if summary.seconds > 0 else 0
+        rate = summary.counts.done / summary.seconds if summary.seconds > 0 else 0.0
         print(
             f"{shown(summary.run.collection)}: {plural(summary.counts.done, 'item')} in {duration(summary.seconds)}"
             f" ({rate:,.0f}/s): {run_outcome(summary)}"
         )
-        calls = plural(summary.counts.calls, "model call") if summary.counts.calls else "no model call"
-        print(f"run {summary.run.id}, {calls}, in {settings.database}")
-    if submission.duplicates:
-        print(f"{plural(submission.duplicates, 'duplicate id')}: the last one of each won", file=sys.stderr)
-    if submission.skipped:
-        print(f"{plural(submission.skipped, 'row')} skipped: see above", file=sys.stderr)
+        state = "" if summary.state == "complete" else f" ({summary.state})"
+        print(f"run {summary.run.id}{state}, {model_calls(summary)}, in {settings.database}")
+    if summary.duplicates:
+        print(f"{plural(summary.duplicates, 'duplicate id')}: the last one of each won", file=sys.stderr)
+    if summary.skipped:
+        above = "" if submission is None else ": see above"
+        print(f"{plural(summary.skipped, 'row')} skipped{above}", file=sys.stderr)
     if summary.counts.failed:
         print(
             f"{plural(summary.counts.failed, 'item')} could not be embedded: "
             f"see 'embedq dead list --run {summary.run.id}'",
             file=sys.stderr,
         )
-    if submission.problem is not None:
+    if submission is not None and submission.problem is not None:
         print(f"embedq: {submission.problem}", file=sys.stderr)
+
+
+def model_calls(summary: RunSummary) -> str:
+    """'40 model calls (batches 99% full)'."""
+    calls = summary.counts.calls
+    if not calls:
+        return "no model call"
+    fill = progress_of(summary, time.time()).batch_fill
+    # Of one call, that says how few there were to embed.
+    full = "" if fill is None or calls == 1 else f" (batches {percent(fill)} full)"
+    return f"{plural(calls, 'model call')}{full}"
 
 
 def run_outcome(summary: RunSummary) -> str:
@@ -95,8 +113,12 @@ def outcome_words(counts: Counts) -> str:
 
 
 def summary_object(summary: RunSummary) -> dict[str, object]:
-    """A run as an object for JSON. Times are in seconds since the epoch, `seconds` is how long it took."""
+    """A run as an object for JSON. Times are in seconds since the epoch, `seconds` is how long it took.
+
+    Null is what nobody can tell; `share` and `batch_fill` are in [0, 1]: see `embedq_jobs.Progress`.
+    """
     run, counts = summary.run, summary.counts
+    progress = progress_of(summary, time.time())
     return {
         "run": run.id,
         "collection": run.collection,
@@ -104,6 +126,7 @@ def summary_object(summary: RunSummary) -> dict[str, object]:
         "source": run.source,
         "state": summary.state,
         "started": run.started,
+        "began": summary.began,
         "finished": summary.finished,
         "seconds": round(summary.seconds, 3),
         "items": summary.items,
@@ -120,7 +143,16 @@ def summary_object(summary: RunSummary) -> dict[str, object]:
         "dead": counts.failed,
         "calls": counts.calls,
         "inputs": counts.inputs,
+        "batch_size": run.batch_size,
+        "batch_fill": _rounded(progress.batch_fill, 4),
+        "share": _rounded(progress.share, 4),
+        "items_per_second": round(progress.items_per_second, 3),
+        "seconds_left": _rounded(progress.seconds_left, 1),
     }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def submission_exit_code(submission: "Submission", *, interrupted: bool) -> int:

@@ -133,7 +133,7 @@ def _words(figures: Figures, pace: Pace, *, short: bool = False) -> list[str]:
     words.append(f"{figures.done:,}" if short else f"{figures.done:,} items")
     rate = pace.items_per_second()
     if rate:
-        words.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
+        words.append(speed(rate))
     left = pace.seconds_left()
     if figures.note:
         words.append(figures.note)
@@ -152,6 +152,30 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def speed(rate: float) -> str:
+    """'0.4/s', '1,234/s'; '0/s' where nothing moved."""
+    return f"{rate:,.0f}/s" if rate >= 10 or not rate else f"{rate:.1f}/s"
+
+
+def percent(share: float) -> str:
+    """'0%' to '100%', which are said of none and of all alone."""
+    return f"{min(max(round(share * 100), int(share > 0)), 99 if share < 1 else 100)}%"
+
+
+def short_duration(seconds: float) -> str:
+    """'0.4s', '12s', '3m20s', '2h05m', '4d03h', for tables."""
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
 
 
 def _fitting(title: str, width: int) -> str:

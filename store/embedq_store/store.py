@@ -401,6 +401,10 @@ class Store:
         with translated(self.path):
             return await deadletters.summarise(self._reader)
 
+    async def data_version(self) -> int:
+        """A number that is another one whenever somebody else has changed the file."""
+        return int((await self._read("PRAGMA data_version"))[0][0])
+
     async def dead_groups(self, selection: Selection) -> list[DeadGroup]:
         """How many dead letters there are of each collection and model."""
         if not await self._has_table("embedq_dead"):

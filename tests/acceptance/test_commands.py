@@ -1,5 +1,6 @@
 """The other commands, each through the real program."""
 
+import asyncio
 import base64
 import json
 import re
@@ -14,9 +15,12 @@ import pytest
 
 import embedq as package
 from embedq_core.vectors import decode
+from embedq_jobs import Queue
 from embedq_store import Store
+from support.chunks import RUN, run
 from support.command_line import CommandLine
 from support.models import RecordingModel, vector_of
+from support.terminals import Terminal
 
 
 def submit(embedq: CommandLine, rows: str, *options: str, collection: str = "docs") -> str:
@@ -54,21 +58,30 @@ def test_two_hundred_single_items_make_few_calls(embedq: CommandLine, redis_url:
     assert len(embedq.batch_sizes) <= 10
 
 
-def test_submit_can_wait_while_a_worker_works(embedq: CommandLine) -> None:
+def test_whoever_waits_while_a_worker_works_gets_the_same_summary(embedq: CommandLine) -> None:
     worker = embedq.start("worker")
     try:
         result = embedq("submit", "docs", "-", "-m", "poisoned", "--wait", input="id,content\na,one\n")
         assert "docs: 1 item in" in result.out
-        rows = "id,content\nb,two\np,poison\n"
-        result = embedq("submit", "docs", "-", "--wait", "--json", input=rows, exit_code=1)
-        assert json.loads(result.out)["dead"] == 1
+        rows = "id,content\na,two\na,one more\np,poison\n\nb\n"
+        submitted = embedq("submit", "docs", "-", "--wait", input=rows, exit_code=1)
+        run = json.loads(embedq("runs", "--json").out)[0]["run"]
+        waited = embedq("runs", "wait", run, exit_code=1)
+        told = json.loads(embedq("runs", "wait", run, "--json", exit_code=1).out)
     finally:
         worker.send_signal(signal.SIGTERM)
         _, log = worker.communicate(timeout=20)
+    assert waited.out == submitted.out
+    assert waited.out.startswith("docs: 2 items in ")
+    for result in (submitted, waited):
+        assert "1 duplicate id: the last one of each won" in result.err
+        assert f"1 item could not be embedded: see 'embedq dead list --run {run}'" in result.err
+    assert (told["run"], told["dead"], told["embedded"], told["share"]) == (run, 1, 1, 1)
+    assert told["batch_fill"] == pytest.approx(told["inputs"] / (told["calls"] * told["batch_size"]), abs=0.0001)
     assert worker.returncode == 0
     assert "serving poisoned" in log
     assert "Traceback" not in log
-    assert "two" not in log
+    assert "one more" not in log
 
 
 def test_several_worker_processes_share_the_work(embedq: CommandLine) -> None:
@@ -109,7 +122,49 @@ def test_runs_wait_ends_when_the_run_does(embedq: CommandLine) -> None:
     embedq("worker", "--burst")
     out, _ = waiting.communicate(timeout=20)
     assert waiting.returncode == 0
-    assert "complete" in out
+    assert out.splitlines()[0].endswith("): 1 embedded")
+    assert out.splitlines()[1].startswith(f"run {run}, 1 model call, in ")
+
+
+async def test_a_run_that_was_not_sent_to_its_end_is_not_said_to_be_well(
+    embedq: CommandLine, redis_url: str, queue: Queue
+) -> None:
+    await queue.runs.open(run())
+    await queue.runs.close(RUN, 0, skipped=2, duplicates=0, interrupted=True)
+    shared = {"EMBEDQ_REDIS_URL": redis_url}
+    result = await asyncio.to_thread(embedq, "runs", "wait", RUN, exit_code=1, environment=shared)
+    assert f"run {RUN} (interrupted), no model call, in " in result.out
+    assert result.err == "2 rows skipped\n"
+
+
+def test_runs_are_listed_by_collection_and_state(embedq: CommandLine) -> None:
+    embedq("ingest", "docs", "-", "-m", "recording-10", input="id,content\na,one\nb,two\n")
+    waiting = submit(embedq, "a,one\n", "-m", "recording", collection="others")
+    (run,) = json.loads(embedq("runs", "--collection", "others", "--json").out)
+    assert (run["run"], run["share"], run["seconds_left"], run["batch_fill"]) == (waiting, 0, None, None)
+    (run,) = json.loads(embedq("runs", "list", "--state", "complete", "--json").out)
+    assert (run["collection"], run["share"], run["batch_fill"]) == ("docs", 1, 0.2)
+    assert run["items_per_second"] > 0
+    assert embedq("runs", "--collection", "nobody").out == "no such runs\n"
+    assert "--state takes queued, in_progress," in embedq("runs", "--state", "done", exit_code=2).err
+    shown = embedq("runs", "show", run["run"]).out
+    assert re.search(r"^items +2 of 2 done \(100%\), \d+ B$", shown, re.MULTILINE)
+    assert re.search(r"^batches +20% full, of 10$", shown, re.MULTILINE)
+
+
+def test_status_and_runs_fit_a_narrow_terminal(embedq: CommandLine, redis_url: str) -> None:
+    shared = {"EMBEDQ_REDIS_URL": redis_url}
+    for name in ("a-collection-with-a-rather-long-name", "docs"):
+        embedq("submit", name, "-", "-m", "recording", input="id,content\na,one\n", environment=shared)
+    environment = embedq.environment | shared
+    for arguments in (("status",), ("runs",)):
+        with Terminal(embedq.command(*arguments), embedq.directory, environment, columns=60, rows=40) as terminal:
+            assert terminal.end() == 0
+            (heads, *rows) = [line for line in terminal.lines if line.startswith(("run ", "2"))]
+            assert len(rows) == 2
+            assert heads.split() == ["run", "state", "collection", "done", "left", "…"]
+            assert "a-colle" in terminal.text
+            assert "with-a-rather-long-name" not in terminal.text
 
 
 def test_an_unknown_run_is_answered_with_close_ones(embedq: CommandLine) -> None:
@@ -160,7 +215,7 @@ def test_status_shows_queue_runs_and_dead_letters(embedq: CommandLine) -> None:
 def test_status_shows_the_bytes_that_wait_and_where_producers_hold_back(embedq: CommandLine) -> None:
     submit(embedq, "b,two\nc,three\n", "-m", "slow", collection="others")
     small = {"EMBEDQ_QUEUE_BYTES": "2048"}
-    assert re.search(r"slow .* \d+ B of 2\.0 KiB ", embedq("status", environment=small).out)
+    assert re.search(r"slow .* \d+ B of 2\.0 KiB", embedq("status", environment=small).out)
     (queue,) = json.loads(embedq("status", "--json", environment=small).out)["queues"]
     assert 0 < queue["bytes"] < queue["bytes_limit"] == 2048
 

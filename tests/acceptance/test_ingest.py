@@ -179,6 +179,41 @@ def test_a_dry_run_says_what_would_happen_and_does_nothing(embedq: CommandLine) 
     assert embedq.batch_sizes == [2]
 
 
+def test_a_dry_run_counts_equal_contents_once_in_whichever_chunks_they_stand(embedq: CommandLine) -> None:
+    rows = "id,content\n" + "".join(f"{number},text {number % 7}\n" for number in range(50))
+    small = {"EMBEDQ_CHUNK_ITEMS": "10"}
+    arguments = ("ingest", "docs", "-", "-m", "recording-10", "--json")
+    told = json.loads(embedq(*arguments, "--dry-run", input=rows, environment=small).out)
+    assert (told["items"], told["new"], told["reused"], told["inputs"]) == (50, 7, 43, 7)
+    assert not queue_directory(embedq.database).exists(), "looking makes no queue"
+    done = json.loads(embedq(*arguments, input=rows, environment=small).out)
+    assert (done["inputs"], done["reused"]) == (told["inputs"], told["reused"])
+
+
+def test_a_dry_run_says_how_long_as_long_as_a_run_of_the_model_tells(embedq: CommandLine) -> None:
+    arguments = ("submit", "docs", "-", "--dry-run")
+    rows = "id,content\n" + "".join(f"{number},text {number}\n" for number in range(16))
+    first = embedq(*arguments, "-m", "slow", input=rows).out
+    assert "how long it takes is not known: there is no finished run of slow to tell" in first
+    assert "tokens, a guess: one for every 4 bytes" in first
+    embedq("ingest", "docs", "-", "-m", "slow", input=rows)
+    more = rows + "more,one\nand more,two\n"
+    told = json.loads(embedq(*arguments, "--json", input=more).out)
+    # Two calls, of 50 ms each.
+    assert (told["measured"]["inputs"], told["measured"]["runs"]) == (16, 1)
+    assert told["measured"]["seconds"] >= 0.1
+    assert told["seconds"] == pytest.approx(2 * told["measured"]["seconds"] / 16, abs=0.001)
+    assert ": 16 contents in 1 run of slow took " in embedq(*arguments, input=more).out
+    assert "took" not in embedq(*arguments, input=rows).out, "there is nothing to embed"
+
+
+def test_a_dry_run_needs_no_redis_that_answers(embedq: CommandLine) -> None:
+    away = {"EMBEDQ_REDIS_URL": "unix:///nowhere/redis.sock"}
+    result = embedq("submit", "docs", "-", "-m", "rec", "--dry-run", input="id,content\na,one\n", environment=away)
+    assert "docs (recording): 1 item: 1 new" in result.out
+    assert "how fast the model was can't be asked" in result.err
+
+
 def test_an_empty_file_is_no_failure(embedq: CommandLine) -> None:
     result = embedq("ingest", "docs", "-", "--format", "nl", "-m", "recording", input="")
     assert "0 items" in result.out

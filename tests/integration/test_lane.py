@@ -385,3 +385,31 @@ async def test_the_bytes_that_a_worker_has_in_hand_are_bounded_and_said_with_the
         await eventually(nothing_is_in_hand)
     assert 0 < max(report["in_hand_bytes"] for report in reports) <= limit
     assert reports[-1]["in_hand_bytes_limit"] == limit
+
+
+async def test_a_worker_says_what_each_of_its_models_does(
+    settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    monkeypatch.setattr(embedq_worker.service, "HEARTBEAT_SECONDS", 0.02)
+
+    def fault(batch: list[str | bytes]) -> None:
+        if "text 7" in batch:
+            raise ValueError(batch)
+
+    install(monkeypatch, FaultyModel(fault, "recording", batch_size=10))
+    await submit(queue, chunk(items(25)))
+    async with worker(settings):
+
+        async def told() -> bool:
+            return [report["done"] for report in await queue.live_workers()] == [1]
+
+        await eventually(told)
+        (report,) = await queue.live_workers()
+    serving = report["serving"]["recording"]
+    recent = serving["recent"]
+    # The item that is refused is found by halves: among 10, 5, 3, and alone.
+    assert recent["errors"] == {"ValueError": 4}
+    assert recent["inputs"] == serving["inputs"] == 24
+    assert serving["calls"] == recent["calls"] + 4
+    assert recent["model_seconds"] > 0
+    assert (serving["batch_size"], serving["in_hand"], serving["in_hand_items"]) == (10, 0, 0)

@@ -17,7 +17,7 @@ from embedq_core.settings import load_settings
 from embedq_jobs import Chunk, Queue, decode_chunk, job_id, open_queue
 from embedq_jobs.names import lease_key, payload_key
 from embedq_jobs.queue import EXPIRES_MS, STRAY_MS, QueueLoad
-from embedq_jobs.runs import RATE_SECONDS
+from embedq_jobs.rates import RATE_SECONDS
 from support.chunks import RUN, chunk, items, run
 
 YEAR_MS = 365 * 24 * 3600 * 1000
@@ -148,7 +148,7 @@ async def test_an_empty_queue_weighs_nothing(queue: Queue) -> None:
     assert await queue.bytes_queued("recording") == 0
     assert await queue.loads() == []
     assert await queue.model_ids() == []
-    assert await queue.items_per_second() == 0
+    assert (await queue.rates()).per_second(60) == 0
 
 
 async def test_a_model_that_is_announced_has_a_queue_with_nothing_in_it(queue: Queue) -> None:
@@ -198,13 +198,13 @@ async def test_the_speed_is_that_of_the_spans_that_have_ended(queue: Queue) -> N
     # The next span may begin while this test runs: it is as empty as the one that runs.
     for back, done in [(0, 10**9), (1, 500), (2, 0), (3, 100)]:
         await queue.redis.set(queue.names.done(now - back), done)
-    assert await queue.items_per_second() in ((600) / (3 * RATE_SECONDS), (10**9 + 600) / (4 * RATE_SECONDS))
+    assert (await queue.rates()).per_second(60) in ((600) / (3 * RATE_SECONDS), (10**9 + 600) / (4 * RATE_SECONDS))
 
 
 async def test_quiet_time_before_the_work_began_says_nothing_about_the_speed(queue: Queue) -> None:
     now = int(time.time()) // RATE_SECONDS
     await queue.redis.mset({queue.names.done(now - back): 100 for back in (1, 2)})
-    assert await queue.items_per_second() in (100 / RATE_SECONDS, 200 / (3 * RATE_SECONDS))
+    assert (await queue.rates()).per_second(60) in (100 / RATE_SECONDS, 200 / (3 * RATE_SECONDS))
 
 
 async def test_items_done_count_towards_the_speed_once_however_often_it_is_said(queue: Queue) -> None:

@@ -1,12 +1,13 @@
 """Runs: one submission each, and how far it has come."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
 from embedq_core.counts import Counts
 from embedq_core.errors import RunMissing
-from embedq_jobs import Queue, RunSummary
+from embedq_jobs import Queue, Run, RunSummary
 from embedq_jobs.runs import BEAT_SECONDS, KEEP_SECONDS
 from support.chunks import RUN, chunk, items, run
 
@@ -187,6 +188,49 @@ async def test_a_run_whose_time_is_up_is_left_out(queue: Queue) -> None:
         await queue.runs.open(run(f"2026010{number}-000000-xxxxx", started=time.time() + number))
     await queue.redis.delete(queue.names.run("20260102-000000-xxxxx"))
     assert [found.run.id[7] for found in await queue.runs.latest(2)] == ["1", "0"]
+
+
+async def test_runs_are_found_by_collection_model_and_state(queue: Queue) -> None:
+    for number, (collection, model) in enumerate([("pets", "a"), ("books", "a"), ("pets", "b")]):
+        run_id = f"2026010{number}-000000-xxxxx"
+        await queue.runs.open(Run(run_id, collection, model, "x.csv", time.time() + number))
+    await queue.runs.close("20260100-000000-xxxxx", 0, skipped=0, duplicates=0)
+
+    async def found(count: int = 9, **which: str) -> list[str]:
+        return [each.run.id[7] for each in await queue.runs.latest(count, **which)]
+
+    assert await found(collection="pets") == ["2", "0"]
+    assert await found(model_id="a") == ["1", "0"]
+    assert await found(collection="pets", state="complete") == ["0"]
+    assert await found(1, collection="pets") == ["2"]
+    assert await found(state="interrupted") == []
+    assert await found(collection="nobody") == []
+
+
+async def test_an_overview_has_what_goes_on_and_then_the_latest(queue: Queue) -> None:
+    for number in range(6):
+        await queue.runs.open(run(f"2026010{number}-000000-xxxxx", started=time.time() + number))
+        if number != 1:
+            await queue.runs.close(f"2026010{number}-000000-xxxxx", 0, skipped=0, duplicates=0)
+    found = await queue.runs.overview(3)
+    assert [each.run.id[7] for each in found] == ["1", "5", "4"], "one that began long ago is not crowded out"
+    # What is finished is not read again.
+    known = {each.run.id: replace(each, skipped=77) for each in found}
+    assert [each.skipped for each in await queue.runs.overview(3, known)] == [0, 77, 77]
+
+
+async def test_a_run_knows_its_batches_and_when_it_was_first_taken_in_hand(queue: Queue) -> None:
+    await queue.runs.open(replace(run(), batch_size=32))
+    await queue.put(chunk(items(10)))
+    assert (await summary(queue)).run.batch_size == 32
+    assert (await summary(queue)).began is None
+    before = time.time()
+    await queue.starts.begin([f"{RUN}:0"])
+    began = (await summary(queue)).began
+    assert began is not None
+    assert before <= began <= time.time()
+    await queue.starts.begin([f"{RUN}:0"])
+    assert (await summary(queue)).began == began, "the first time counts"
 
 
 async def test_a_run_that_isn_t_there_is_answered_with_close_ids(queue: Queue) -> None:

@@ -92,6 +92,11 @@ class Lane:
         """Bytes of the chunks of those jobs, of which a worker takes no more than `inflight_bytes`."""
         return 0 if self._worker is None else self._worker.bytes_in_hand
 
+    @property
+    def items_in_hand(self) -> int:
+        """Items of the chunks of those jobs, as they were queued."""
+        return 0 if self._worker is None else self._worker.items_in_hand
+
     def start(self, worker_id: str) -> None:
         """Begin to serve."""
         self._task = asyncio.create_task(self._supervise(worker_id), name=f"embedq-lane-{self.model_id}")

@@ -143,6 +143,11 @@ class ChunkWorker(Worker):
         """Bytes of the jobs that are running."""
         return sum(self._sizes[job].bytes for job, task in self.tasks.items() if job in self._sizes and not task.done())
 
+    @property
+    def items_in_hand(self) -> int:
+        """Items of the jobs that are running, but for those that were set aside."""
+        return sum(self._sizes[job].items for job, task in self.tasks.items() if job in self._sizes and not task.done())
+
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
         """What arq does with a job that it gives up, which here is only one whose payload is gone: say so first."""
         await self._lost(job_id)

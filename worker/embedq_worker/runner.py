@@ -15,6 +15,7 @@ from embedq_core.vectors import CheckedRows, Matrix
 from embedq_worker.batcher import Batcher, Request, Slice
 from embedq_worker.failures import Bisect, Bury, GiveBack, TryAgain, after_failure
 from embedq_worker.logs import about
+from embedq_worker.tally import Tally
 from embedq_worker.telemetry import NOBODY, ModelTelemetry
 
 _log = logging.getLogger("embedq.worker")
@@ -112,6 +113,7 @@ class ModelRunner:
         self._to_mend: tuple[ModelMisconfigured, float] | None = None
         self.stopping = asyncio.Event()
         self.items_per_second = 0.0
+        self.tally = Tally()
         self.trouble: str | None = None
         """What went wrong with the latest call, where it may pass by itself or when somebody mends it."""
 
@@ -257,6 +259,7 @@ class ModelRunner:
                     _log.info("%s: it works again", self.model.model_id, extra=self._about(batch))
                     self._trouble(None)
                 seconds = time.monotonic() - began
+                self.tally.succeeded(len(contents), seconds)
                 self._measure(len(contents), seconds)
                 self.telemetry.call_returned(len(contents), seconds)
                 faults = {
@@ -265,6 +268,7 @@ class ModelRunner:
                 }
                 self._hand_out(batch, outcome.matrix, faults)
                 return
+            self.tally.failed(outcome)
             if not await self._failed(outcome, batch, attempt, attempts_before):
                 return
 

@@ -28,6 +28,7 @@ from embedq_worker.lane import Lane, quiet_libraries
 from embedq_worker.leases import LEASE_SECONDS, Leases
 from embedq_worker.limiting import Shared
 from embedq_worker.logs import about
+from embedq_worker.report import worker_report
 from embedq_worker.runner import ModelRunner
 from embedq_worker.telemetry import NOBODY, Telemetry
 
@@ -218,18 +219,14 @@ class _Service:
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def _beat(self) -> None:
-        report = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "models": sorted(self._lanes),
-            "since": self._since,
-            "seen": time.time(),
-            "in_hand": self._in_hand(),
-            "in_hand_bytes": sum(lane.bytes_in_hand for lane in self._lanes.values()),
-            "in_hand_bytes_limit": self._settings.inflight_bytes * len(self._lanes),
-            "done": sum(lane.jobs_done for lane in self._lanes.values()),
-            "troubles": {name: lane.runner.trouble for name, lane in self._lanes.items() if lane.runner.trouble},
-        }
+        report = worker_report(
+            socket.gethostname(),
+            os.getpid(),
+            self._lanes.values(),
+            since=self._since,
+            now=time.time(),
+            inflight_bytes=self._settings.inflight_bytes,
+        )
         await cast(
             "Awaitable[int]",
             self._queue.redis.hset(self._queue.names.workers, self._id, json.dumps(report)),

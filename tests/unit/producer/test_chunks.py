@@ -132,3 +132,12 @@ def test_seen_ids_that_went_to_disk_are_found_as_those_in_memory(chunks: list[li
             earlier = [latest[id_] for id_ in some if id_ in latest]
             assert seen.note(some, number) == (sorted(set(earlier)), len(earlier))
             latest.update(dict.fromkeys(some, number))
+
+
+@given(st.lists(st.lists(st.integers(0, 30), unique=True, max_size=8), max_size=20), st.integers(1, 40))
+def test_a_key_is_unseen_once_wherever_it_is_kept(groups: list[list[int]], in_memory: int) -> None:
+    met: set[int] = set()
+    with SeenIds(in_memory) as seen:
+        for keys in groups:
+            assert seen.unseen(keys) == [key not in met for key in keys]
+            met.update(keys)
