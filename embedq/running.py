@@ -70,8 +70,8 @@ def run_fields(summary: RunSummary) -> list[tuple[str, str]]:
         ("outcome", run_outcome(summary)),
         ("model calls", f"{counts.calls:,} for {counts.inputs:,} inputs"),
     ]
-    if not summary.complete and rate:
-        fields.append(("time left", duration((summary.items - counts.done) / rate)))
+    if not summary.settled and rate:
+        fields.append(("time left", duration((summary.items - counts.ended) / rate)))
     if summary.skipped:
         fields.append(("rows skipped", f"{summary.skipped:,}"))
     if summary.duplicates:

@@ -24,4 +24,4 @@ async def wait_until_settled(run: str, database: Path | None, *, as_json: bool) 
         print_fields(run_fields(summary))
     if not summary.settled:
         return EXIT_INTERRUPTED
-    return EXIT_DEAD if summary.counts.failed else EXIT_DONE
+    return EXIT_DEAD if summary.counts.failed or summary.cancelled is not None else EXIT_DONE

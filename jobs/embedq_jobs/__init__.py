@@ -7,6 +7,7 @@ from embedq_jobs.codec import Chunk, decode_chunk, encode_chunk
 from embedq_jobs.connection import open_queue, queue_exists
 from embedq_jobs.names import job_id, new_run_id, parse_job_id
 from embedq_jobs.patience import Patience
+from embedq_jobs.pauses import Pause, Scope, holding
 from embedq_jobs.queue import Queue, QueueLoad
 from embedq_jobs.runs import Run, Runs, RunSummary
 from embedq_jobs.starts import Starts
@@ -14,14 +15,17 @@ from embedq_jobs.starts import Starts
 __all__ = [
     "Chunk",
     "Patience",
+    "Pause",
     "Queue",
     "QueueLoad",
     "Run",
     "RunSummary",
     "Runs",
+    "Scope",
     "Starts",
     "decode_chunk",
     "encode_chunk",
+    "holding",
     "job_id",
     "new_run_id",
     "open_queue",

@@ -27,6 +27,8 @@ def print_submitted(submission: "Submission", *, as_json: bool, interrupted: boo
         print(f"queued {_accepted(submission)} for {shown(run.collection)} ({run.model_id})", file=sys.stderr)
     if interrupted:
         print("interrupted: what was queued stays queued", file=sys.stderr)
+    if submission.cancelled:
+        print(f"the run was cancelled: see 'embedq runs show {run.id}'", file=sys.stderr)
     if submission.problem is not None:
         print(f"embedq: {submission.problem}", file=sys.stderr)
 
@@ -56,6 +58,12 @@ def print_summary(summary: RunSummary, settings: Settings, submission: "Submissi
         print(f"{plural(submission.duplicates, 'duplicate id')}: the last one of each won", file=sys.stderr)
     if submission.skipped:
         print(f"{plural(submission.skipped, 'row')} skipped: see above", file=sys.stderr)
+    if summary.cancelled is not None:
+        print(
+            f"the run was cancelled: {plural(summary.counts.cancelled, 'item')} of it {_were(summary)} not embedded; "
+            "submit the source again for the rest",
+            file=sys.stderr,
+        )
     if summary.counts.failed:
         print(
             f"{plural(summary.counts.failed, 'item')} could not be embedded: "
@@ -64,6 +72,10 @@ def print_summary(summary: RunSummary, settings: Settings, submission: "Submissi
         )
     if submission.problem is not None:
         print(f"embedq: {submission.problem}", file=sys.stderr)
+
+
+def _were(summary: RunSummary) -> str:
+    return "was" if summary.counts.cancelled == 1 else "were"
 
 
 def run_outcome(summary: RunSummary) -> str:
@@ -84,6 +96,7 @@ def outcome_words(counts: Counts) -> str:
             ("reused", "reused"),
             ("unchanged", "unchanged"),
             ("failed", "dead"),
+            ("cancelled", "cancelled"),
         )
         if getattr(counts, name)
     ]
@@ -118,21 +131,22 @@ def summary_object(summary: RunSummary) -> dict[str, object]:
         "updated": counts.updated,
         "removed": counts.removed,
         "dead": counts.failed,
+        "cancelled": counts.cancelled,
         "calls": counts.calls,
         "inputs": counts.inputs,
     }
 
 
 def submission_exit_code(submission: "Submission", *, interrupted: bool) -> int:
-    """0 queued, 1 the corpus was not read to its end or no row of it could be read, 130 interrupted."""
+    """0 queued, 1 cancelled, the corpus was not read to its end or no row of it could be read, 130 interrupted."""
     if interrupted:
         return EXIT_INTERRUPTED
     nothing = submission.items == 0 and submission.skipped > 0
-    return EXIT_DEAD if nothing or submission.problem is not None else EXIT_DONE
+    return EXIT_DEAD if nothing or submission.problem is not None or submission.cancelled else EXIT_DONE
 
 
 def summary_exit_code(summary: RunSummary, submission: "Submission", *, interrupted: bool) -> int:
-    """0 done, 1 some items dead or the corpus not read to its end, 130 interrupted."""
-    if summary.counts.failed and not interrupted:
+    """0 done, 1 some items dead, cancelled, or the corpus not read to its end, 130 interrupted."""
+    if (summary.counts.failed or summary.cancelled is not None) and not interrupted:
         return EXIT_DEAD
     return submission_exit_code(submission, interrupted=interrupted)
