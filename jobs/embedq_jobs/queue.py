@@ -279,6 +279,12 @@ class Queue:
             value = await cast("Awaitable[bytes | None]", self.redis.hget(self.names.collections, collection))
         return value.decode() if value is not None else None
 
+    async def collection_names(self) -> list[str]:
+        """The collections that something was queued for."""
+        with translated(self.where):
+            found = await cast("Awaitable[dict[bytes, bytes]]", self.redis.hgetall(self.names.collections))
+        return sorted(name.decode() for name in found)
+
     async def set_collection_model(self, collection: str, model_id: str) -> None:
         """Remember the model of a collection."""
         with translated(self.where):

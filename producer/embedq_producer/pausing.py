@@ -5,17 +5,20 @@ from collections.abc import Callable
 from typing import Final
 
 from embedq_core.text import shown
-from embedq_jobs import Pause, Queue, holding
+from embedq_jobs import Pause, Queue, Scope, holding
 
 LOOK_SECONDS: Final = 1.0
 
 
+def scope_words(scope: Scope) -> str:
+    """'everything', 'model m', 'collection c'."""
+    return f"{scope.kind} {scope.name}" if scope.name else "everything"
+
+
 def described(pause: Pause) -> str:
-    """'the model m is paused (new weights): 'embedq resume --model m' lets it go on'."""
-    scope = pause.scope
-    what = f"the {scope.kind} {scope.name}" if scope.name else "everything"
+    """What is paused, why, and what lifts it."""
     why = f" ({pause.reason})" if pause.reason else ""
-    return f"{what} is paused{why}: '{remedy(pause)}' lets it go on"
+    return f"{scope_words(pause.scope)} is paused{why}: '{remedy(pause)}' lets it go on"
 
 
 def remedy(pause: Pause) -> str:

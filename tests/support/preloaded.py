@@ -15,6 +15,7 @@ from support.parsing import parsed
 for name in (
     "embedq.__main__",
     "embedq.doctoring",
+    "embedq.draining",
     "embedq.embedding_one",
     "embedq.ingesting",
     "embedq.inspecting",
@@ -22,6 +23,7 @@ for name in (
     "embedq.running",
     "embedq.searching",
     "embedq.searching_many",
+    "embedq.steering",
     "embedq.tables",
     "embedq.waiting",
     "embedq_plugins.features",
