@@ -54,7 +54,7 @@ def _chosen(worker: str | None, reports: list[dict[str, Any]]) -> list[dict[str,
 
 def _announce(reports: Sequence[dict[str, Any]], *, wait: bool) -> None:
     for report in reports:
-        print(f"draining {shown(worker_name(report))}: {plural(int(report.get('in_hand', 0)), 'chunk')} in hand")
+        print(f"draining {shown(worker_name(report))}")
     if reports and not wait:
         print("each ends when it has finished: 'embedq status' shows those that are left", file=sys.stderr)
 

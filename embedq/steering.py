@@ -30,7 +30,7 @@ def run_cancel(run: str, database: Path | None, *, yes: bool, as_json: bool) -> 
 async def _cancel(run: str, settings: Settings, *, yes: bool, as_json: bool) -> int:
     async with open_queue(settings) as queue:
         before = await queue.runs.summary(run)
-        if not yes and not before.complete:
+        if not yes and not before.settled:
             left = plural(before.items - before.counts.ended, "item")
             what = f"Cancel run {run} of {shown(before.run.collection)}, of which {left} are not done?"
             typer.confirm(what, abort=True, err=True)
@@ -91,20 +91,19 @@ async def _pause(scope: Scope, reason: str | None, settings: Settings, *, list_o
         return
     (pause,) = (pause for pause in pauses if pause.scope == scope)
     if new:
-        print(described(pause))
-        print(
-            f"{plural(workers, 'worker')} {'finishes' if workers == 1 else 'finish'} what is in hand; "
-            "more can be queued meanwhile",
-            file=sys.stderr,
+        print(shown(described(pause)))
+        finish = (
+            f"{plural(workers, 'worker finishes', 'workers finish')} what is in hand" if workers else "no worker runs"
         )
+        print(f"{finish}; more can be queued meanwhile", file=sys.stderr)
     else:
-        print(f"{described(pause)}; it has been so since {moment(pause.since)}")
+        print(f"{shown(described(pause))}; it has been so since {moment(pause.since)}")
 
 
 async def _known(scope: Scope, queue: Queue) -> tuple[Scope, str]:
     """The scope with the full id of its model, and a warning where nothing by that name is known."""
     if scope.kind == "model":
-        from embedq_plugins import get_embedding_model
+        from embedq_plugins import get_embedding_model, get_embedding_models
 
         queued = await queue.model_ids()
         if scope.name in queued:
@@ -112,7 +111,7 @@ async def _known(scope: Scope, queue: Queue) -> tuple[Scope, str]:
         try:
             return Scope("model", get_embedding_model(scope.name).model_id), ""
         except UnknownModel:
-            return scope, _unknown(scope, queued)
+            return scope, _unknown(scope, [*queued, *(model.model_id for model in get_embedding_models())])
     if scope.kind == "collection":
         collections = await queue.collection_names()
         if scope.name not in collections:
@@ -175,14 +174,15 @@ async def _resume(scope: Scope, settings: Settings, *, everything: bool, as_json
 
 def _say_resumed(scope: Scope, lifted: Sequence[Scope], left: Sequence[Pause], *, everything: bool) -> None:
     for each in lifted:
-        print(f"resumed: {scope_words(each)}")
+        print(f"resumed: {shown(scope_words(each))}")
     if not lifted and not left:
         print("nothing is paused")
     elif not lifted and not everything:
         named = [pause.scope.name for pause in left if pause.scope.kind == scope.kind and scope.name]
-        print(f"{scope_words(scope)} is not paused.{suggestion(scope.name, named)}".rstrip())
+        what = f"{shown(scope_words(scope))} is not paused" if scope.name else "there is no pause of everything"
+        print(f"{what}.{suggestion(scope.name, named)}")
     for pause in left:
-        print(f"still: {described(pause)}", file=sys.stderr)
+        print(f"still: {shown(described(pause))}", file=sys.stderr)
 
 
 def scope_of(model: str | None, collection: str | None) -> Scope:

@@ -15,6 +15,8 @@ from embedq_producer.sending import Sender
 _log = logging.getLogger("embedq.producer")
 
 HOLD_SECONDS = 0.05
+# A producer that waits says so often that it is there, and hears whether it need not wait.
+BEAT_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -117,7 +119,7 @@ async def _room(submission: Submission, sender: Sender, limit: int, stop: Callab
         if stop():
             return False
         submission.holding = True
-        if time.monotonic() - beat > 1:
+        if time.monotonic() - beat > BEAT_SECONDS:
             beat = time.monotonic()
             await sender.beat()
         await asyncio.sleep(HOLD_SECONDS)
