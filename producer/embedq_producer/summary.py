@@ -59,9 +59,9 @@ def print_summary(summary: RunSummary, settings: Settings, submission: "Submissi
     if submission.skipped:
         print(f"{plural(submission.skipped, 'row')} skipped: see above", file=sys.stderr)
     if summary.cancelled is not None:
+        taken_out = plural(summary.counts.cancelled, "item was", "items were")
         print(
-            f"the run was cancelled: {plural(summary.counts.cancelled, 'item')} of it {_were(summary)} not embedded; "
-            "submit the source again for the rest",
+            f"the run was cancelled: {taken_out} taken out of the queue; submit the source again for the rest",
             file=sys.stderr,
         )
     if summary.counts.failed:
@@ -72,10 +72,6 @@ def print_summary(summary: RunSummary, settings: Settings, submission: "Submissi
         )
     if submission.problem is not None:
         print(f"embedq: {submission.problem}", file=sys.stderr)
-
-
-def _were(summary: RunSummary) -> str:
-    return "was" if summary.counts.cancelled == 1 else "were"
 
 
 def run_outcome(summary: RunSummary) -> str:

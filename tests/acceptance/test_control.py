@@ -65,6 +65,27 @@ def test_a_run_that_is_over_or_not_there_can_not_be_cancelled(embedq: CommandLin
     assert f"Did you mean '{name}'?" in embedq("runs", "cancel", f"{name}x", "--yes", exit_code=2).err
 
 
+@pytest.mark.parametrize("command", ["submit", "ingest"])
+def test_who_still_sends_a_run_that_is_cancelled_ends_and_says_so(embedq: CommandLine, command: str) -> None:
+    many = "id,content\n" + "".join(f"{number},text {number}\n" for number in range(4000))
+    (embedq.directory / "many.csv").write_text(many)
+    environment = SMALL | {"EMBEDQ_QUEUE_BYTES": "1", "EMBEDQ_INFLIGHT_BYTES": "1"}
+    sending = embedq.start(command, "pets", "many.csv", "-m", "slow", environment=environment)
+    try:
+        deadline = time.monotonic() + 20
+        while not (runs := json.loads(embedq("runs", "--json").out)) or not runs[0]["chunks"]:
+            assert time.monotonic() < deadline
+        done = json.loads(embedq("runs", "cancel", runs[0]["run"], "--yes", "--json").out)
+        _, err = sending.communicate(timeout=20)
+    finally:
+        sending.kill()
+    assert sending.returncode == 1
+    assert "the run was cancelled" in err
+    found = run(embedq, runs[0]["run"])
+    assert found["state"] == "cancelled"
+    assert found["items"] == done["items"] == found["done"] + found["cancelled"] < 4000
+
+
 def test_dead_letters_outlive_the_run_that_was_to_try_them_again(embedq: CommandLine) -> None:
     embedq("ingest", "docs", "-", "-m", "poisoned", input="id,content\na,poison\nb,fine\n", exit_code=1)
     before = embedq("dead", "list", "--json").out
@@ -77,23 +98,18 @@ def test_dead_letters_outlive_the_run_that_was_to_try_them_again(embedq: Command
 # --- pause and resume
 
 
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
+def test_what_can_not_be_meant_is_refused_and_nothing_changes(embedq: CommandLine) -> None:
+    for arguments, problem in (
         (("pause", "-m", "a", "--collection", "b"), "--model and --collection contradict each other"),
         (("pause", "-m", ""), "--model needs a name"),
         (("pause", "--list", "-m", "a"), "--list shows all pauses"),
         (("pause", "--list", "--reason", "a"), "--list shows all pauses"),
         (("resume", "--all", "--collection", "a"), "--all leaves no choice"),
         (("drain", "--worker", "nobody:1"), "there is no worker 'nobody:1'. Now no worker runs"),
-    ],
-)
-def test_what_can_not_be_meant_is_refused_and_nothing_changes(
-    embedq: CommandLine, arguments: tuple[str, ...], problem: str
-) -> None:
-    result = embedq(*arguments, exit_code=2)
-    assert problem in result.err
-    assert len(result.err.splitlines()) == 1
+    ):
+        result = embedq(*arguments, exit_code=2)
+        assert problem in result.err
+        assert len(result.err.splitlines()) == 1
     assert paused(embedq) == []
 
 

@@ -103,7 +103,7 @@ async def test_a_pick_up_that_is_going_on_fails_and_one_that_came_before_is_left
         await pipe.watch(lease_key(job_id(RUN, 0)))
         assert not await pipe.exists(lease_key(job_id(RUN, 0)))
         assert await cancel(queue) == (Marked.now, Removed(1, 5))
-        pipe.multi()
+        pipe.multi()  # type: ignore[no-untyped-call]  # redis-py's own
         pipe.psetex(lease_key(job_id(RUN, 0)), 60_000, b"1")
         with pytest.raises(redis.exceptions.WatchError):
             await pipe.execute()
