@@ -133,9 +133,10 @@ def _print_pauses(pauses: Sequence[Pause], *, as_json: bool) -> None:
         print("nothing is paused")
     else:
         print_table(
-            ["paused", "since", "reason", "resumed by"],
-            [[scope_words(each.scope), moment(each.since), each.reason or "-", remedy(each)] for each in pauses],
+            ["paused", "since", "reason"],
+            [[scope_words(each.scope), moment(each.since), each.reason or "-"] for each in pauses],
         )
+        print("'embedq resume', with --model or --collection for one of these, lets it go on", file=sys.stderr)
 
 
 def pause_object(pause: Pause) -> dict[str, object]:

@@ -125,7 +125,8 @@ def test_pauses_are_made_listed_and_lifted_each_by_itself(embedq: CommandLine) -
         embedq("pause", "--collection", "pest").err
     )
     embedq("pause")
-    table = embedq("pause", "--list", environment={"COLUMNS": "60"}).out.splitlines()
+    table = embedq("pause", "--list").out.splitlines()
+    assert table[1].endswith("the\\x1bvet")
     assert [line.split("  ")[0] for line in table] == [
         "paused",
         "collection pets",

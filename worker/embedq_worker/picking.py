@@ -110,12 +110,12 @@ class ChunkWorker(Worker):
         self.losses = {job: lost for job, lost in self.losses.items() if job in in_hand}
         begun = await self._queue.starts.begin(taken)
         self.losses |= dict(zip(taken, begun.losses, strict=True))
-        if begun.cancelled:
-            # Handed back, or left by a worker that died, since it was cancelled.
-            await self._queue.cancelling.remove(self._runner.model.model_id, begun.cancelled)
         started = [job for job in taken if job not in set(begun.cancelled)]
         self._runner.coming(started)
         try:
+            if begun.cancelled:
+                # Handed back, or left by a worker that died, since the run was cancelled.
+                await self._queue.cancelling.remove(self._runner.model.model_id, begun.cancelled)
             await super().start_jobs([job.encode() for job in started])
         finally:
             for job in started:
