@@ -40,8 +40,10 @@ end
     + "return 1"
 )
 
-# What of a chunk was done before counts as it was done: it is in the database. An attempt to pick a job up that is
-# going on watches its lease, which is touched: so it fails, and finds no payload gone.
+# What of a chunk was done before counts as it was done: it is in the database. Of a chunk that has ended, only what is
+# left is cleared away: a worker that stalled for longer than its lease may still hand it back.
+# An attempt to pick a job up that is going on watches its lease, which is touched: so it fails, and finds no payload
+# gone.
 _REMOVE: Final = (
     """
 local queue, load, chunks, run, partial, starts = unpack(KEYS, 1, 6)
@@ -51,27 +53,30 @@ for index = 3, #ARGV do
     local job = ARGV[index]
     local number = string.match(job, '%d+$')
     local payload, lease, tries = unpack(KEYS, 3 * index - 2, 3 * index)
-    local size = redis.call('HGET', load, job)
-    if size and redis.call('HEXISTS', chunks, number) == 0 and redis.call('EXISTS', lease) == 0 then
-        local bytes, items = string.match(size, '^(%d+),(%d+)$')
+    if redis.call('EXISTS', lease) == 0 then
         redis.call('ZREM', queue, job)
-        redis.call('HDEL', load, job)
-        redis.call('HINCRBY', load, 'bytes', -(bytes or 0))
-        redis.call('HINCRBY', load, 'items', -(items or 0))
-        local counts, done = {}, 0
-        local before = redis.call('HGET', partial, number)
-        if before then
-            done = tonumber(string.match(before, '^%d+'))
-            counts = cjson.decode(string.match(before, ':(.*)$'))
+        local bytes, items = string.match(redis.call('HGET', load, job) or '', '^(%d+),(%d+)$')
+        if bytes then
+            redis.call('HDEL', load, job)
+            redis.call('HINCRBY', load, 'bytes', -bytes)
+            redis.call('HINCRBY', load, 'items', -items)
         end
-        counts.cancelled = math.max((items or 0) - done, 0)
-        redis.call('HSET', chunks, number, cjson.encode(counts))
+        if redis.call('HEXISTS', chunks, number) == 0 then
+            local counts, done = {}, 0
+            local before = redis.call('HGET', partial, number)
+            if before then
+                done = tonumber(string.match(before, '^%d+'))
+                counts = cjson.decode(string.match(before, ':(.*)$'))
+            end
+            counts.cancelled = math.max((items or 0) - done, 0)
+            redis.call('HSET', chunks, number, cjson.encode(counts))
+            removed = removed + 1
+            cancelled = cancelled + counts.cancelled
+        end
         redis.call('HDEL', partial, number)
         redis.call('HDEL', starts, number)
         redis.call('SET', lease, '0', 'PX', 1)
         redis.call('DEL', lease, payload, tries)
-        removed = removed + 1
-        cancelled = cancelled + counts.cancelled
     end
 end
 """

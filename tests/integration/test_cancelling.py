@@ -22,7 +22,7 @@ from embedq_store import Store
 from embedq_worker.service import ServiceOptions
 from support.chunks import RUN, chunk, install, items, run
 from support.chunks import submit as submit_chunks
-from support.models import FaultyModel, raising
+from support.models import FaultyModel, RecordingModel, raising
 from support.waiting import Eventually
 from support.working import GatedModel, burst, nothing_is_left, stored, worker
 
@@ -176,6 +176,21 @@ async def test_what_a_worker_leaves_of_it_costs_nothing_more(
     summary = await queue.runs.summary(RUN)
     assert (summary.settled, summary.counts) == (True, Counts(cancelled=60))
     assert await queue.redis.exists(queue.names.starts(RUN)) == 0
+    await nothing_is_left(queue)
+
+
+async def test_what_one_that_had_stalled_hands_back_when_it_is_long_gone_is_cleared_away(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, RecordingModel())
+    await submit_chunks(queue, chunk(items(5)))
+    await cancel(queue)
+    before = await queue.runs.summary(RUN)
+    # As arq puts a job off.
+    await queue.redis.zincrby(queue.names.queue("recording"), 5000, job_id(RUN, 0))
+    await burst(settings, queue, store)
+    assert await queue.runs.summary(RUN) == before
+    assert await store.dead_letters() == []
     await nothing_is_left(queue)
 
 
