@@ -112,6 +112,7 @@ async def test_of_a_model_that_is_paused_nothing_is_taken_until_it_is_resumed(
         assert (await order(queue), await scores(queue)) == held, "nothing is set aside: it is in nobody's way"
         await queue.pausing.resume([scope], await queue.model_ids())
         await eventually(lambda: complete(queue))
+        await eventually(lambda: complete(queue, "other"))
     await nothing_is_left(queue)
 
 
