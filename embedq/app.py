@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from embedq.commands import collections, dead, demo, doctor, embedding, ingest, models, runs, search, status
+from embedq.commands import collections, control, dead, demo, doctor, embedding, ingest, models, runs, search, status
 from embedq_producer.cli import submit
 from embedq_producer.corpus_options import CorpusCommand
 from embedq_worker.cli import worker
@@ -22,6 +22,7 @@ app = typer.Typer(
 _INTO = "Into vectors"
 _OUT = "Out of vectors"
 _WATCH = "Watch and repair"
+_STEER = "Steer"
 
 app.command(cls=CorpusCommand, rich_help_panel=_INTO)(ingest.ingest)
 app.command(cls=CorpusCommand, rich_help_panel=_INTO)(submit)
@@ -35,6 +36,9 @@ app.command(rich_help_panel=_WATCH)(status.status)
 app.add_typer(runs.app, name="runs", rich_help_panel=_WATCH)
 app.add_typer(dead.app, name="dead", rich_help_panel=_WATCH)
 app.command(rich_help_panel=_WATCH)(doctor.doctor)
+app.command(rich_help_panel=_STEER)(control.pause)
+app.command(rich_help_panel=_STEER)(control.resume)
+app.command(rich_help_panel=_STEER)(control.drain)
 
 
 def _print_version(asked: bool) -> None:

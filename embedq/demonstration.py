@@ -85,7 +85,7 @@ async def _ingest(settings: Settings) -> RunSummary:
                         patience=Patience(settings.patience_seconds, lambda _: None, stop.is_set),
                     )
                 )
-                return await first_of(watching, serving)
+                return await first_of(watching, serving, stop)
 
 
 async def _ask(settings: Settings) -> None:

@@ -81,6 +81,7 @@ async def _redis(settings: Settings) -> RedisFacts:
                 server=await server_facts(queue),
                 queues=tuple([await queue_facts(queue, model_id) for model_id in await queue.model_ids()]),
                 workers=tuple(await worker_facts(queue)),
+                pauses=tuple(await queue.pauses()),
             )
     except (QueueError, SettingsError) as error:
         return RedisFacts(where, embedded, problem=str(error))

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from embedq.inspecting import size
+from embedq.inspecting import moment, size
 from embedq_core.text import plural
+from embedq_jobs import Pause, holding
 from embedq_jobs.health import QueueFacts, ServerFacts, WorkerFacts
+from embedq_producer.pausing import remedy, scope_words
 from embedq_producer.terminal import duration
 from embedq_store import DeadLetterSummary
 from embedq_store.health import DatabaseFacts
@@ -61,6 +63,7 @@ class RedisFacts:
     server: ServerFacts | None = None
     queues: tuple[QueueFacts, ...] = ()
     workers: tuple[WorkerFacts, ...] = ()
+    pauses: tuple[Pause, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +121,13 @@ def _redis(redis: RedisFacts) -> Iterator[Finding]:
     yield Finding(Verdict.ok, "redis", f"{'private, ' if redis.embedded else ''}at {redis.where}")
     yield from _server(redis.server)
     yield from _workers(redis)
+    for pause in redis.pauses:
+        why = f" ({pause.reason})" if pause.reason else ""
+        detail = f"{scope_words(pause.scope)}, since {moment(pause.since)}{why}"
+        yield Finding(Verdict.warn, "paused", detail, f"'{remedy(pause)}' lets it go on")
     for queue in redis.queues:
-        yield from _queue(queue, redis.workers)
+        paused = holding(redis.pauses, queue.model_id) is not None
+        yield from _queue(queue, redis.workers, paused=paused)
     if not any(queue.jobs for queue in redis.queues):
         yield Finding(Verdict.ok, "queue", "nothing is queued")
 
@@ -212,12 +220,12 @@ def _workers(redis: RedisFacts) -> Iterator[Finding]:
         yield Finding(Verdict.ok, "workers", "none, and there is nothing to do")
 
 
-def _queue(queue: QueueFacts, workers: Sequence[WorkerFacts]) -> Iterator[Finding]:
+def _queue(queue: QueueFacts, workers: Sequence[WorkerFacts], *, paused: bool) -> Iterator[Finding]:
     what = f"queue {queue.model_id}"
     problems = [
         *_lost(what, queue),
         *_expiring(what, queue),
-        *_unowned(what, queue, workers),
+        *_unowned(what, queue, workers, paused=paused),
         *_ledger(what, queue),
     ]
     yield from problems
@@ -253,7 +261,7 @@ def _expiring(what: str, queue: QueueFacts) -> Iterator[Finding]:
         )
 
 
-def _unowned(what: str, queue: QueueFacts, workers: Sequence[WorkerFacts]) -> Iterator[Finding]:
+def _unowned(what: str, queue: QueueFacts, workers: Sequence[WorkerFacts], *, paused: bool) -> Iterator[Finding]:
     served = any(queue.model_id in worker.models for worker in workers)
     if queue.stuck:
         yield Finding(
@@ -269,7 +277,7 @@ def _unowned(what: str, queue: QueueFacts, workers: Sequence[WorkerFacts]) -> It
             f"{plural(queue.leased, 'job')} in progress, and no worker that lives has it",
             "run 'embedq worker', which takes them over within 20 seconds",
         )
-    if queue.oldest_due is None or queue.leased:
+    if queue.oldest_due is None or queue.leased or paused:
         return
     if not served:
         detail = f"{plural(queue.jobs, 'job')}, due for {duration(queue.oldest_due)}, and no worker that serves them"

@@ -17,10 +17,11 @@ from embedq_producer.corpus import open_corpus, split
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.dry_run import dry_run
 from embedq_producer.models import check_binary, choice_of_model, full_batch
+from embedq_producer.pausing import PauseWatch
 from embedq_producer.readers import Reader
 from embedq_producer.submission import Submission, new_submission, submit
 from embedq_producer.submitting import WATCH_SECONDS, read_share, say, stop_on_interrupt
-from embedq_producer.summary import print_summary, summary_exit_code
+from embedq_producer.summary import EXIT_DEAD, print_summary, summary_exit_code
 from embedq_producer.terminal import Display, Figures, RowReport, display
 from embedq_store import Store
 from embedq_worker.cancelling import cancel, unless
@@ -76,20 +77,22 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
                         patience=Patience(settings.patience_seconds, tell, stop.is_set),
                     )
                 )
-                summary = await first_of(watching, serving)
+                summary = await first_of(watching, serving, stop)
                 interrupted = stop.is_set()
+                drained = interrupted and serving is not None and serving.done()
             report.display = None
         if interrupted:
             # Since then the worker has committed what it had in hand.
             summary = await queue.runs.summary(submission.run.id)
     print_summary(summary, settings, submission, as_json=request.json)
     if interrupted:
-        left = summary.items - summary.counts.done
+        left = summary.items - summary.counts.ended
         print(
-            f"interrupted: {left:,} items stay queued; the same command, or 'embedq worker --burst', goes on",
+            f"{'drained' if drained else 'interrupted'}: {left:,} items stay queued; the same command, or "
+            "'embedq worker --burst', goes on",
             file=sys.stderr,
         )
-    return summary_exit_code(summary, submission, interrupted=interrupted)
+    return EXIT_DEAD if drained else summary_exit_code(summary, submission, interrupted=interrupted)
 
 
 async def ingest_run(
@@ -108,6 +111,7 @@ async def ingest_run(
         submit(submission, reader, queue, settings, store=store, stop=stop.is_set, patience=patience)
     )
     run = submission.run.id
+    paused = PauseWatch(queue, submission.run.model_id, submission.run.collection, lambda text: say(text, shown_on))
     try:
         while True:
             await asyncio.wait([sending], timeout=WATCH_SECONDS)
@@ -115,7 +119,8 @@ async def ingest_run(
                 await sending
             if submission.chunks or sending.done():
                 summary = await patience.insist(lambda: queue.runs.summary(run))
-                shown_on.show(_figures(submission, reader, summary))
+                note = "" if summary.settled else await patience.insist(paused.note)
+                shown_on.show(_figures(submission, reader, summary, note))
                 if sending.done() and (summary.settled or stop.is_set()):
                     return summary
                 if sending.done():
@@ -126,14 +131,20 @@ async def ingest_run(
             await asyncio.gather(sending, return_exceptions=True)
 
 
-async def first_of(wanted: "asyncio.Task[RunSummary]", other: "asyncio.Task[None] | None") -> RunSummary:
-    """What `wanted` returns. Raises what `other` raises if it breaks off before."""
-    if other is not None:
-        await asyncio.wait([wanted, other], return_when=asyncio.FIRST_COMPLETED)
-        if not wanted.done():
+async def first_of(
+    wanted: "asyncio.Task[RunSummary]", serving: "asyncio.Task[None] | None", stop: asyncio.Event
+) -> RunSummary:
+    """What `wanted` returns. Raises what `serving` raises if it breaks off before; where it ends well, it was drained,
+    and `stop` is set.
+    """
+    if serving is not None:
+        await asyncio.wait([wanted, serving], return_when=asyncio.FIRST_COMPLETED)
+        if not wanted.done() and serving.exception() is None:
+            stop.set()
+        elif not wanted.done():
             wanted.cancel()
             await asyncio.gather(wanted, return_exceptions=True)
-            await other
+            await serving
     return await wanted
 
 
@@ -142,11 +153,11 @@ def _patience(summary: RunSummary) -> float:
     return min(WATCH_SECONDS, max(0.005, summary.seconds / 20))
 
 
-def _figures(submission: Submission, reader: Reader, summary: RunSummary) -> Figures:
+def _figures(submission: Submission, reader: Reader, summary: RunSummary, note: str) -> Figures:
     """The share of the whole: what has been read of the corpus, times what is done of what was queued."""
     read = read_share(reader, sent=submission.sent)
-    share = None if read is None or not summary.items else read * summary.counts.done / summary.items
-    return Figures(summary.counts.done, share)
+    share = None if read is None or not summary.items else read * summary.counts.ended / summary.items
+    return Figures(summary.counts.done, share, note)
 
 
 @asynccontextmanager

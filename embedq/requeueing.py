@@ -23,7 +23,7 @@ SOURCE: Final = "dead letters"
 def run_requeue(selection: Selection, database: Path | None) -> None:
     """Queue the dead letters, one run for each collection and model, and print the ids of the runs.
 
-    Exits with 0, with 1 where some can't be requeued, with 130 when interrupted.
+    Exits with 0, with 1 where some can't be requeued or a run was cancelled meanwhile, with 130 when interrupted.
     """
     sys.exit(asyncio.run(_requeue(selection, database)))
 
@@ -55,7 +55,7 @@ async def _queue_groups(
             left = True
             print(f"embedq: {problem}", file=sys.stderr)
             continue
-        await _queue_group(group, selection, store, queue, settings, stop)
+        left = await _queue_group(group, selection, store, queue, settings, stop) or left
         queued = True
         if stop.is_set():
             return EXIT_INTERRUPTED
@@ -85,7 +85,8 @@ async def _obstacle(group: DeadGroup, store: Store, queue: Queue) -> str | None:
 
 async def _queue_group(
     group: DeadGroup, selection: Selection, store: Store, queue: Queue, settings: Settings, stop: asyncio.Event
-) -> None:
+) -> bool:
+    """Queue a group as a run; whether that was cancelled before all was queued."""
     submission = new_submission(group.collection, group.model, SOURCE)
     letters = _Letters(group, selection, store, settings)
     with display(group.collection) as shown_on:
@@ -93,6 +94,7 @@ async def _queue_group(
         sending = asyncio.create_task(submit(submission, letters, queue, settings, store=True, stop=stop.is_set))
         await watch(sending, shown_on, lambda: Figures(submission.items, submission.items / group.letters))
     print_submitted(submission, as_json=False, interrupted=stop.is_set())
+    return submission.cancelled
 
 
 class _Letters:

@@ -11,7 +11,8 @@ class Counts(msgspec.Struct, frozen=True, omit_defaults=True):
     `embedded`, `reused`, `unchanged` and `failed` add up to all items that are done. `updated` says how many
     of the unchanged had their metadata or stored content brought up to date. `calls` counts calls of the
     model, `inputs` the values it was given: equal texts are given once. `removed` counts entries, not items:
-    what was left over from earlier versions of documents in parts.
+    what was left over from earlier versions of documents in parts. `cancelled` items were taken out of the queue
+    before anything was done with them.
     """
 
     embedded: int = 0
@@ -22,11 +23,17 @@ class Counts(msgspec.Struct, frozen=True, omit_defaults=True):
     calls: int = 0
     inputs: int = 0
     removed: int = 0
+    cancelled: int = 0
 
     @property
     def done(self) -> int:
         """Items that are stored or dead."""
         return self.embedded + self.reused + self.unchanged + self.failed
+
+    @property
+    def ended(self) -> int:
+        """Items to which nothing more will happen: stored, dead or cancelled."""
+        return self.done + self.cancelled
 
     def nonzero(self) -> dict[str, int]:
         """Those that are not 0, by name."""

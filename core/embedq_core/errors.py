@@ -34,7 +34,9 @@ EmbedqError
     ├── NoRedisServer
     ├── ChunkUndecodable
     ├── ChunkLost
-    └── RunMissing
+    ├── RunMissing
+    ├── RunCancelled           somebody has cancelled the run: no more of it is taken
+    └── WorkerMissing
 
 The docstring of a class is what it means; the message of an instance says what was wrong, where, and what
 to do. `exit_code` is what the command line ends with: 1 could not be done, 2 was asked wrongly.
@@ -222,5 +224,15 @@ class ChunkLost(QueueError):  # noqa: N818
 
 class RunMissing(QueueError):  # noqa: N818
     """There is no run with this id."""
+
+    exit_code = 2
+
+
+class RunCancelled(QueueError):  # noqa: N818
+    """Somebody has cancelled the run: the queue takes no more of it."""
+
+
+class WorkerMissing(QueueError):  # noqa: N818
+    """No worker of this name has been heard of."""
 
     exit_code = 2

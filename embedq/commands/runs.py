@@ -10,9 +10,9 @@ from embedq.commands.groups import ListByDefault
 from embedq_core import options
 from embedq_core.errors import UsageError
 
-STATES = ("queued", "in_progress", "complete", "interrupted")
+STATES = ("queued", "in_progress", "complete", "interrupted", "cancelled")
 
-app = typer.Typer(help="List runs, show one, wait for one. Without a command: list.", cls=ListByDefault)
+app = typer.Typer(help="List runs, show one, wait for one, cancel one. Without a command: list.", cls=ListByDefault)
 
 RunId = Annotated[str, typer.Argument(help="Id of the run, as 'submit' printed it.", show_default=False)]
 
@@ -77,3 +77,15 @@ def wait(run: RunId, database: options.Database = None, json: options.Json = Fal
     from embedq.waiting import wait_until_settled
 
     sys.exit(asyncio.run(wait_until_settled(run, database, as_json=json)))
+
+
+@app.command()
+def cancel(run: RunId, yes: options.Yes = False, database: options.Database = None, json: options.Json = False) -> None:
+    """Cancel a run: take what waits of it out of the queue, and take no more of it. Asks first.
+
+    What workers have in hand is finished, since it is being paid for; what is stored stays. Exits with 1 if the run was
+    complete.
+    """
+    from embedq.steering import run_cancel
+
+    run_cancel(run, database, yes=yes, as_json=json)

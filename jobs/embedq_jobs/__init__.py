@@ -7,6 +7,7 @@ from embedq_jobs.codec import Chunk, decode_chunk, encode_chunk
 from embedq_jobs.connection import open_queue, queue_exists
 from embedq_jobs.names import job_id, new_run_id, parse_job_id
 from embedq_jobs.patience import Patience
+from embedq_jobs.pauses import Pause, Scope, holding
 from embedq_jobs.progress import Measured, Progress, measured, progress_of
 from embedq_jobs.queue import Queue, QueueLoad
 from embedq_jobs.rates import Rates
@@ -17,6 +18,7 @@ __all__ = [
     "Chunk",
     "Measured",
     "Patience",
+    "Pause",
     "Progress",
     "Queue",
     "QueueLoad",
@@ -24,9 +26,11 @@ __all__ = [
     "Run",
     "RunSummary",
     "Runs",
+    "Scope",
     "Starts",
     "decode_chunk",
     "encode_chunk",
+    "holding",
     "job_id",
     "measured",
     "new_run_id",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from arq.constants import in_progress_key_prefix, job_key_prefix
+from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
 
 # SQLite and Redis keep no larger numbers than 2**63 - 1, which has 19 digits.
 _NUMBER_DIGITS: Final = 18
@@ -86,6 +86,16 @@ class Names:
         return f"{self.prefix}:limit:{model_id}"
 
     @property
+    def paused(self) -> str:
+        """Hash: what is paused → since when, and why."""
+        return f"{self.prefix}:paused"
+
+    @property
+    def drain(self) -> str:
+        """Hash: worker that is to end → since when it runs, by its own report."""
+        return f"{self.prefix}:drain"
+
+    @property
     def workers(self) -> str:
         """Hash: worker → what it says of itself."""
         return f"{self.prefix}:workers"
@@ -103,3 +113,8 @@ def payload_key(job: str) -> str:
 def lease_key(job: str) -> str:
     """Arq's key that says that a worker has a job in hand."""
     return f"{in_progress_key_prefix}{job}"
+
+
+def tries_key(job: str) -> str:
+    """Arq's counter of how often a job was picked up."""
+    return f"{retry_key_prefix}{job}"

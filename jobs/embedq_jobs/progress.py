@@ -30,9 +30,9 @@ def progress_of(summary: RunSummary, now: float) -> Progress:
     known = summary.closed or summary.interrupted
     left = None
     if known and rate and not summary.settled:
-        left = max(summary.items - done, 0) / rate
+        left = max(summary.items - summary.counts.ended, 0) / rate
     return Progress(
-        share=done / summary.items if summary.items else None,
+        share=summary.counts.ended / summary.items if summary.items else None,
         items_per_second=rate,
         seconds_left=left,
         batch_fill=_fill(summary),

@@ -11,10 +11,13 @@ import redis.exceptions
 from arq.connections import ArqRedis
 from arq.jobs import serialize_job
 
+from embedq_jobs.cancelling import Cancelling
 from embedq_jobs.codec import EMBED_CHUNK, Chunk, dump_job, encode_chunk
+from embedq_jobs.drains import Drains
 from embedq_jobs.errors import translated
 from embedq_jobs.limits import SharedPace
 from embedq_jobs.names import Names, job_id, lease_key, payload_key
+from embedq_jobs.pauses import ASIDE, ASIDE_FROM, Pause, Pausing
 from embedq_jobs.rates import RATE_SECONDS, Rates
 from embedq_jobs.runs import Runs
 from embedq_jobs.starts import Starts
@@ -46,6 +49,9 @@ if redis.call('ZSCORE', queue, job) then
 elseif redis.call('HEXISTS', chunks, number) == 1 then
     redis.call('DEL', payload)
     outcome = 'KNOWN'
+elseif redis.call('HEXISTS', run, 'cancelled') == 1 then
+    redis.call('DEL', payload)
+    outcome = 'CANCELLED'
 elseif redis.call('PEXPIRE', payload, expires) == 0 then
     outcome = 'GONE'
 else
@@ -72,17 +78,22 @@ _ENQUEUE_SHA: Final = hashlib.sha1(_ENQUEUE.encode(), usedforsecurity=False).hex
 @dataclass(frozen=True, slots=True)
 class Placed:
     """What became of a chunk of so many `bytes` that was put: whether it is `new` to the queue, and the bytes of all
-    chunks of its model that now wait or run.
+    chunks of its model that now wait or run. With `cancelled` it was not taken, since its run was cancelled.
     """
 
     new: bool
     bytes: int
     bytes_queued: int
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLoad:
-    """What waits or runs in the queue of a model. `oldest` is the time since which the first job is due."""
+    """What waits or runs in the queue of a model. `oldest` is the time since which the first job is due.
+
+    `paused` jobs are set aside, since their collection is paused; they keep their age. Those of a model that is paused
+    as a whole are queued like others: `Queue.pauses` tells.
+    """
 
     model_id: str
     jobs: int
@@ -91,11 +102,12 @@ class QueueLoad:
     bytes: int
     items: int
     oldest: float | None
+    paused: int = 0
 
     @property
     def queued(self) -> int:
         """Jobs that are due and that no worker has in hand."""
-        return max(self.jobs - self.in_progress - self.deferred, 0)
+        return max(self.jobs - self.in_progress - self.deferred - self.paused, 0)
 
 
 class Queue:
@@ -107,9 +119,12 @@ class Queue:
         self.where = where
         self.runs = Runs(redis, self.names, where)
         self.starts = Starts(redis, self.names, where)
+        self.cancelling = Cancelling(redis, self.names, where)
+        self.pausing = Pausing(redis, self.names, where)
+        self.drains = Drains(redis, self.names, where)
 
     async def put(self, chunk: Chunk) -> bool:
-        """Queue a chunk. False if it is queued or done already: then nothing changes.
+        """Queue a chunk. False if it is queued or done already, or its run was cancelled: then nothing changes.
 
         When this returns, Redis has the chunk. Raises RedisUnreachable.
         """
@@ -150,7 +165,7 @@ class Queue:
                 outcome, size = placed
                 # Gone only where another one has ended the chunk between the two commands: it is asked anew.
                 if outcome != b"GONE":
-                    return Placed(outcome == b"QUEUED", len(envelope), int(size or 0))
+                    return Placed(outcome == b"QUEUED", len(envelope), int(size or 0), outcome == b"CANCELLED")
 
     async def _store_and_enqueue(self, envelope: bytes, keys: list[str], arguments: list[str | float]) -> list[Any]:
         """One request, two answers. The errors are among them: raised by redis-py, they would hold the payload."""
@@ -190,15 +205,27 @@ class Queue:
         with translated(self.where):
             async with self.redis.pipeline(transaction=True) as pipe:
                 pipe.zcard(queue)
-                pipe.zcount(queue, now_ms, "+inf")
+                pipe.zcount(queue, now_ms, f"({ASIDE_FROM}")
+                pipe.zcount(queue, ASIDE_FROM, "+inf")
+                pipe.zrangebyscore(queue, ASIDE_FROM, "+inf", start=0, num=1, withscores=True)
                 # Jobs in hand keep their place, so they are among the first.
                 pipe.zrange(queue, 0, _HEAD_JOBS - 1, withscores=True)
                 pipe.hmget(self.names.load(model_id), ["bytes", "items"])
-                jobs, deferred, head, (size, items) = await pipe.execute()
+                jobs, deferred, paused, aside, head, (size, items) = await pipe.execute()
             leases = [lease_key(job.decode()) for job, _ in head]
             in_progress = int(await self.redis.exists(*leases)) if leases else 0
-        oldest = head[0][1] / 1000 if head and head[0][1] <= now_ms else None
-        return QueueLoad(model_id, jobs, in_progress, deferred, int(size or 0), int(items or 0), oldest)
+        first = [score for _, score in head[:1]] + [score - ASIDE for _, score in aside]
+        oldest = min((score / 1000 for score in first if score <= now_ms), default=None)
+        return QueueLoad(model_id, jobs, in_progress, deferred, int(size or 0), int(items or 0), oldest, paused)
+
+    async def to_do(self, model_id: str) -> int:
+        """Jobs of a model that are not set aside."""
+        with translated(self.where):
+            return int(await self.redis.zcount(self.names.queue(model_id), "-inf", f"({ASIDE_FROM}"))
+
+    async def pauses(self) -> list[Pause]:
+        """What is paused, the oldest pause first."""
+        return await self.pausing.pauses()
 
     async def rates(self, over_seconds: int = 600) -> Rates:
         """How many items were done in each ten seconds of the last `over_seconds`, the running ones left out."""
@@ -233,6 +260,9 @@ class Queue:
             if gone:
                 await cast("Awaitable[int]", self.redis.hdel(self.names.workers, *[name.decode() for name in gone]))
         await self.runs.tidy(now)
+        # Who lifted a pause may have been killed in the middle of it.
+        for model_id in await self.model_ids():
+            await self.pausing.release(model_id)
 
     def pace(self, model_id: str) -> SharedPace:
         """Where all workers stand with the limits of a model."""
@@ -245,6 +275,12 @@ class Queue:
         with translated(self.where):
             value = await cast("Awaitable[bytes | None]", self.redis.hget(self.names.collections, collection))
         return value.decode() if value is not None else None
+
+    async def collection_names(self) -> list[str]:
+        """The collections that something was queued for."""
+        with translated(self.where):
+            found = await cast("Awaitable[dict[bytes, bytes]]", self.redis.hgetall(self.names.collections))
+        return sorted(name.decode() for name in found)
 
     async def set_collection_model(self, collection: str, model_id: str) -> None:
         """Remember the model of a collection."""

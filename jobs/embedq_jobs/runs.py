@@ -33,13 +33,15 @@ TIDY_AT_ONCE: Final = 500
 _LOOK_AT_ONCE: Final = 200
 _MOST_GOING_ON: Final = 20
 
-_FINISH: Final = """
+# The field of a run that says when it was cancelled.
+CANCELLED: Final = "cancelled"
+
+FINISH: Final = """
 local total = redis.call('HGET', run, 'closed')
 if total and tonumber(total) <= redis.call('HLEN', chunks) and redis.call('HSETNX', run, 'finished', now) == 1 then
     redis.call('EXPIRE', run, keep)
     redis.call('EXPIRE', chunks, keep)
 end
-return 1
 """
 
 # Items of a chunk that is not yet done count towards the speed as they come, and once.
@@ -88,7 +90,7 @@ if redis.call('HSET', chunks, number, counts) == 1 then
     redis.call('HDEL', partial, number)
 end
 """
-    + _FINISH
+    + FINISH
 )
 
 _CLOSE: Final = (
@@ -97,7 +99,7 @@ local chunks, run = unpack(KEYS)
 local total, now, keep, skipped, duplicates, outcome = unpack(ARGV)
 redis.call('HSET', run, 'closed', total, 'skipped', skipped, 'duplicates', duplicates, 'outcome', outcome)
 """
-    + _FINISH
+    + FINISH
 )
 
 
@@ -134,8 +136,9 @@ class RunSummary:
     """A run and what has come of it so far.
 
     `items` were accepted, `skipped` rows could not be read, `duplicates` are rows that a later row with the
-    same id replaced. `closed` says that the whole source was sent. `began` is when a worker first took some of it in
-    hand, as far as that was noted.
+    same id replaced. `closed` says that nothing more will come: the whole source was sent, or the run was cancelled,
+    at the time `cancelled`. `chunks_done` counts the chunks that were cancelled, too. `began` is when a worker first
+    took some of it in hand, as far as that was noted.
     """
 
     run: Run
@@ -151,11 +154,12 @@ class RunSummary:
     finished: float | None
     counts: Counts
     began: float | None = None
+    cancelled: float | None = None
 
     @property
     def complete(self) -> bool:
         """Everything that was accepted is stored or dead, and nothing more will come."""
-        return self.closed and self.chunks_done >= self.chunks
+        return self.closed and self.chunks_done >= self.chunks and self.cancelled is None
 
     @property
     def interrupted(self) -> bool:
@@ -164,7 +168,9 @@ class RunSummary:
 
     @property
     def state(self) -> str:
-        """'queued', 'in_progress', 'complete' or 'interrupted'."""
+        """'queued', 'in_progress', 'complete', 'interrupted' or 'cancelled'."""
+        if self.cancelled is not None:
+            return "cancelled"
         if self.interrupted:
             return "interrupted"
         if self.complete:
@@ -173,8 +179,9 @@ class RunSummary:
 
     @property
     def settled(self) -> bool:
-        """Nothing more will change by itself: complete, or interrupted with nothing left in the queue."""
-        return self.complete or (self.interrupted and self.chunks_done >= self.chunks)
+        """Nothing more will change by itself: complete, or interrupted or cancelled with nothing left in the queue."""
+        ended = self.closed or self.interrupted or self.cancelled is not None
+        return ended and self.chunks_done >= self.chunks
 
     @property
     def seconds(self) -> float:
@@ -211,10 +218,16 @@ class Runs:
                 pipe.zadd(self._names.runs, {run.id: run.started})
                 await pipe.execute()
 
-    async def beat(self, run: str) -> None:
-        """Say that the producer of a run is alive, though it sends nothing just now."""
+    async def beat(self, run: str) -> bool:
+        """Say that the producer of a run is alive, though it sends nothing just now. False where it need not go on:
+        the run was cancelled.
+        """
         with translated(self._where):
-            await cast("Awaitable[int]", self._redis.hset(self._names.run(run), "beat", str(time.time())))
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hset(self._names.run(run), "beat", str(time.time()))
+                pipe.hexists(self._names.run(run), CANCELLED)
+                _, cancelled = await pipe.execute()
+        return not cancelled
 
     async def close(self, run: str, chunks: int, *, skipped: int, duplicates: int, interrupted: bool = False) -> None:
         """Say that all `chunks` of a run are queued and that no more will come."""
@@ -389,6 +402,7 @@ def _summary(run: str, fields: Mapping[str, str], parts: list[bytes], partial: l
         outcome=fields.get("outcome", ""),
         beat=float(fields.get("beat", 0)),
         finished=float(fields["finished"]) if "finished" in fields else None,
+        cancelled=float(fields[CANCELLED]) if CANCELLED in fields else None,
         counts=counts,
         began=float(fields["began"]) if "began" in fields else None,
     )

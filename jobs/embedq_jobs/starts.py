@@ -3,13 +3,14 @@
 import contextlib
 import time
 from collections.abc import Awaitable, Sequence
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from arq.connections import ArqRedis
 
 from embedq_core.errors import QueueError
 from embedq_jobs.errors import translated
 from embedq_jobs.names import Names, parse_job_id
+from embedq_jobs.runs import CANCELLED
 
 # As long as a run is listed after its end.
 KEEP_SECONDS: Final = 30 * 24 * 3600
@@ -23,6 +24,15 @@ return left
 """
 
 
+class Begun(NamedTuple):
+    """For each job the number of earlier attempts that never ended: a worker died with it; and those of the jobs whose
+    run was cancelled.
+    """
+
+    losses: list[int]
+    cancelled: list[str]
+
+
 class Starts:
     """Attempts at chunks that have begun and not ended: arq's own count is of pick-ups, however they ended."""
 
@@ -32,20 +42,25 @@ class Starts:
         self._where = where
         self._end = redis.register_script(_END)
 
-    async def begin(self, jobs: Sequence[str]) -> list[int]:
-        """Count an attempt at each of `jobs`, in one request, and give for each the number of earlier attempts that
-        never ended: a worker died with it. Raises RedisUnreachable.
-        """
+    async def begin(self, jobs: Sequence[str]) -> Begun:
+        """Count an attempt at each of `jobs`, in one request. Raises RedisUnreachable."""
+        runs = list(dict.fromkeys(parse_job_id(job)[0] for job in jobs))
         with translated(self._where):
             async with self._redis.pipeline(transaction=False) as pipe:
                 for run, chunk in map(parse_job_id, jobs):
                     pipe.hincrby(self._names.starts(run), str(chunk), 1)
-                for run in dict.fromkeys(parse_job_id(job)[0] for job in jobs):
+                for run in runs:
+                    pipe.hexists(self._names.run(run), CANCELLED)
+                for run in runs:
                     pipe.expire(self._names.starts(run), KEEP_SECONDS)
                     # From here on, the ledger of runs reckons its speed.
                     pipe.hsetnx(self._names.run(run), "began", str(time.time()))
                 begun = await pipe.execute()
-        return [int(count) - 1 for count in begun[: len(jobs)]]
+        cancelled = {run for run, is_so in zip(runs, begun[len(jobs) :], strict=False) if is_so}
+        return Begun(
+            [int(count) - 1 for count in begun[: len(jobs)]],
+            [job for job in jobs if parse_job_id(job)[0] in cancelled],
+        )
 
     async def end(self, job: str) -> None:
         """Say that an attempt has ended, however it did. Where that can't be said it counts as lost: that costs a

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from embedq_core.errors import ChunkLost, RedisFull, RedisUnreachable
+from embedq_core.errors import ChunkLost, RedisFull, RedisUnreachable, RunCancelled
 from embedq_core.text import plural
 from embedq_jobs import Chunk, Patience, Queue, Run
 from embedq_producer.chunks import Cut
@@ -40,7 +40,10 @@ class Sender:
         await self._queue.set_collection_model(self._run.collection, self._run.model_id)
 
     async def send(self, piece: Cut, *, store: bool) -> int:
-        """Queue a chunk, and give the bytes in the queue of the run's model. When this returns, Redis has it."""
+        """Queue a chunk, and give the bytes in the queue of the run's model. When this returns, Redis has it.
+
+        Raises RunCancelled.
+        """
         run = self._run
         chunk = Chunk(
             run=run.id,
@@ -52,6 +55,8 @@ class Sender:
             items=piece.items,
         )
         placed = await self._insist(lambda: self._queue.place(chunk))
+        if placed.cancelled:
+            raise self._cancelled()
         self._remember(chunk, placed.bytes)
         return placed.bytes_queued
 
@@ -60,8 +65,12 @@ class Sender:
         return await self._insist(lambda: self._queue.bytes_queued(self._run.model_id))
 
     async def beat(self) -> None:
-        """Say that the run goes on."""
-        await self._insist(lambda: self._queue.runs.beat(self._run.id))
+        """Say that the run goes on. Raises RunCancelled where it does not."""
+        if not await self._insist(lambda: self._queue.runs.beat(self._run.id)):
+            raise self._cancelled()
+
+    def _cancelled(self) -> RunCancelled:
+        return RunCancelled(f"the run {self._run.id} was cancelled: no more of it is queued")
 
     async def check(self, chunks: int) -> None:
         """Make sure that Redis has all `chunks`: a restart that was quick enough has not been noticed.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from embedq_core.errors import SourceError
+from embedq_core.errors import RunCancelled, SourceError
 from embedq_core.settings import Settings
 from embedq_jobs import Patience, Queue, Run, new_run_id
 from embedq_producer.reading import Corpus, Reading
@@ -15,13 +15,16 @@ from embedq_producer.sending import Sender
 _log = logging.getLogger("embedq.producer")
 
 HOLD_SECONDS = 0.05
+# A producer that waits says so often that it is there, and hears whether it need not wait.
+BEAT_SECONDS = 1.0
 
 
 @dataclass(slots=True)
 class Submission:
     """A run on its way into the queue: grows while it is submitted.
 
-    `problem` is why the corpus could not be read to its end, if it could not; what came before is queued.
+    `problem` is why the corpus could not be read to its end, if it could not; what came before is queued. With
+    `cancelled`, somebody has cancelled the run: nothing more of it was sent.
     """
 
     run: Run
@@ -31,6 +34,7 @@ class Submission:
     skipped: int = 0
     holding: bool = False
     sent: bool = False
+    cancelled: bool = False
     problem: SourceError | None = field(default=None)
 
 
@@ -55,7 +59,7 @@ async def submit(
     another is sent, and no more is sent while the queue of the model holds `settings.queue_bytes`. A Redis that
     goes away, or is full, is waited for, as long as `patience` allows, else `settings.patience_seconds`. Raises
     RedisUnreachable or RedisFull when that is over, ChunkLost when Redis came back without some of what it had, and
-    RowError where reading is strict; the run then counts as interrupted.
+    RowError where reading is strict; the run then counts as interrupted. One that is cancelled ends early, and well.
     """
     sender = Sender(submission.run, queue, patience or Patience(settings.patience_seconds, _log.warning, stop))
     await sender.open()
@@ -63,7 +67,8 @@ async def submit(
     try:
         async with Reading(reader, max_items=settings.chunk_items, max_bytes=settings.chunk_bytes, stop=stop) as pieces:
             await _send(submission, reader, pieces, sender, settings.queue_bytes, store=store, stop=stop)
-            await sender.check(submission.chunks)
+            if not submission.cancelled:
+                await sender.check(submission.chunks)
         interrupted = stop() or submission.problem is not None
     finally:
         submission.skipped = reader.rejected
@@ -99,6 +104,8 @@ async def _send(
             submission.items += len(piece.items)
             submission.duplicates += piece.duplicates
             submission.skipped = reader.rejected
+    except RunCancelled:
+        submission.cancelled = True
     except SourceError as error:
         if type(error) is not SourceError:
             raise
@@ -112,7 +119,7 @@ async def _room(submission: Submission, sender: Sender, limit: int, stop: Callab
         if stop():
             return False
         submission.holding = True
-        if time.monotonic() - beat > 1:
+        if time.monotonic() - beat > BEAT_SECONDS:
             beat = time.monotonic()
             await sender.beat()
         await asyncio.sleep(HOLD_SECONDS)

@@ -12,6 +12,7 @@ from embedq_producer.corpus import open_corpus, split
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.dry_run import dry_run
 from embedq_producer.models import check_binary, choose_model, full_batch
+from embedq_producer.pausing import PauseWatch
 from embedq_producer.readers import Reader
 from embedq_producer.submission import Submission, new_submission, submit
 from embedq_producer.summary import print_submitted, print_summary, submission_exit_code, summary_exit_code
@@ -101,10 +102,13 @@ async def wait_for_run(queue: Queue, run: str, title: str, settings: Settings, s
     """
     with display(title) as shown_on:
         patience = Patience(settings.patience_seconds, lambda text: say(text, shown_on), stop.is_set)
+        paused: PauseWatch | None = None
         while True:
             summary = await patience.insist(lambda: queue.runs.summary(run))
-            share = summary.counts.done / summary.items if summary.items and summary.closed else None
-            shown_on.show(Figures(summary.counts.done, share))
+            paused = paused or PauseWatch(queue, summary.run.model_id, title, lambda text: say(text, shown_on))
+            note = "" if summary.settled else await patience.insist(paused.note)
+            share = summary.counts.ended / summary.items if summary.items and summary.closed else None
+            shown_on.show(Figures(summary.counts.done, share, note))
             if summary.settled or stop.is_set():
                 return summary
             await asyncio.sleep(WATCH_SECONDS)

@@ -28,6 +28,8 @@ def print_submitted(submission: "Submission", *, as_json: bool, interrupted: boo
         print(f"queued {_accepted(submission)} for {shown(run.collection)} ({run.model_id})", file=sys.stderr)
     if interrupted:
         print("interrupted: what was queued stays queued", file=sys.stderr)
+    if submission.cancelled:
+        print(f"the run was cancelled: see 'embedq runs show {run.id}'", file=sys.stderr)
     if submission.problem is not None:
         print(f"embedq: {submission.problem}", file=sys.stderr)
 
@@ -63,6 +65,12 @@ def print_summary(
     if summary.skipped:
         above = "" if submission is None else ": see above"
         print(f"{plural(summary.skipped, 'row')} skipped{above}", file=sys.stderr)
+    if summary.cancelled is not None:
+        taken_out = plural(summary.counts.cancelled, "item was", "items were")
+        print(
+            f"the run was cancelled: {taken_out} taken out of the queue; submit the source again for the rest",
+            file=sys.stderr,
+        )
     if summary.counts.failed:
         print(
             f"{plural(summary.counts.failed, 'item')} could not be embedded: "
@@ -102,6 +110,7 @@ def outcome_words(counts: Counts) -> str:
             ("reused", "reused"),
             ("unchanged", "unchanged"),
             ("failed", "dead"),
+            ("cancelled", "cancelled"),
         )
         if getattr(counts, name)
     ]
@@ -141,6 +150,7 @@ def summary_object(summary: RunSummary) -> dict[str, object]:
         "updated": counts.updated,
         "removed": counts.removed,
         "dead": counts.failed,
+        "cancelled": counts.cancelled,
         "calls": counts.calls,
         "inputs": counts.inputs,
         "batch_size": run.batch_size,
@@ -156,15 +166,15 @@ def _rounded(value: float | None, digits: int) -> float | None:
 
 
 def submission_exit_code(submission: "Submission", *, interrupted: bool) -> int:
-    """0 queued, 1 the corpus was not read to its end or no row of it could be read, 130 interrupted."""
+    """0 queued, 1 cancelled, the corpus was not read to its end or no row of it could be read, 130 interrupted."""
     if interrupted:
         return EXIT_INTERRUPTED
     nothing = submission.items == 0 and submission.skipped > 0
-    return EXIT_DEAD if nothing or submission.problem is not None else EXIT_DONE
+    return EXIT_DEAD if nothing or submission.problem is not None or submission.cancelled else EXIT_DONE
 
 
 def summary_exit_code(summary: RunSummary, submission: "Submission", *, interrupted: bool) -> int:
-    """0 done, 1 some items dead or the corpus not read to its end, 130 interrupted."""
-    if summary.counts.failed and not interrupted:
+    """0 done, 1 some items dead, cancelled, or the corpus not read to its end, 130 interrupted."""
+    if (summary.counts.failed or summary.cancelled is not None) and not interrupted:
         return EXIT_DEAD
     return submission_exit_code(submission, interrupted=interrupted)

@@ -477,6 +477,9 @@ def test_help_names_every_command(embedq: CommandLine) -> None:
         "runs",
         "dead",
         "demo",
+        "pause",
+        "resume",
+        "drain",
     ]
     assert [name for name in names if name not in shown] == []
 

@@ -63,6 +63,13 @@ def test_each_part_works_with_the_permissions_that_are_documented_and_none_is_re
     run("producer", "submit", "pets", "-", input=rows)
     run("both", "ingest", "more", "-", "-m", "recording", input=rows)
     run("producer", "collections", "delete", "more", "--yes")
+    run("operator", "pause", "--collection", "pets")
+    submitted = run("producer", "submit", "pets", "-", input=rows + "20,text 20\n").strip()
+    assert "paused" in run("worker", "worker", "--burst") + run("reader", "pause", "--list")
+    assert sum(each["paused"] for each in json.loads(run("reader", "status", "--json"))["queues"]) >= 1
+    run("operator", "resume", "--all")
+    assert json.loads(run("operator", "runs", "cancel", submitted, "--yes", "--json"))["cancelled"] == 21
+    run("operator", "drain", "--wait")
     assert administrator.acl_log() == []
 
 
@@ -81,7 +88,7 @@ async def test_a_worker_may_keep_the_limits_of_a_model_with_others(
 
 @pytest.mark.usefixtures("administrator")
 def test_what_is_not_documented_is_refused(redis_url: str) -> None:
-    assert set(documented()) == {"producer", "worker", "reader"}
+    assert set(documented()) == {"producer", "worker", "reader", "operator"}
     for user in documented():
         forbidden = [["FLUSHALL"], ["KEYS", "*"], ["CONFIG", "GET", "*"], ["HGETALL", "another"], ["ACL", "LIST"]]
         if user == "reader":

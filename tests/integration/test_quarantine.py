@@ -218,7 +218,7 @@ async def test_stopping_ends_a_quarantine_that_does_not_end_and_the_chunk_goes_b
     assert not is_there(int(process))
     assert [(load.jobs, load.in_progress) for load in await queue.loads()] == [(1, 0)]
     assert await store.dead_letters() == []
-    assert await queue.starts.begin([job_id(RUN, 0)]) == [SUSPECT_LOSSES], "the hand-back was orderly"
+    assert (await queue.starts.begin([job_id(RUN, 0)])).losses == [SUSPECT_LOSSES], "the hand-back was orderly"
 
 
 async def test_the_process_apart_ends_with_its_worker_whatever_it_is_doing(
@@ -272,10 +272,10 @@ async def test_attempts_that_ended_are_no_losses_however_they_ended(
 
 async def test_attempts_that_go_on_or_went_down_with_their_worker_are_losses_to_the_next(queue: Queue) -> None:
     job = job_id(RUN, 0)
-    assert await queue.starts.begin([job, job_id(RUN, 1)]) == [0, 0]
-    assert await queue.starts.begin([job]) == [1]
+    assert (await queue.starts.begin([job, job_id(RUN, 1)])).losses == [0, 0]
+    assert (await queue.starts.begin([job])).losses == [1]
     await queue.starts.end(job)
-    assert await queue.starts.begin([job]) == [1]
+    assert (await queue.starts.begin([job])).losses == [1]
     # The first was only slow: whoever is done says so, and the other's end counts for nothing more.
     await queue.starts.forget(job)
     await queue.starts.end(job)

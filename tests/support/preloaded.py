@@ -15,6 +15,7 @@ from support.parsing import parsed
 for name in (
     "embedq.__main__",
     "embedq.doctoring",
+    "embedq.draining",
     "embedq.embedding_one",
     "embedq.ingesting",
     "embedq.inspecting",
@@ -23,6 +24,7 @@ for name in (
     "embedq.searching",
     "embedq.searching_many",
     "embedq.sections",
+    "embedq.steering",
     "embedq.tables",
     "embedq.waiting",
     "embedq.watching",

@@ -76,6 +76,7 @@ class Lane:
         self._worker: ChunkWorker | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
+        self._draining = False
 
     @property
     def model_id(self) -> str:
@@ -101,6 +102,17 @@ class Lane:
         """Begin to serve."""
         self._task = asyncio.create_task(self._supervise(worker_id), name=f"embedq-lane-{self.model_id}")
 
+    def drain(self) -> None:
+        """Take no more jobs; what is in hand goes on to its end."""
+        self._draining = True
+        if self._worker is not None:
+            self._worker.allow_pick_jobs = False
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing is in hand, and nothing will be."""
+        return self._draining and (self._task is None or self._task.done()) and not self.jobs_in_hand
+
     async def stop(self, grace_seconds: float) -> None:
         """Take no more jobs, let calls of the model end, hand the rest back. Nothing is lost."""
         deadline = time.monotonic() + grace_seconds
@@ -123,7 +135,7 @@ class Lane:
     async def _supervise(self, worker_id: str) -> None:
         """Run arq's worker; when Redis goes away, say so once, and come back when it does."""
         failures = 0
-        while not self._stopping.is_set():
+        while not (self._stopping.is_set() or self._draining):
             self._worker = worker = self._new_worker(worker_id)
             began = time.monotonic()
             try:
@@ -138,7 +150,7 @@ class Lane:
                 _log.exception(
                     "serving %s failed in embedq itself; beginning again", self.model_id, extra=about(self.model_id)
                 )
-            if not self._stopping.is_set():
+            if not (self._stopping.is_set() or self._draining):
                 delay = RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)]
                 failures += 1
                 # What it has in hand is finished first, under the same leases.

@@ -9,15 +9,18 @@ from typing import Any, Final, TypedDict
 from arq.worker import Worker
 
 from embedq_core.settings import Settings
-from embedq_jobs import Queue
+from embedq_jobs import Queue, holding
 from embedq_jobs.codec import dump_job, load_job
 from embedq_jobs.names import lease_key
+from embedq_jobs.pauses import parse_pauses
 from embedq_jobs.queue import EXPIRES_MS
 from embedq_worker.admission import JobSize, admit, full, parse_size
 from embedq_worker.leases import LEASE_SECONDS
 from embedq_worker.runner import ModelRunner
 
 POLL_SECONDS: Final = 0.05
+# While the model is paused: how late its lane may notice that it is no longer.
+PAUSED_POLL_SECONDS: Final = 0.5
 # Many, since jobs may be of one item each; what is really taken in hand is decided by admission.
 MAX_JOBS: Final = 512
 # Jobs in hand keep their place at the head of arq's queue: fewer than all of the fleet's would hide the rest.
@@ -68,11 +71,12 @@ class ChunkWorker(Worker):
         # The lease that a job gets when it is picked up; arq would derive it from the job timeout.
         self.in_progress_timeout_s = lease_seconds
         self._lost = lost
+        self._queue = queue
         self._names = queue.names
         self._runner = runner
         self._max_bytes = settings.inflight_bytes
         self._sizes: dict[str, JobSize] = {}
-        self._starts = queue.starts
+        self._paused = False
         self.losses: dict[str, int] = {}
         """Of each job in hand, how many workers died with it."""
         self._done = asyncio.Event()
@@ -83,10 +87,14 @@ class ChunkWorker(Worker):
             self._done.clear()
             await self._poll_iteration()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._done.wait(), self.poll_delay_s)
+                await asyncio.wait_for(self._done.wait(), PAUSED_POLL_SECONDS if self._paused else self.poll_delay_s)
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Start those of `job_ids` that are free and fit; none while the model is out of order."""
+        """Start those of `job_ids` that are free and fit; none while the model is paused or out of order.
+
+        What waits of a run that was cancelled is taken out of the queue instead.
+        """
+        self._paused = False
         if self._runner.out_of_order:
             return
         in_hand = {job for job, task in self.tasks.items() if not task.done()}
@@ -100,18 +108,23 @@ class ChunkWorker(Worker):
         taken = admit(waiting, self._sizes.values(), **limits)
         self._sizes |= {job: size for job, size in waiting if job in set(taken)}
         self.losses = {job: lost for job, lost in self.losses.items() if job in in_hand}
-        self.losses |= dict(zip(taken, await self._starts.begin(taken), strict=True))
-        self._runner.coming(taken)
+        begun = await self._queue.starts.begin(taken)
+        self.losses |= dict(zip(taken, begun.losses, strict=True))
+        started = [job for job in taken if job not in set(begun.cancelled)]
+        self._runner.coming(started)
         try:
-            await super().start_jobs([job.encode() for job in taken])
+            if begun.cancelled:
+                # Handed back, or left by a worker that died, since the run was cancelled.
+                await self._queue.cancelling.remove(self._runner.model.model_id, begun.cancelled)
+            await super().start_jobs([job.encode() for job in started])
         finally:
-            for job in taken:
+            for job in started:
                 if job in self.tasks:
                     self.tasks[job].add_done_callback(partial(self._ended, job))
                 else:
                     # Another worker was quicker, or Redis went away.
                     self._runner.came(job)
-                    await self._starts.end(job)
+                    await self._queue.starts.end(job)
 
     def _ended(self, job: str, _: object) -> None:
         self._runner.came(job)
@@ -123,17 +136,29 @@ class ChunkWorker(Worker):
             self._sizes[job] = JobSize(self._sizes[job].bytes, 0)
 
     async def _free(self, jobs: list[str]) -> list[tuple[str, JobSize]]:
-        """The first of `jobs` that no other worker has in hand, as many as may be started, and what they weigh."""
+        """The first of `jobs` that no other worker has in hand and that are not paused, as many as may be started, and
+        what they weigh.
+        """
         free: list[tuple[str, JobSize]] = []
+        model_id = self._runner.model.model_id
         for start in range(0, len(jobs), MAX_JOBS):
             some = jobs[start : start + MAX_JOBS]
             async with self.pool.pipeline(transaction=False) as pipe:
                 pipe.mget([lease_key(job) for job in some])
-                pipe.hmget(self._names.load(self._runner.model.model_id), some)
-                leases, sizes = await pipe.execute()
-            free.extend(
-                (job, parse_size(size)) for job, lease, size in zip(some, leases, sizes, strict=True) if lease is None
-            )
+                pipe.hmget(self._names.load(model_id), some)
+                pipe.hgetall(self._names.paused)
+                leases, sizes, paused = await pipe.execute()
+            found = {
+                job: parse_size(size) for job, lease, size in zip(some, leases, sizes, strict=True) if lease is None
+            }
+            if found and paused:
+                pauses = parse_pauses(paused)
+                if holding(pauses, model_id) is not None:
+                    self._paused = True
+                    return []
+                for job in await self._queue.pausing.set_aside(model_id, list(found), pauses):
+                    del found[job]
+            free.extend(found.items())
             if len(free) >= MAX_JOBS:
                 break
         return free

@@ -22,7 +22,8 @@ class ModelReport(TypedDict):
 class WorkerReport(TypedDict):
     """A worker process. Times are in seconds since the epoch; jobs are chunks.
 
-    `troubles` says of each model that can't be used just now why. `serving` has what each of `models` does.
+    `draining`: it takes nothing new, and ends. `troubles` says of each model that can't be used just now why. `serving`
+    has what each of `models` does.
     """
 
     host: str
@@ -35,12 +36,20 @@ class WorkerReport(TypedDict):
     in_hand_bytes: int
     in_hand_bytes_limit: int
     done: int
+    draining: bool
     troubles: dict[str, str]
     serving: dict[str, ModelReport]
 
 
 def worker_report(
-    host: str, pid: int, lanes: Iterable[Lane], *, since: float, now: float, inflight_bytes: int
+    host: str,
+    pid: int,
+    lanes: Iterable[Lane],
+    *,
+    since: float,
+    now: float,
+    inflight_bytes: int,
+    draining: bool,
 ) -> WorkerReport:
     """What a worker with these lanes says at `now`; each lane takes `inflight_bytes` in hand at most."""
     lanes = sorted(lanes, key=lambda lane: lane.model_id)
@@ -55,6 +64,7 @@ def worker_report(
         "in_hand_bytes": sum(lane.bytes_in_hand for lane in lanes),
         "in_hand_bytes_limit": inflight_bytes * len(lanes),
         "done": sum(lane.jobs_done for lane in lanes),
+        "draining": draining,
         "troubles": {lane.model_id: lane.runner.trouble for lane in lanes if lane.runner.trouble},
         "serving": {lane.model_id: _model_report(lane) for lane in lanes},
     }

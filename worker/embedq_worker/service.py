@@ -18,7 +18,8 @@ import redis.exceptions
 
 from embedq_core.errors import MissingLibrary, QueueError, SettingsError, UnknownModel
 from embedq_core.settings import Settings
-from embedq_jobs import Queue
+from embedq_core.text import plural
+from embedq_jobs import Queue, holding
 from embedq_plugins import get_embedding_model, require_library
 from embedq_store import Store
 from embedq_worker.cancelling import cancel, unless
@@ -36,6 +37,7 @@ _log = logging.getLogger("embedq.worker")
 
 LOOK_SECONDS: Final = 0.1
 HEARTBEAT_SECONDS: Final = 5.0
+DRAIN_LOOK_SECONDS: Final = 1.0
 TIDY_SECONDS: Final = 600.0
 GRACE_SECONDS: Final = 30.0
 GOODBYE_SECONDS: Final = 2.0
@@ -47,7 +49,7 @@ class ServiceOptions:
     """What a worker serves, and for how long.
 
     `models` are ids or aliases; none means every model that has a queue. With `burst` it ends when the queues
-    that it serves are empty.
+    that it serves are empty, or hold nothing but what is paused.
     """
 
     models: tuple[str, ...] = ()
@@ -67,7 +69,8 @@ async def serve(
 ) -> None:
     """Embed what is queued until `stop` is set, or with `burst` until nothing is left. Then hand back the rest.
 
-    `telemetry` hears of the work.
+    `telemetry` hears of the work. Told to drain (`embedq_jobs.drains`), it takes nothing new, and returns when what is
+    in hand has ended.
 
     Raises UnknownModel for a model in `options` that no plugin has, MissingLibrary for one whose library is not there.
     """
@@ -107,6 +110,7 @@ class _Service:
         self._lanes: dict[str, Lane] = {}
         self._shared = Shared()
         self._unserved: set[str] = set()
+        self._draining = False
         self._since = time.time()
         self._id = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -135,16 +139,22 @@ class _Service:
                     await self._say_goodbye()
 
     async def _serve(self, wanted: set[str], stop: asyncio.Event) -> None:
-        looked = False
+        looked, looked_for_orders = False, -math.inf
         while not stop.is_set():
             for lane in self._lanes.values():
                 if lane.broken is not None:
                     raise lane.broken
+            if self._draining and all(lane.drained for lane in self._lanes.values()):
+                return
             try:
-                await self._open_lanes(wanted)
-                looked = True
-                if self._options.burst and await self._all_empty():
-                    return
+                if not self._draining:
+                    await self._open_lanes(wanted)
+                    looked = True
+                    if self._options.burst and await self._all_done():
+                        return
+                    if time.monotonic() - looked_for_orders >= DRAIN_LOOK_SECONDS:
+                        looked_for_orders = time.monotonic()
+                        await self._obey()
             except QueueError as error:
                 # The lanes say so too, and wait for it to come back.
                 _log.debug("%s", error)
@@ -189,10 +199,33 @@ class _Service:
             lane.start(self._id)
             _log.info("serving %s (batch size %s)", model_id, model.batch_size or "whole chunks", extra=about(model_id))
 
-    async def _all_empty(self) -> bool:
+    async def _obey(self) -> None:
+        """Begin to drain where that is ordered."""
+        if await self._queue.drains.ordered(self._id, self._since):
+            _log.info("draining: what is in hand is finished, nothing new is taken")
+            self._draining = True
+            self._telemetry.draining()
+            for lane in self._lanes.values():
+                lane.drain()
+
+    async def _all_done(self) -> bool:
+        """Whether nothing is left to do here; what is paused is left, and said."""
+        left = {}
         for lane in self._lanes.values():
-            if await self._queue.length(lane.model_id) or lane.jobs_in_hand:
+            jobs = await self._queue.length(lane.model_id)
+            if lane.jobs_in_hand:
                 return False
+            if jobs:
+                left[lane.model_id] = jobs
+        if not left:
+            return True
+        pauses = await self._queue.pauses()
+        for model_id in left:
+            # Of what is not set aside, something may still be paused: then it will be set aside when it is met.
+            if holding(pauses, model_id) is None and await self._queue.to_do(model_id):
+                return False
+        for model_id, jobs in left.items():
+            _log.warning("%s: %s left, paused: see 'embedq pause --list'", model_id, plural(jobs, "chunk"))
         return True
 
     async def _copy_when_idle(self) -> None:
@@ -226,6 +259,7 @@ class _Service:
             since=self._since,
             now=time.time(),
             inflight_bytes=self._settings.inflight_bytes,
+            draining=self._draining,
         )
         await cast(
             "Awaitable[int]",

@@ -27,6 +27,12 @@ def test_done_counts_items_and_not_costs() -> None:
     assert Counts(embedded=1, reused=2, unchanged=4, failed=8, updated=16, calls=32, inputs=64).done == 15
 
 
+def test_cancelled_items_have_ended_and_are_not_done() -> None:
+    some = Counts(embedded=1, failed=2, cancelled=4)
+    assert (some.done, some.ended) == (3, 7)
+    assert msgspec.json.decode(b'{"embedded":1}', type=Counts) == Counts(embedded=1), "as it was written before"
+
+
 def test_only_what_is_not_zero_is_told_and_written() -> None:
     some = Counts(embedded=3, calls=1)
     assert some.nonzero() == {"embedded": 3, "calls": 1}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from embedq.findings import Facts, Finding, RedisFacts, SettingsFacts, Verdict, findings
+from embedq_jobs import Pause, Scope
 from embedq_jobs.health import QueueFacts, ServerFacts, WorkerFacts
 from embedq_store import DeadLetterSummary
 from embedq_store.health import DatabaseFacts
@@ -236,3 +237,20 @@ def test_settings_that_others_can_read_models_that_are_missing_plugins_that_fail
     assert [finding.what for finding in found] == ["settings", "plugin mine", "model gone", "dead"]
     assert found[3].detail == "1,201 dead letters: 1,200 ValueError of docs, 1 ChunkLost of no collection"
     assert all(finding.mend for finding in found)
+
+
+@pytest.mark.parametrize("scope", [Scope(), Scope("model", "m")])
+def test_a_queue_that_is_paused_is_not_stalled_and_the_pause_is_mentioned(scope: Scope) -> None:
+    stalled = with_queue({"leased": 0, "oldest_due": 100_000.0})
+    assert only_trouble(stalled).verdict is Verdict.fail
+    finding = only_trouble(replace(stalled, redis=replace(stalled.redis, pauses=(Pause(scope, 1.0, "new weights"),))))
+    assert (finding.verdict, finding.what) == (Verdict.warn, "paused")
+    assert "(new weights)" in finding.detail
+    assert finding.mend.startswith("'embedq resume")
+
+
+@pytest.mark.parametrize("scope", [Scope("model", "other"), Scope("collection", "m")])
+def test_a_pause_of_something_else_excuses_no_queue_that_is_stalled(scope: Scope) -> None:
+    stalled = with_queue({"leased": 0, "oldest_due": 100_000.0})
+    facts = replace(stalled, redis=replace(stalled.redis, pauses=(Pause(scope, 1.0),)))
+    assert {finding.verdict for finding in trouble(facts)} == {Verdict.warn, Verdict.fail}
