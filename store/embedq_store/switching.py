@@ -32,7 +32,7 @@ class Mark:
     """
 
     last_row: int
-    counters: tuple[int | None, ...]
+    counters: tuple[float | None, ...]
 
     @classmethod
     def of(cls, db: sqlite3.Connection, pair: Pair) -> "Mark":
@@ -44,7 +44,7 @@ class Mark:
             " (SELECT sum(changes) FROM embedq_changes WHERE collection_id IN (:source, :shadow)),"
             " (SELECT sum(changes) FROM embedq_metadata_changes WHERE collection_id IN (:source, :shadow)),"
             " (SELECT count(*) FROM embedq_dead WHERE collection = :letters),"
-            " (SELECT max(key) FROM embedq_dead WHERE collection = :letters)"
+            " (SELECT sum(key * died) FROM embedq_dead WHERE collection = :letters)"
             " FROM pragma_schema_version",
             pair.values,
         ).fetchone()
