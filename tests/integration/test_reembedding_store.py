@@ -440,11 +440,31 @@ async def test_a_file_that_embedq_has_not_written_to_has_no_re_embeddings(tmp_pa
         db.execute("INSERT INTO collections VALUES (1, 'docs', 'old')")
         columns = "collection_id, id, embedding, content, content_blob, content_hash, metadata, updated"
         db.execute(f"CREATE TABLE embeddings ({columns})")
+        db.execute("INSERT INTO embeddings (collection_id, id, content) VALUES (1, 'a', 'hound')")
         db.commit()
     async with await Store.open(tmp_path / "llm.db", read_only=True) as store:
         assert await store.reembeddings.all() == []
         assert await store.reembeddings.roles() == {}
         assert await store.reembeddings.kept("docs") is None
+        prospect = Reembedding(
+            0,
+            "docs",
+            1,
+            -1,
+            "old",
+            "new",
+            None,
+            None,
+            drop_old=False,
+            run=None,
+            state="embedding",
+            message=None,
+            started=0,
+            switched=None,
+        )
+        assert await store.reembeddings.coverage(prospect) == Coverage(entries=1, missing=1)
+        page = await store.reembeddings.missing(prospect, None, max_items=9, max_bytes=9)
+        assert page == [Item("a", "hound")]
         with pytest.raises(DatabaseReadOnly):
             await store.reembeddings.begin("docs", "new")
 
