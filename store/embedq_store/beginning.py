@@ -161,8 +161,8 @@ def _part_beside(db: sqlite3.Connection, collection: str, key: int) -> None:
     if kept is not None and kept.shadow == key:
         if count_newcomers(db, kept) != (0, 0):
             raise UsageError(
-                f"entries that came before the rollback of {collection!r} stand in {kept.next_name!r} alone: it can be"
-                f" dropped with 'embedq collections drop-old {collection}' when a worker has embedded them"
+                f"entries are in {kept.next_name!r} alone since the rollback of {collection!r}: when a worker has embedded"
+                f" them with {kept.old_model}, 'embedq collections drop-old {collection}' drops it"
             )
         absorb_letters(db, kept.next_name, collection)
     kept = records.kept_after_switch(db, collection)
