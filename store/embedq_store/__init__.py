@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from embedq_store.graph import Built
     from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
     from embedq_store.querying import query_vectors
+    from embedq_store.reembedding import Coverage, Moved, Reembedding, Role, RolledBack, Switched
+    from embedq_store.reembeddings import Reembeddings
     from embedq_store.search import Entry
     from embedq_store.standing import CollectionFigures, CollectionInfo, Standing
+    from embedq_store.steady import is_whole, steadily
     from embedq_store.store import Store
     from embedq_store.sync import Collection
     from embedq_store.writes import ChunkMark, Row, Target, Write
@@ -28,6 +31,7 @@ __all__ = [
     "Collection",
     "CollectionFigures",
     "CollectionInfo",
+    "Coverage",
     "DeadGroup",
     "DeadHeading",
     "DeadLetter",
@@ -35,19 +39,27 @@ __all__ = [
     "Entry",
     "Incoming",
     "Known",
+    "Moved",
     "Plan",
+    "Reembedding",
+    "Reembeddings",
+    "Role",
+    "RolledBack",
     "Row",
     "Selection",
     "Standing",
     "Store",
     "Stored",
+    "Switched",
     "Target",
     "Where",
     "Write",
     "checked_item",
     "decide",
     "embed_into",
+    "is_whole",
     "query_vectors",
+    "steadily",
     "where_given",
 ]
 
@@ -58,6 +70,7 @@ _HOMES = {
     "Collection": "embedq_store.sync",
     "CollectionFigures": "embedq_store.standing",
     "CollectionInfo": "embedq_store.standing",
+    "Coverage": "embedq_store.reembedding",
     "DeadGroup": "embedq_store.deadletters",
     "DeadHeading": "embedq_store.deadletters",
     "DeadLetter": "embedq_store.deadletters",
@@ -65,19 +78,27 @@ _HOMES = {
     "Entry": "embedq_store.search",
     "Incoming": "embedq_store.outcomes",
     "Known": "embedq_store.outcomes",
+    "Moved": "embedq_store.reembedding",
     "Plan": "embedq_store.outcomes",
+    "Reembedding": "embedq_store.reembedding",
+    "Reembeddings": "embedq_store.reembeddings",
+    "Role": "embedq_store.reembedding",
+    "RolledBack": "embedq_store.reembedding",
     "Row": "embedq_store.writes",
     "Selection": "embedq_store.deadletters",
     "Standing": "embedq_store.standing",
     "Store": "embedq_store.store",
     "Stored": "embedq_store.outcomes",
+    "Switched": "embedq_store.reembedding",
     "Target": "embedq_store.writes",
     "Where": "embedq_store.filters",
     "Write": "embedq_store.writes",
     "checked_item": "embedq_store.embedding",
     "decide": "embedq_store.outcomes",
     "embed_into": "embedq_store.embedding",
+    "is_whole": "embedq_store.steady",
     "query_vectors": "embedq_store.querying",
+    "steadily": "embedq_store.steady",
     "where_given": "embedq_store.filters",
 }
 

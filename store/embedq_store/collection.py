@@ -1,33 +1,30 @@
 """A named group of embeddings in a database, for Python programs: the asynchronous face."""
 
 import asyncio
-import contextlib
-import os
-import sqlite3
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from embedq_core.configuration import check_writing
-from embedq_core.errors import CollectionMissing, EntryMissing, ModelMismatch, NoModel, UnknownModel, UsageError
+from embedq_core.errors import EntryMissing, ModelMismatch
 from embedq_core.items import Item
-from embedq_core.model import Model, query_count
+from embedq_core.model import query_count
 from embedq_core.vectors import Matrix, Vector
-from embedq_store.budget import DEFAULT_SEARCH_BYTES
 from embedq_store.connection import MEMORY
 from embedq_store.embedding import DEFAULT_BATCH_SIZE, Metadata, Value, checked_item, embed_into
 from embedq_store.filters import Where
+from embedq_store.opened import OpenCollection, database_path
 from embedq_store.querying import query_vectors
 from embedq_store.search import Entry
+from embedq_store.standing import CollectionInfo
 from embedq_store.store import Store
 
 # Queries whose vectors are held at once.
 _QUERIES = 1024
 
 
-class AsyncCollection:
+class AsyncCollection(OpenCollection):
     """A collection of embeddings: entries with an id each, made by one model.
 
     `database` is a path, a `sqlite3.Connection` or `sqlite_utils.Database` on a file, or None for a database
@@ -39,125 +36,14 @@ class AsyncCollection:
 
         async with AsyncCollection("phrases", "embeddings.db", model_id="hashing") as phrases:
             await phrases.embed("hound", "my happy hound")
+
+    Where another program exchanges its vectors for those of another model (`embedq reembed`), whatever is called next
+    uses these and that model; where the model was named here, ModelMismatch is raised instead.
     """
-
-    class DoesNotExist(CollectionMissing, EntryMissing):
-        """The collection, or the id in it, does not exist."""
-
-    id: int
-    """Primary key of the collection's row."""
-    name: str
-    model_id: str
-    """Full id of the model that the collection is embedded with."""
-
-    def __init__(
-        self,
-        name: str,
-        database: object = None,
-        *,
-        model: Model | None = None,
-        model_id: str | None = None,
-        create: bool = True,
-        search_bytes: int | None = None,
-    ) -> None:
-        if search_bytes is not None and search_bytes < 1:
-            raise UsageError(f"search_bytes must be at least 1, not {search_bytes}")
-        self.name = name
-        self._search_bytes = search_bytes
-        self._path = database_path(database)
-        self._model = model
-        self._asked_model_id = model_id
-        self._create = create
-        self._store: Store | None = None
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} in {self._path}>"
-
-    def __await__(self) -> Generator[Any, None, Self]:
-        return self.open().__await__()
-
-    async def __aenter__(self) -> Self:
-        return await self.open()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def open(self) -> Self:
-        """Open the database and find or make the collection. Opening twice is opening once.
-
-        Raises DoesNotExist, NoModel (a ValueError), ModelMismatch (a ValueError), UnknownModel, StoreError.
-        """
-        if self._store is not None:
-            return self
-        # The settings are read by the first search: who only writes needs none.
-        store = await Store.open(self._path, search_bytes=self._search_bytes or type(self).default_search_bytes)
-        try:
-            await self._find_or_create(store)
-        except BaseException:
-            await store.close()
-            raise
-        self._store = store
-        return self
-
-    async def _find_or_create(self, store: Store) -> None:
-        found = await store.find_collection(self.name)
-        if found is None:
-            if not self._create:
-                raise self.DoesNotExist(f"there is no collection {self.name!r} in {self._path}")
-            found = await store.create_collection(self.name, self._model_for_new().model_id)
-        self._check_model(found.model_id)
-        self.id, self.model_id = found.id, found.model_id
-
-    def _model_for_new(self) -> Model:
-        if self._model is None:
-            if self._asked_model_id is None:
-                raise NoModel(f"model= or model_id= must be given: the collection {self.name!r} is new")
-            self._model = type(self).resolve_model(self._asked_model_id)
-        return self._model
-
-    def _check_model(self, stored: str) -> None:
-        asked = self._model.model_id if self._model is not None else self._asked_model_id
-        if asked is None or asked == stored:
-            return
-        if self._model is None:
-            self._model = type(self).resolve_model(asked)  # it may be an alias
-        if self._model.model_id != stored:
-            raise ModelMismatch(
-                f"the collection {self.name!r} was embedded with {stored}, not with {self._model.model_id}"
-            )
-
-    async def close(self) -> None:
-        """Close the database. Everything that was awaited is committed."""
-        if self._store is not None:
-            store, self._store = self._store, None
-            await store.close()
-
-    @classmethod
-    def resolve_model(cls, name: str) -> Model:
-        """The model called `name`. The face of the package says where models come from: this room knows none."""
-        raise UnknownModel(f"no model {name!r}: this class knows no plugins, use embedq.{cls.__name__}")
-
-    @classmethod
-    def default_search_bytes(cls) -> int:
-        """The `search_bytes` of a collection that was given none. The face of the package knows the settings."""
-        return DEFAULT_SEARCH_BYTES
-
-    def _open_store(self) -> Store:
-        if self._store is None:
-            raise UsageError(f"{self!r} is not open: await it first, or use 'async with'")
-        return self._store
-
-    def model(self) -> Model:
-        """The live model of this collection. Raises UnknownModel where no plugin has it."""
-        if self._model is None:
-            self._model = type(self).resolve_model(self.model_id)
-        return self._model
 
     async def count(self) -> int:
         """The number of entries."""
-        return await self._open_store().count(self.id)
+        return await self._open_store().count((await self._current()).id)
 
     async def embed(self, id: str, value: Value, metadata: Metadata = None, store: bool = False) -> None:  # noqa: A002
         """Embed `value` and keep the vector under `id`; with `store`, keep the value beside it.
@@ -192,21 +78,34 @@ class AsyncCollection:
             await self._embed_batch([checked_item(*entry) for entry in batch], store=store, batch_size=batch_size)
 
     async def _embed_batch(self, items: list[Item], *, store: bool, batch_size: int) -> None:
-        database, model = self._open_store(), self.model()
+        while True:
+            found = await self._current()
+            try:
+                return await self._embed_into(found, items, store=store, batch_size=batch_size)
+            except ModelMismatch:
+                # It may have been exchanged meanwhile: then the model is the new one's.
+                if await self._current() == found:
+                    raise
+
+    async def _embed_into(self, found: CollectionInfo, items: list[Item], *, store: bool, batch_size: int) -> None:
+        database, model = self._open_store(), self._model_called(found.model_id)
         # Before the model is paid.
-        found = await database.configuration(self.id)
-        if found is not None:
-            check_writing(self.name, self.model_id, found, model.configuration)
+        recorded = await database.configuration(found.id)
+        if recorded is not None:
+            check_writing(self.name, found.model_id, recorded, model.configuration)
         if await embed_into(database, self.name, model, items, store=store, batch_size=batch_size):
             # A collection that was deleted, here or by another program, has been made anew under another key.
-            self.id = (await database.collection(self.name)).id
+            await self._current()
 
     async def vector(self, id: str) -> tuple[float, ...]:  # noqa: A002
         """The stored vector of the entry `id`. Raises DoesNotExist."""
+        return await self._steadily(lambda found: self._vector(found, id))
+
+    async def _vector(self, found: CollectionInfo, id_: str) -> tuple[float, ...]:
         try:
-            return await self._open_store().vector(self.id, id)
+            return await self._open_store().vector(found.id, id_)
         except EntryMissing as error:
-            raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id!r}") from error
+            raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id_!r}") from error
 
     async def similar(
         self,
@@ -229,11 +128,17 @@ class AsyncCollection:
         of a hundred. It needs `usearch`, and an index, which is built in the background when it is first asked for;
         until it is there, and where a filter keeps few entries, the answer is exact. See `build_index`.
         """
-        vectors = await self._query_vectors([value])
-        return await self.similar_by_vector(vectors[0], number, prefix=prefix, where=where, ann=ann, group=group)
 
-    async def _query_vectors(self, values: list[Value]) -> Matrix:
-        return await query_vectors(self._open_store(), self.id, self.name, self.model(), values)
+        async def search(found: CollectionInfo) -> list[Entry]:
+            vectors = await self._query_vectors(found, [value])
+            return await self._open_store().similar(
+                found.id, vectors[0], number, prefix=prefix, where=where, ann=ann, group=group
+            )
+
+        return await self._steadily(search)
+
+    async def _query_vectors(self, found: CollectionInfo, values: list[Value]) -> Matrix:
+        return await query_vectors(self._open_store(), found.id, self.name, self._model_called(found.model_id), values)
 
     async def similar_by_id(
         self,
@@ -246,9 +151,14 @@ class AsyncCollection:
         group: bool = False,
     ) -> list[Entry]:
         """The `number` entries most similar to the entry `id`, itself left out. Raises DoesNotExist."""
-        return await self.similar_by_vector(
-            await self.vector(id), number, skip_id=id, prefix=prefix, where=where, ann=ann, group=group
-        )
+
+        async def search(found: CollectionInfo) -> list[Entry]:
+            vector = await self._vector(found, id)
+            return await self._open_store().similar(
+                found.id, vector, number, skip_id=id, prefix=prefix, where=where, ann=ann, group=group
+            )
+
+        return await self._steadily(search)
 
     async def similar_by_vector(
         self,
@@ -263,11 +173,16 @@ class AsyncCollection:
     ) -> list[Entry]:
         """The `number` entries nearest to `vector` by cosine similarity, best first, `skip_id` left out.
 
-        Raises ValueError for a vector of another dimension than the collection's.
+        It must be of the model that the collection has now. Raises ValueError for a vector of another dimension than
+        the collection's.
         """
-        return await self._open_store().similar(
-            self.id, vector, number, skip_id=skip_id, prefix=prefix, where=where, ann=ann, group=group
-        )
+
+        async def search(found: CollectionInfo) -> list[Entry]:
+            return await self._open_store().similar(
+                found.id, vector, number, skip_id=skip_id, prefix=prefix, where=where, ann=ann, group=group
+            )
+
+        return await self._steadily(search)
 
     async def similar_many(
         self,
@@ -283,11 +198,18 @@ class AsyncCollection:
 
         They are embedded in batches of the model's own size, equal ones once.
         """
-        answers: list[list[Entry]] = []
-        for some in slices(values, query_count(self.model())):
-            vectors = await self._query_vectors(some)
-            answers += await self.similar_many_by_vector(vectors, number, prefix, where, ann=ann, group=group)
-        return answers
+        asked = list(values)
+
+        async def search(found: CollectionInfo) -> list[list[Entry]]:
+            answers: list[list[Entry]] = []
+            for some in slices(asked, query_count(self._model_called(found.model_id))):
+                vectors = await self._query_vectors(found, some)
+                answers += await self._open_store().similar_many(
+                    found.id, vectors, number, prefix=prefix, where=where, ann=ann, group=group
+                )
+            return answers
+
+        return await self._steadily(search)
 
     async def similar_many_by_id(
         self,
@@ -300,23 +222,28 @@ class AsyncCollection:
         group: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar_by_id` to each of `ids`, in their order. Raises DoesNotExist."""
-        answers: list[list[Entry]] = []
-        for some in slices(ids, _QUERIES):
-            found = await self._open_store().vectors(self.id, some)
-            for id_ in some:
-                if id_ not in found:
-                    raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id_!r}")
-            answers += await self._open_store().similar_many(
-                self.id,
-                [found[id_] for id_ in some],
-                number,
-                skip_ids=some,
-                prefix=prefix,
-                where=where,
-                ann=ann,
-                group=group,
-            )
-        return answers
+        asked = list(ids)
+
+        async def search(found: CollectionInfo) -> list[list[Entry]]:
+            answers: list[list[Entry]] = []
+            for some in slices(asked, _QUERIES):
+                vectors = await self._open_store().vectors(found.id, some)
+                for id_ in some:
+                    if id_ not in vectors:
+                        raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id_!r}")
+                answers += await self._open_store().similar_many(
+                    found.id,
+                    [vectors[id_] for id_ in some],
+                    number,
+                    skip_ids=some,
+                    prefix=prefix,
+                    where=where,
+                    ann=ann,
+                    group=group,
+                )
+            return answers
+
+        return await self._steadily(search)
 
     async def similar_many_by_vector(
         self,
@@ -332,12 +259,17 @@ class AsyncCollection:
 
         A matrix of shape (queries, dimension) will do. Raises ValueError where one has another dimension.
         """
-        answers: list[list[Entry]] = []
-        for some in slices(vectors, _QUERIES):
-            answers += await self._open_store().similar_many(
-                self.id, some, number, prefix=prefix, where=where, ann=ann, group=group
-            )
-        return answers
+        asked = list(vectors)
+
+        async def search(found: CollectionInfo) -> list[list[Entry]]:
+            answers: list[list[Entry]] = []
+            for some in slices(asked, _QUERIES):
+                answers += await self._open_store().similar_many(
+                    found.id, some, number, prefix=prefix, where=where, ann=ann, group=group
+                )
+            return answers
+
+        return await self._steadily(search)
 
     async def build_index(self) -> None:
         """Build the index for searches with `ann`, or add to it what it lacks, and return when it is there.
@@ -345,11 +277,11 @@ class AsyncCollection:
         It takes minutes for a million entries. A small collection gets none: it is searched exactly as fast. Raises
         UsageError where usearch isn't installed, OSError.
         """
-        await self._open_store().build_index(self.id)
+        await self._open_store().build_index((await self._current()).id)
 
     async def delete(self) -> None:
         """Delete the collection and all its entries."""
-        await self._open_store().delete_collection(self.id)
+        await self._open_store().delete_collection((await self._current()).id)
 
     @classmethod
     async def exists(cls, database: object, name: str) -> bool:
@@ -359,28 +291,6 @@ class AsyncCollection:
             return False
         async with await Store.open(path, read_only=path != MEMORY) as store:
             return await store.find_collection(name) is not None
-
-
-def database_path(database: object) -> str:
-    """The path of the database that `database` names: a path, a connection to a file, or None for memory.
-
-    Raises UsageError for a connection to a database in memory: no other connection can reach it.
-    """
-    if database is None:
-        return MEMORY
-    if isinstance(database, str | os.PathLike):
-        return str(database)
-    connection = getattr(database, "conn", database)  # sqlite_utils.Database has it as .conn
-    if isinstance(connection, sqlite3.Connection):
-        with contextlib.closing(connection.execute("PRAGMA database_list")) as rows:
-            path = next(str(row[2]) for row in rows if row[1] == "main")
-        if not path:
-            raise UsageError(
-                "a database in memory can't be shared with embedq: pass the path of a file, or nothing at all "
-                "for a database in memory of the collection's own"
-            )
-        return path
-    raise UsageError(f"the database must be a path or a connection, not {type(database).__name__}")
 
 
 def slices(entries: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import aiosqlite
 
@@ -46,12 +46,15 @@ if TYPE_CHECKING:
     from embedq_store.copying import CopyFolder
     from embedq_store.filters import Where
     from embedq_store.graph import Built, Report
+    from embedq_store.reembeddings import Reembeddings
     from embedq_store.search import CollectionIndex, Entry
 
 DEFAULT_BUSY_SECONDS = 30.0
 
 # Ids that are asked for in one statement.
 _IDS = 512
+
+_T = TypeVar("_T")
 
 
 class Store:
@@ -157,13 +160,22 @@ class Store:
         return await self._writing().transact(ensure)
 
     async def delete_collection(self, collection_id: int) -> None:
-        """Delete a collection and all its entries, in one transaction."""
+        """Delete a collection and all its entries, in one transaction, and then what stood beside it.
+
+        Raises UsageError where that holds entries that are nowhere else: see `Reembeddings.drop`.
+        """
+        from embedq_store.beginning import part_with
 
         async def delete(db: aiosqlite.Connection) -> None:
+            await in_thread(db, lambda connection: part_with(connection, collection_id))
             await db.execute("DELETE FROM embeddings WHERE collection_id = ?", (collection_id,))
             await db.execute("DELETE FROM collections WHERE id = ?", (collection_id,))
 
         await self._writing().transact(delete)
+        await self._removed(collection_id)
+        await self.reembeddings.sweep()
+
+    async def _removed(self, collection_id: int) -> None:
         self._indexes.pop(collection_id, None)
         if self._copies is not None:
             await asyncio.to_thread(self._copies.remove, collection_id)
@@ -353,17 +365,24 @@ class Store:
         if self._upkeep is not None:
             await self._upkeep.run(go_on)
 
-    # --- chunks and dead letters
+    # --- chunks and dead letters, re-embeddings
+
+    @cached_property
+    def reembeddings(self) -> "Reembeddings":
+        """Collections that are embedded anew beside themselves."""
+        from embedq_store.reembeddings import Reembeddings
+
+        return Reembeddings(self.path, self._reader, self._writer, self.collection, self._removed)
 
     async def chunk_mark(self, run: str, chunk: int) -> tuple[Counts, bool] | None:
         """What a chunk had come to when it was last written, and whether it was finished then."""
         with translated(self.path):
             return await in_thread(self._reader, lambda db: chunk_mark(db, run, chunk))
 
-    async def standing(self, run: str, chunk: int, collection: str) -> Standing:
-        """What a worker asks about a chunk of `collection` before its items, at one go."""
+    async def standing(self, run: str, chunk: int, collection: str, model_id: str) -> Standing:
+        """What a worker asks about a chunk for `collection` and `model_id` before its items, at one go."""
         with translated(self.path):
-            return await in_thread(self._reader, lambda db: standing(db, run, chunk, collection))
+            return await in_thread(self._reader, lambda db: standing(db, run, chunk, collection, model_id))
 
     async def dead_ids(self, run: str, chunk: int) -> set[str]:
         """Ids of the items of a chunk that are dead letters."""
@@ -428,6 +447,11 @@ class Store:
     async def delete_stored_dead(self, selection: Selection) -> int:
         """Delete dead letters whose items the store holds; return how many."""
         return await self._writing().transact(lambda db: deadletters.delete_stored(db, selection))
+
+    async def look(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
+        """What `function` reads, in one journey. For this room alone: nobody else knows SQL."""
+        with translated(self.path):
+            return await in_thread(self._reader, function)
 
     # --- private
 

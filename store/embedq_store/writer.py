@@ -18,14 +18,16 @@ import msgspec
 
 from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
-from embedq_core.errors import BadVectors, EmbedqError, ModelMismatch, StoreError
+from embedq_core.errors import BadVectors, CollectionMoved, EmbedqError, ModelMismatch, StoreError
 from embedq_store import bulk, deadletters
 from embedq_store.configurations import record
 from embedq_store.connection import translated
 from embedq_store.deadletters import DeadLetter, Origin, Suspects
 from embedq_store.outcomes import Incoming
+from embedq_store.reembedding import base_name
+from embedq_store.reembedding_records import moved
 from embedq_store.stale import remove_stale
-from embedq_store.standing import dimension_of
+from embedq_store.standing import dimension_of, find_collection
 from embedq_store.writes import ChunkMark, Target, Write
 
 # In a large table with ids in no order, each transaction touches most pages of both indexes: the fewer, the better.
@@ -87,9 +89,10 @@ class Writer:
     async def write(self, write: Write) -> int:
         """Commit `write`, in one transaction with what others want written now; return how many entries it removed.
 
-        Raises ModelMismatch where the collection was embedded with another model, ConfigurationMismatch where with
-        another configuration of it, BadVectors where its vectors have another dimension, StoreError where the database
-        can't be written; then nothing of it is written.
+        Raises ModelMismatch where the collection was embedded with another model, CollectionMoved where it stood
+        beside another and is gone, ConfigurationMismatch where it was embedded with another configuration of the model,
+        BadVectors where its vectors have another dimension, StoreError where the database can't be written; then
+        nothing of it is written.
         """
         # Here, and not in the transaction: meanwhile another one is being committed.
         parts = bulk.packed(write.rows, store=write.store)
@@ -196,6 +199,8 @@ class Writer:
         mark = write.mark
         if mark is not None and (mark.run, mark.chunk) in transaction.finished:
             return 0
+        if base_name(write.target.collection) is not None and (write.rows or write.updates or write.dead):
+            await bulk.in_thread(self._db, partial(_check_not_moved, target=write.target))
         collection_id = None
         if write.rows or write.updates:
             collection_id = await self._collection_id(write.target, transaction)
@@ -337,6 +342,15 @@ async def ensure_collection(db: aiosqlite.Connection, target: Target) -> tuple[i
     for collection_id, model_id in rows:
         return int(collection_id), str(model_id)
     raise StoreError(f"the collection {target.collection!r} could not be made")
+
+
+def _check_not_moved(db: sqlite3.Connection, target: Target) -> None:
+    """Raise CollectionMoved for vectors beside a collection that are gone: it is not for a write to make them anew."""
+    if find_collection(db, target.collection) is None and moved(db, target.collection, target.model_id) is not None:
+        raise CollectionMoved(
+            f"{target.collection!r} held vectors beside {base_name(target.collection)!r} while it was embedded anew:"
+            " it is gone since"
+        )
 
 
 def check_model(target: Target, model_id: str) -> None:

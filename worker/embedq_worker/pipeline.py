@@ -86,7 +86,8 @@ class _Processing:
         self._dimension: int | None = None
 
     async def run(self) -> Counts:
-        standing = await self._store.standing(self._chunk.run, self._chunk.number, self._chunk.collection)
+        chunk = self._chunk
+        standing = await self._store.standing(chunk.run, chunk.number, chunk.collection, chunk.model_id)
         if standing.mark is not None:
             self._before, finished = standing.mark
             if finished:
