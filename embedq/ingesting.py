@@ -54,7 +54,7 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
             )
         await queue.announce(model.model_id)
         stop = stop_on_interrupt()
-        submission = new_submission(request.collection, model.model_id, reader.describe())
+        submission = new_submission(request.collection, model.model_id, reader.describe(), request.priority)
         with display(request.collection) as shown_on:
             report.display = shown_on
             async with working(settings, queue, shown_on, stop) as serving:

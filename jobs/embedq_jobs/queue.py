@@ -16,6 +16,7 @@ from embedq_jobs.errors import translated
 from embedq_jobs.limits import SharedPace
 from embedq_jobs.names import Names, job_id, lease_key, payload_key
 from embedq_jobs.runs import RATE_SECONDS, Runs
+from embedq_jobs.scores import HIGH_AHEAD_MS, due_ms, high_score
 from embedq_jobs.starts import Starts
 
 # arq drops a job whose payload has expired: ten years is for ever.
@@ -37,7 +38,7 @@ STRAY_MS: Final = 10 * 60 * 1000
 # PEXPIRE comes before what needs memory: a Redis that had room for the payload refuses none of the rest.
 _ENQUEUE: Final = """
 local payload, queue, load, chunks, models, run = unpack(KEYS)
-local job, expires, score, size, items, number, model, now = unpack(ARGV)
+local job, expires, due, size, items, number, model, now, ahead = unpack(ARGV)
 local outcome = 'QUEUED'
 if redis.call('ZSCORE', queue, job) then
     redis.call('PEXPIRE', payload, expires)
@@ -48,7 +49,9 @@ elseif redis.call('HEXISTS', chunks, number) == 1 then
 elseif redis.call('PEXPIRE', payload, expires) == 0 then
     outcome = 'GONE'
 else
-    redis.call('ZADD', queue, score, job)
+    -- The run says how urgent it is: so are its chunks, whoever puts them.
+    local high = redis.call('HGET', run, 'priority') == 'high'
+    redis.call('ZADD', queue, high and due - ahead or due, job)
     redis.call('HSET', load, job, size .. ',' .. items)
     redis.call('HINCRBY', load, 'bytes', size)
     redis.call('HINCRBY', load, 'items', items)
@@ -136,6 +139,7 @@ class Queue:
             chunk.number,
             chunk.model_id,
             time.time(),
+            HIGH_AHEAD_MS,
         ]
         with translated(self.where):
             while True:
@@ -185,19 +189,23 @@ class Queue:
         return [await self._load(model_id) for model_id in await self.model_ids()]
 
     async def _load(self, model_id: str) -> QueueLoad:
-        queue, now_ms = self.names.queue(model_id), time.time() * 1000
+        queue, now_ms = self.names.queue(model_id), int(time.time() * 1000)
         with translated(self.where):
             async with self.redis.pipeline(transaction=True) as pipe:
                 pipe.zcard(queue)
-                pipe.zcount(queue, now_ms, "+inf")
-                # Jobs in hand keep their place, so they are among the first.
-                pipe.zrange(queue, 0, _HEAD_JOBS - 1, withscores=True)
+                pipe.zcount(queue, f"({now_ms}", "+inf")
+                pipe.zcount(queue, f"({high_score(now_ms)}", "(0")
+                # Jobs in hand keep their place, so they are among the first of their priority.
+                pipe.zrangebyscore(queue, "-inf", "(0", 0, _HEAD_JOBS, withscores=True)
+                pipe.zrangebyscore(queue, 0, "+inf", 0, _HEAD_JOBS, withscores=True)
                 pipe.hmget(self.names.load(model_id), ["bytes", "items"])
-                jobs, deferred, head, (size, items) = await pipe.execute()
+                jobs, deferred, deferred_high, high, normal, (size, items) = await pipe.execute()
+            head = [*high, *normal]
             leases = [lease_key(job.decode()) for job, _ in head]
             in_progress = int(await self.redis.exists(*leases)) if leases else 0
-        oldest = head[0][1] / 1000 if head and head[0][1] <= now_ms else None
-        return QueueLoad(model_id, jobs, in_progress, deferred, int(size or 0), int(items or 0), oldest)
+        firsts = [due_ms(jobs_of[0][1]) for jobs_of in (high, normal) if jobs_of]
+        oldest = min((due / 1000 for due in firsts if due <= now_ms), default=None)
+        return QueueLoad(model_id, jobs, in_progress, deferred + deferred_high, int(size or 0), int(items or 0), oldest)
 
     async def items_per_second(self, over_seconds: int = 60) -> float:
         """Items done a second, over about the last `over_seconds`, the running bucket left out."""

@@ -13,6 +13,7 @@ from arq.connections import ArqRedis
 
 from embedq_core.counts import Counts
 from embedq_core.errors import RunMissing
+from embedq_core.priority import Priority
 from embedq_core.text import suggestion
 from embedq_jobs.errors import translated
 from embedq_jobs.names import Names, job_id
@@ -122,6 +123,7 @@ class Run:
     model_id: str
     source: str
     started: float
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,7 @@ class Runs:
             "model": run.model_id,
             "source": run.source,
             "started": run.started,
+            "priority": run.priority.value,
             "beat": time.time(),
         }
         with translated(self._where):
@@ -320,8 +323,10 @@ class Runs:
 def _summary(run: str, fields: Mapping[str, str], parts: list[bytes], partial: list[bytes]) -> RunSummary:
     begun = [value.partition(b":")[2] for value in partial]
     counts = Counts.total(msgspec.json.decode(part, type=Counts) for part in (*parts, *begun))
+    # A run of an earlier version says nothing of it.
+    priority = Priority.HIGH if fields.get("priority") == Priority.HIGH else Priority.NORMAL
     return RunSummary(
-        run=Run(run, fields["collection"], fields["model"], fields["source"], float(fields["started"])),
+        run=Run(run, fields["collection"], fields["model"], fields["source"], float(fields["started"]), priority),
         items=int(fields.get("items", 0)),
         bytes=int(fields.get("bytes", 0)),
         chunks=int(fields.get("chunks", 0)),

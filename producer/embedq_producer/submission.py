@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from embedq_core.errors import SourceError
+from embedq_core.priority import Priority
 from embedq_core.settings import Settings
 from embedq_jobs import Patience, Queue, Run, new_run_id
 from embedq_producer.reading import Corpus, Reading
@@ -34,9 +35,9 @@ class Submission:
     problem: SourceError | None = field(default=None)
 
 
-def new_submission(collection: str, model_id: str, source: str) -> Submission:
+def new_submission(collection: str, model_id: str, source: str, priority: Priority = Priority.NORMAL) -> Submission:
     """A submission that has not begun."""
-    return Submission(Run(new_run_id(), collection, model_id, source, time.time()))
+    return Submission(Run(new_run_id(), collection, model_id, source, time.time(), priority))
 
 
 async def submit(
