@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from embedq_core.priority import SHARE
+
 # Work in hand beyond what the model does in this time only keeps other workers from it.
 AHEAD_SECONDS: Final = 2.0
 
@@ -20,9 +22,6 @@ MOST_ITEMS: Final = 98_304
 
 # Many, since jobs may be of one item each.
 MOST_JOBS: Final = 512
-
-# Of all that a worker may have in hand, this part is kept for each priority, on top of what the other has taken.
-SHARE: Final = 1 / 4
 
 
 @dataclass(frozen=True, slots=True)

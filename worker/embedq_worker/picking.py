@@ -10,13 +10,14 @@ from typing import Any, Final, TypedDict
 
 from arq.worker import Worker
 
+from embedq_core.priority import SHARE
 from embedq_core.settings import Settings
 from embedq_jobs import Queue
 from embedq_jobs.codec import dump_job, load_job
 from embedq_jobs.names import lease_key
 from embedq_jobs.queue import EXPIRES_MS
 from embedq_jobs.scores import HIGH_AHEAD_MS, high_score
-from embedq_worker.admission import MOST_JOBS, SHARE, JobSize, admit, full, parse_size
+from embedq_worker.admission import MOST_JOBS, JobSize, admit, full, parse_size
 from embedq_worker.leases import LEASE_SECONDS
 from embedq_worker.runner import ModelRunner
 

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedq_core.priority import SHARE
 from embedq_worker.admission import (
     AHEAD_SECONDS,
     LEAST_ITEMS,
     MOST_ITEMS,
     MOST_JOBS,
-    SHARE,
     UNKNOWN,
     JobSize,
     admit,
