@@ -1,6 +1,8 @@
 """An audit of a real store: slices, what is cleared, and what is left when a repair dies."""
 
+import sqlite3
 import struct
+from contextlib import closing
 
 import pytest
 
@@ -61,6 +63,21 @@ async def test_all_rows_with_a_content_that_has_drifted_are_cleared_and_found_ag
     assert known.vectors == {}
     assert known.by_id["a"].digest is None
     assert [entry.id for entry in await store.similar(key, vector_of("same"), 2)] == ["a", "b"], "searches go on"
+
+
+async def test_a_row_without_a_vector_keeps_nobody_from_writing_and_is_found(store: Store) -> None:
+    """Another tool may have left one, and what tells the dimension reads any row."""
+    key = await filled(store, items(1))
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("UPDATE embeddings SET embedding = NULL")
+    await filled(store, items(3))
+    assert await store.dimension("pets") == 8
+    assert (await store.audit(key, sample=0, seed=1)).problems == {}
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("UPDATE embeddings SET embedding = NULL WHERE id = '000000'")
+    assert await store.dimension("pets") == 8
+    await filled(store, items(3, first=3))
+    assert (await store.audit(key, sample=0, seed=1)).problems[Problem.EMPTY].ids == ["000000"]
 
 
 async def test_a_vector_that_can_not_be_compared_is_zeros_until_it_is_embedded_anew(store: Store) -> None:
