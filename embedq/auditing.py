@@ -82,15 +82,18 @@ async def examine(store: Store, collection: str, size: int, seed: int | None) ->
     info = await store.collection(collection)
     seed = random.randrange(_SEEDS) if seed is None else seed  # noqa: S311 - it picks a sample
     model, problem = _model(info.model_id)
-    findings = await store.audit(info.id, sample=size, seed=seed)
     recorded = await store.configuration(info.id)
     found = [] if model is None or recorded is None else differences(recorded, model.configuration)
-    trial = None
     # With another configuration all would differ, which is known, and costs nothing.
-    if model is not None and findings.sample and not found:
-        require_library(model)
-        model.check_setup()
-        trial = await asyncio.to_thread(_try, model, findings.sample, seed)
+    tried = None if found or not size else model
+    if tried is not None:
+        # What is missing is said before a long look at the rows.
+        require_library(tried)
+        tried.check_setup()
+    findings = await store.audit(info.id, sample=0 if tried is None else size, seed=seed)
+    trial = None
+    if tried is not None and findings.sample:
+        trial = await asyncio.to_thread(_try, tried, findings.sample, seed)
     return Report(info.name, info.model_id, findings, found, problem, trial)
 
 
