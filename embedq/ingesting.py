@@ -55,7 +55,9 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
             )
         await queue.announce(model.model_id)
         stop = stop_on_interrupt()
-        submission = new_submission(request.collection, model.model_id, reader.describe(), full_batch(model))
+        submission = new_submission(
+            request.collection, model.model_id, reader.describe(), request.priority, full_batch(model)
+        )
         with display(request.collection) as shown_on:
             report.display = shown_on
             async with working(settings, queue, shown_on, stop) as serving:

@@ -8,10 +8,11 @@ from typing import Final
 
 from embedq.dead_letters import none_matches, opened
 from embedq_core.items import Item
+from embedq_core.priority import Priority
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural, shown
 from embedq_jobs import Queue, open_queue
-from embedq_producer.submission import new_submission, submit
+from embedq_producer.submission import Submission, new_submission, submit
 from embedq_producer.submitting import stop_on_interrupt, watch
 from embedq_producer.summary import EXIT_DEAD, EXIT_DONE, EXIT_INTERRUPTED, print_submitted
 from embedq_producer.terminal import Figures, display
@@ -20,15 +21,15 @@ from embedq_store import DeadGroup, DeadLetter, Selection, Store
 SOURCE: Final = "dead letters"
 
 
-def run_requeue(selection: Selection, database: Path | None) -> None:
+def run_requeue(selection: Selection, database: Path | None, priority: Priority = Priority.NORMAL) -> None:
     """Queue the dead letters, one run for each collection and model, and print the ids of the runs.
 
     Exits with 0, with 1 where some can't be requeued or a run was cancelled meanwhile, with 130 when interrupted.
     """
-    sys.exit(asyncio.run(_requeue(selection, database)))
+    sys.exit(asyncio.run(_requeue(selection, database, priority)))
 
 
-async def _requeue(selection: Selection, database: Path | None) -> int:
+async def _requeue(selection: Selection, database: Path | None, priority: Priority) -> int:
     settings = load_settings(database=database)
     async with opened(database) as store:
         groups = [] if store is None else await store.dead_groups(selection)
@@ -42,11 +43,16 @@ async def _requeue(selection: Selection, database: Path | None) -> int:
             print(f"{plural(stored, 'item')} had been stored since: no longer dead", file=sys.stderr)
             groups = await store.dead_groups(selection)
         async with open_queue(settings) as queue:
-            return await _queue_groups(groups, selection, store, queue, settings)
+            return await _queue_groups(groups, selection, store, queue, settings, priority)
 
 
 async def _queue_groups(
-    groups: list[DeadGroup], selection: Selection, store: Store, queue: Queue, settings: Settings
+    groups: list[DeadGroup],
+    selection: Selection,
+    store: Store,
+    queue: Queue,
+    settings: Settings,
+    priority: Priority,
 ) -> int:
     stop, left, queued = stop_on_interrupt(), False, False
     for group in groups:
@@ -55,7 +61,9 @@ async def _queue_groups(
             left = True
             print(f"embedq: {problem}", file=sys.stderr)
             continue
-        left = await _queue_group(group, selection, store, queue, settings, stop) or left
+        submission = new_submission(group.collection, group.model, SOURCE, priority)
+        letters = _Letters(group, selection, store, settings)
+        left = await _queue_group(submission, letters, queue, settings, stop) or left
         queued = True
         if stop.is_set():
             return EXIT_INTERRUPTED
@@ -84,15 +92,13 @@ async def _obstacle(group: DeadGroup, store: Store, queue: Queue) -> str | None:
 
 
 async def _queue_group(
-    group: DeadGroup, selection: Selection, store: Store, queue: Queue, settings: Settings, stop: asyncio.Event
+    submission: Submission, letters: "_Letters", queue: Queue, settings: Settings, stop: asyncio.Event
 ) -> bool:
     """Queue a group as a run; whether that was cancelled before all was queued."""
-    submission = new_submission(group.collection, group.model, SOURCE)
-    letters = _Letters(group, selection, store, settings)
-    with display(group.collection) as shown_on:
+    with display(submission.run.collection) as shown_on:
         # Whether contents were kept is not known of dead letters: this content needed a hand, so it is.
         sending = asyncio.create_task(submit(submission, letters, queue, settings, store=True, stop=stop.is_set))
-        await watch(sending, shown_on, lambda: Figures(submission.items, submission.items / group.letters))
+        await watch(sending, shown_on, lambda: Figures(submission.items, submission.items / letters.count))
     print_submitted(submission, as_json=False, interrupted=stop.is_set())
     return submission.cancelled
 
@@ -103,6 +109,7 @@ class _Letters:
     rejected = 0
 
     def __init__(self, group: DeadGroup, selection: Selection, store: Store, settings: Settings) -> None:
+        self.count = group.letters
         self._last_key = group.last_key
         self._selection = Selection(
             selection.ids, selection.keys, group.collection, selection.run, selection.error, group.model

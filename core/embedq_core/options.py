@@ -5,6 +5,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from embedq_core.priority import Priority
+
 Database: TypeAlias = Annotated[
     Path | None,
     typer.Option(
@@ -27,4 +29,12 @@ Model: TypeAlias = Annotated[
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+Urgency: TypeAlias = Annotated[
+    Priority,
+    typer.Option(
+        "--priority",
+        help="With high, go ahead of what is queued already for the model; that still gets a share.",
+        case_sensitive=False,
+    ),
+]
 Collection: TypeAlias = Annotated[str, typer.Argument(help="Name of the collection.", show_default=False)]

@@ -1,13 +1,14 @@
 """`embedq collections`: what the database holds."""
 
 import json as json_module
+from typing import Annotated
 
 import typer
 
 from embedq.commands.groups import ListByDefault
 from embedq_core import options
 
-app = typer.Typer(help="List, show, index and delete collections. Without a command: list.", cls=ListByDefault)
+app = typer.Typer(help="List, show, index, audit and delete collections. Without a command: list.", cls=ListByDefault)
 
 
 @app.command("list")
@@ -47,6 +48,33 @@ def index(collection: options.Collection, database: options.Database = None) -> 
     from embedq.indexing import run_index
 
     run_index(collection, database)
+
+
+@app.command()
+def audit(
+    collection: options.Collection,
+    sample: Annotated[
+        int, typer.Option("--sample", metavar="N", min=0, help="Embed N random entries anew and compare; 0: none.")
+    ] = 50,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", help="Take the sample that N gives.", show_default="another each time"),
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Queue what is wrong, to be embedded anew from the stored content.")
+    ] = False,
+    database: options.Database = None,
+    json: options.Json = False,
+) -> None:
+    """Check a collection: hashes, vectors, the model's configuration, and whether the model still answers the same.
+
+    Every entry is looked at. The sample is embedded anew, which costs as much as embedding it did: what has changed
+    behind a model's name shows in the similarity of the new vectors with the stored ones. Exits with 1 where
+    something is wrong. A repair may be stopped at any moment and begun again.
+    """
+    from embedq.auditing import AuditRequest, run_audit
+
+    run_audit(AuditRequest(collection, sample, seed, repair, json, database))
 
 
 @app.command()

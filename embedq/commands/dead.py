@@ -7,6 +7,7 @@ import typer
 
 from embedq.commands.groups import ListByDefault
 from embedq_core import options
+from embedq_core.priority import Priority
 
 app = typer.Typer(
     help="List the items that could not be embedded, show, requeue and purge them. Without a command: list.",
@@ -96,6 +97,7 @@ def requeue(
     run: Run = None,
     error: Error = None,
     everything: All = False,
+    priority: options.Urgency = Priority.NORMAL,
     database: options.Database = None,
 ) -> None:
     """Put dead letters back into the queue, as a new run, whose id is printed.
@@ -107,7 +109,7 @@ def requeue(
     from embedq.dead_letters import chosen, selected
     from embedq.requeueing import run_requeue
 
-    run_requeue(chosen(selected(ids, key, collection, run, error), everything=everything), database)
+    run_requeue(chosen(selected(ids, key, collection, run, error), everything=everything), database, priority)
 
 
 @app.command()

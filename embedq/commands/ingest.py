@@ -1,6 +1,7 @@
 """`embedq ingest`: queue a corpus and embed it, here and now."""
 
 from embedq_core import options
+from embedq_core.priority import Priority
 from embedq_producer import corpus_options as corpus
 
 
@@ -22,6 +23,7 @@ def ingest(
     store: corpus.Keep = True,
     model: options.Model = None,
     database: options.Database = None,
+    priority: options.Urgency = Priority.NORMAL,
     dry_run: corpus.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -51,6 +53,7 @@ def ingest(
             store=store,
             model=model,
             database=database,
+            priority=priority,
             dry_run=dry_run,
             json=json,
         )

@@ -10,6 +10,7 @@ import redis.exceptions
 from embedq_jobs.errors import translated
 from embedq_jobs.names import lease_key, parse_job_id, payload_key
 from embedq_jobs.queue import Queue
+from embedq_jobs.scores import due_ms
 
 # Jobs of each queue that are looked at closely.
 SAMPLE_JOBS: Final = 1000
@@ -197,7 +198,7 @@ async def _look(queue: Queue, model_id: str) -> tuple[dict[str, float], dict[str
     """When each job of a queue is due, in seconds since the epoch, and what its ledger says."""
     keys = [queue.names.queue(model_id), queue.names.load(model_id)]
     jobs, load = await queue.redis.register_script(_LOOK)(keys=keys)
-    due = {job.decode(): float(score) / 1000 for job, score in _pairs(jobs)}
+    due = {job.decode(): due_ms(float(score)) / 1000 for job, score in _pairs(jobs)}
     return due, {name.decode(): value.decode() for name, value in _pairs(load)}
 
 

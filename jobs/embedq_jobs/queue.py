@@ -20,6 +20,7 @@ from embedq_jobs.names import Names, job_id, lease_key, payload_key
 from embedq_jobs.pauses import ASIDE, ASIDE_FROM, Pause, Pausing
 from embedq_jobs.rates import RATE_SECONDS, Rates
 from embedq_jobs.runs import Runs
+from embedq_jobs.scores import HIGH_AHEAD_MS, due_ms, high_score
 from embedq_jobs.starts import Starts
 
 # arq drops a job whose payload has expired: ten years is for ever.
@@ -41,7 +42,7 @@ STRAY_MS: Final = 10 * 60 * 1000
 # PEXPIRE comes before what needs memory: a Redis that had room for the payload refuses none of the rest.
 _ENQUEUE: Final = """
 local payload, queue, load, chunks, models, run = unpack(KEYS)
-local job, expires, score, size, items, number, model, now = unpack(ARGV)
+local job, expires, due, size, items, number, model, now, ahead = unpack(ARGV)
 local outcome = 'QUEUED'
 if redis.call('ZSCORE', queue, job) then
     redis.call('PEXPIRE', payload, expires)
@@ -55,7 +56,9 @@ elseif redis.call('HEXISTS', run, 'cancelled') == 1 then
 elseif redis.call('PEXPIRE', payload, expires) == 0 then
     outcome = 'GONE'
 else
-    redis.call('ZADD', queue, score, job)
+    -- The run says how urgent it is: so are its chunks, whoever puts them.
+    local high = redis.call('HGET', run, 'priority') == 'high'
+    redis.call('ZADD', queue, high and due - ahead or due, job)
     redis.call('HSET', load, job, size .. ',' .. items)
     redis.call('HINCRBY', load, 'bytes', size)
     redis.call('HINCRBY', load, 'items', items)
@@ -152,6 +155,7 @@ class Queue:
             chunk.number,
             chunk.model_id,
             time.time(),
+            HIGH_AHEAD_MS,
         ]
         with translated(self.where):
             while True:
@@ -201,21 +205,38 @@ class Queue:
         return [await self._load(model_id) for model_id in await self.model_ids()]
 
     async def _load(self, model_id: str) -> QueueLoad:
-        queue, now_ms = self.names.queue(model_id), time.time() * 1000
+        queue, now_ms = self.names.queue(model_id), int(time.time() * 1000)
         with translated(self.where):
             async with self.redis.pipeline(transaction=True) as pipe:
                 pipe.zcard(queue)
-                pipe.zcount(queue, now_ms, f"({ASIDE_FROM}")
+                pipe.zcount(queue, f"({now_ms}", f"({ASIDE_FROM}")
+                pipe.zcount(queue, f"({high_score(now_ms)}", "(0")
+                # Jobs in hand keep their place, so they are among the first of their priority.
+                pipe.zrangebyscore(queue, "-inf", "(0", 0, _HEAD_JOBS, withscores=True)
+                pipe.zrangebyscore(queue, 0, f"({ASIDE_FROM}", 0, _HEAD_JOBS, withscores=True)
+                # Those that are set aside: high ones, then the others.
                 pipe.zcount(queue, ASIDE_FROM, "+inf")
-                pipe.zrangebyscore(queue, ASIDE_FROM, "+inf", start=0, num=1, withscores=True)
-                # Jobs in hand keep their place, so they are among the first.
-                pipe.zrange(queue, 0, _HEAD_JOBS - 1, withscores=True)
+                pipe.zrangebyscore(queue, ASIDE_FROM, f"({ASIDE}", 0, 1, withscores=True)
+                pipe.zrangebyscore(queue, ASIDE, "+inf", 0, 1, withscores=True)
                 pipe.hmget(self.names.load(model_id), ["bytes", "items"])
-                jobs, deferred, paused, aside, head, (size, items) = await pipe.execute()
+                (
+                    jobs,
+                    deferred,
+                    deferred_high,
+                    high,
+                    normal,
+                    paused,
+                    aside_high,
+                    aside,
+                    (size, items),
+                ) = await pipe.execute()
+            head = [*high, *normal]
             leases = [lease_key(job.decode()) for job, _ in head]
             in_progress = int(await self.redis.exists(*leases)) if leases else 0
-        first = [score for _, score in head[:1]] + [score - ASIDE for _, score in aside]
-        oldest = min((score / 1000 for score in first if score <= now_ms), default=None)
+        firsts = [due_ms(score) for _, score in (*high[:1], *normal[:1])]
+        firsts += [due_ms(score - ASIDE) for _, score in (*aside_high, *aside)]
+        oldest = min((due / 1000 for due in firsts if due <= now_ms), default=None)
+        deferred += deferred_high
         return QueueLoad(model_id, jobs, in_progress, deferred, int(size or 0), int(items or 0), oldest, paused)
 
     async def to_do(self, model_id: str) -> int:

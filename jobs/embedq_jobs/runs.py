@@ -13,6 +13,7 @@ from arq.connections import ArqRedis
 
 from embedq_core.counts import Counts
 from embedq_core.errors import RunMissing
+from embedq_core.priority import Priority
 from embedq_core.text import suggestion
 from embedq_jobs.errors import translated
 from embedq_jobs.names import Names, job_id
@@ -128,6 +129,7 @@ class Run:
     model_id: str
     source: str
     started: float
+    priority: Priority = Priority.NORMAL
     batch_size: int | None = None
 
 
@@ -208,6 +210,7 @@ class Runs:
             "model": run.model_id,
             "source": run.source,
             "started": run.started,
+            "priority": run.priority.value,
             "beat": time.time(),
         }
         if run.batch_size is not None:
@@ -383,6 +386,8 @@ class Runs:
 def _summary(run: str, fields: Mapping[str, str], parts: list[bytes], partial: list[bytes]) -> RunSummary:
     begun = [value.partition(b":")[2] for value in partial]
     counts = Counts.total(msgspec.json.decode(part, type=Counts) for part in (*parts, *begun))
+    # A run of an earlier version says nothing of it.
+    priority = Priority.HIGH if fields.get("priority") == Priority.HIGH else Priority.NORMAL
     return RunSummary(
         run=Run(
             run,
@@ -390,6 +395,7 @@ def _summary(run: str, fields: Mapping[str, str], parts: list[bytes], partial: l
             fields["model"],
             fields["source"],
             float(fields["started"]),
+            priority,
             int(fields["batch_size"]) if "batch_size" in fields else None,
         ),
         items=int(fields.get("items", 0)),

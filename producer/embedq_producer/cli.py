@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from embedq_core import options
+from embedq_core.priority import Priority
 from embedq_producer import corpus_options as corpus
 
 
@@ -26,6 +27,7 @@ def submit(
     store: corpus.Keep = True,
     model: options.Model = None,
     database: options.Database = None,
+    priority: options.Urgency = Priority.NORMAL,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all is stored or dead, and say so.")] = False,
     dry_run: corpus.DryRun = False,
     json: options.Json = False,
@@ -56,6 +58,7 @@ def submit(
             store=store,
             model=model,
             database=database,
+            priority=priority,
             dry_run=dry_run,
             json=json,
         ),

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from embedq_core.errors import UsageError
+from embedq_core.priority import Priority
 
 _PAIRED = ("--files", "--attach")
 
@@ -146,6 +147,7 @@ class CorpusRequest:
     store: bool = True
     model: str | None = None
     database: Path | None = None
+    priority: Priority = Priority.NORMAL
     dry_run: bool = False
     json: bool = False
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from embedq_core.errors import RunCancelled, SourceError
+from embedq_core.priority import SHARE, Priority
 from embedq_core.settings import Settings
 from embedq_jobs import Patience, Queue, Run, new_run_id
 from embedq_producer.reading import Corpus, Reading
@@ -38,9 +39,11 @@ class Submission:
     problem: SourceError | None = field(default=None)
 
 
-def new_submission(collection: str, model_id: str, source: str, batch_size: int | None = None) -> Submission:
+def new_submission(
+    collection: str, model_id: str, source: str, priority: Priority = Priority.NORMAL, batch_size: int | None = None
+) -> Submission:
     """A submission that has not begun; `batch_size` is that of the model, where it alone says how full a batch is."""
-    return Submission(Run(new_run_id(), collection, model_id, source, time.time(), batch_size))
+    return Submission(Run(new_run_id(), collection, model_id, source, time.time(), priority, batch_size))
 
 
 async def submit(
@@ -56,17 +59,19 @@ async def submit(
     """Queue everything that `reader` gives, as `submission.run`, until its end or until `stop` says so.
 
     When it returns, Redis has what was counted. Memory does not grow with the corpus: one chunk is read while
-    another is sent, and no more is sent while the queue of the model holds `settings.queue_bytes`. A Redis that
-    goes away, or is full, is waited for, as long as `patience` allows, else `settings.patience_seconds`. Raises
-    RedisUnreachable or RedisFull when that is over, ChunkLost when Redis came back without some of what it had, and
-    RowError where reading is strict; the run then counts as interrupted. One that is cancelled ends early, and well.
+    another is sent, and no more is sent while the queue of the model holds `settings.queue_bytes`; a high run may fill
+    a quarter more, since a backfill takes whatever room there is. A Redis that goes away, or is full, is waited for, as
+    long as `patience` allows, else `settings.patience_seconds`. Raises RedisUnreachable or RedisFull when that is over,
+    ChunkLost when Redis came back without some of what it had, and RowError where reading is strict; the run then
+    counts as interrupted. One that is cancelled ends early, and well.
     """
     sender = Sender(submission.run, queue, patience or Patience(settings.patience_seconds, _log.warning, stop))
     await sender.open()
+    limit = int(settings.queue_bytes * (1 + (SHARE if submission.run.priority is Priority.HIGH else 0)))
     interrupted = True
     try:
         async with Reading(reader, max_items=settings.chunk_items, max_bytes=settings.chunk_bytes, stop=stop) as pieces:
-            await _send(submission, reader, pieces, sender, settings.queue_bytes, store=store, stop=stop)
+            await _send(submission, reader, pieces, sender, limit, store=store, stop=stop)
             if not submission.cancelled:
                 await sender.check(submission.chunks)
         interrupted = stop() or submission.problem is not None

@@ -34,7 +34,9 @@ async def _submit(request: CorpusRequest, settings: Settings, *, wait: bool) -> 
         model = await choose_model(request.collection, request.model, settings, queue)
         check_binary(model, request)
         split(reader, request, model)
-        submission = new_submission(request.collection, model.model_id, reader.describe(), full_batch(model))
+        submission = new_submission(
+            request.collection, model.model_id, reader.describe(), request.priority, full_batch(model)
+        )
         with display(request.collection) as shown_on:
             report.display = shown_on
             stop = stop_on_interrupt()

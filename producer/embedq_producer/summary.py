@@ -133,6 +133,7 @@ def summary_object(summary: RunSummary) -> dict[str, object]:
         "collection": run.collection,
         "model": run.model_id,
         "source": run.source,
+        "priority": run.priority.value,
         "state": summary.state,
         "started": run.started,
         "began": summary.began,

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from embedq_store.auditing import ClearedPage, Findings, Flawed, Problem, Sampled
     from embedq_store.collection import AsyncCollection
     from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
     from embedq_store.embedding import checked_item, embed_into
@@ -28,6 +29,7 @@ __all__ = [
     "AsyncCollection",
     "Built",
     "ChunkMark",
+    "ClearedPage",
     "Collection",
     "CollectionFigures",
     "CollectionInfo",
@@ -37,15 +39,19 @@ __all__ = [
     "DeadLetter",
     "DeadLetterSummary",
     "Entry",
+    "Findings",
+    "Flawed",
     "Incoming",
     "Known",
     "Moved",
     "Plan",
+    "Problem",
     "Reembedding",
     "Reembeddings",
     "Role",
     "RolledBack",
     "Row",
+    "Sampled",
     "Selection",
     "Standing",
     "Store",
@@ -67,6 +73,7 @@ _HOMES = {
     "AsyncCollection": "embedq_store.collection",
     "Built": "embedq_store.graph",
     "ChunkMark": "embedq_store.writes",
+    "ClearedPage": "embedq_store.auditing",
     "Collection": "embedq_store.sync",
     "CollectionFigures": "embedq_store.standing",
     "CollectionInfo": "embedq_store.standing",
@@ -76,15 +83,19 @@ _HOMES = {
     "DeadLetter": "embedq_store.deadletters",
     "DeadLetterSummary": "embedq_store.deadletters",
     "Entry": "embedq_store.search",
+    "Findings": "embedq_store.auditing",
+    "Flawed": "embedq_store.auditing",
     "Incoming": "embedq_store.outcomes",
     "Known": "embedq_store.outcomes",
     "Moved": "embedq_store.reembedding",
     "Plan": "embedq_store.outcomes",
+    "Problem": "embedq_store.auditing",
     "Reembedding": "embedq_store.reembedding",
     "Reembeddings": "embedq_store.reembeddings",
     "Role": "embedq_store.reembedding",
     "RolledBack": "embedq_store.reembedding",
     "Row": "embedq_store.writes",
+    "Sampled": "embedq_store.auditing",
     "Selection": "embedq_store.deadletters",
     "Standing": "embedq_store.standing",
     "Store": "embedq_store.store",

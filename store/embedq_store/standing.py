@@ -80,6 +80,7 @@ def standing(db: sqlite3.Connection, run: str, chunk: int, collection: str, mode
 def dimension_of(db: sqlite3.Connection, collection_id: int) -> int | None:
     """The dimension of a collection's vectors; None while it has none."""
     row = db.execute(
-        "SELECT length(embedding) / 4 FROM embeddings WHERE collection_id = ? LIMIT 1", (collection_id,)
+        "SELECT length(embedding) / 4 FROM embeddings WHERE collection_id = ? AND length(embedding) > 0 LIMIT 1",
+        (collection_id,),
     ).fetchone()
     return None if row is None else int(row[0])

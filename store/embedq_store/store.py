@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -15,7 +15,8 @@ from embedq_core.counts import Counts
 from embedq_core.errors import CollectionMissing, DatabaseReadOnly, EntryMissing
 from embedq_core.parts import belongs_to
 from embedq_core.text import shown, suggestion
-from embedq_store import deadletters
+from embedq_store import auditing, deadletters
+from embedq_store.auditing import ClearedPage, Findings
 from embedq_store.budget import DEFAULT_SEARCH_BYTES, SearchBytes
 from embedq_store.bulk import in_thread
 from embedq_store.configurations import configuration_in_force
@@ -365,7 +366,7 @@ class Store:
         if self._upkeep is not None:
             await self._upkeep.run(go_on)
 
-    # --- chunks and dead letters, re-embeddings
+    # --- re-embeddings
 
     @cached_property
     def reembeddings(self) -> "Reembeddings":
@@ -373,6 +374,60 @@ class Store:
         from embedq_store.reembeddings import Reembeddings
 
         return Reembeddings(self.path, self._reader, self._writer, self.collection, self._removed)
+
+    # --- audit
+
+    async def audit(self, collection_id: int, *, sample: int, seed: int) -> Findings:
+        """Look at every row of a collection, a slice at a time: what is wrong, and `sample` of the good ones."""
+        with translated(self.path):
+            dimension = await in_thread(self._reader, lambda db: auditing.usual_dimension(db, collection_id))
+            last = await in_thread(self._reader, auditing.last_rowid)
+            auditor, after = auditing.Auditor(dimension, sample, seed), auditing.BEFORE_ALL
+
+            def look(db: sqlite3.Connection) -> int | None:
+                rows = auditing.read_slice(db, collection_id, after, last)
+                auditor.take(rows)
+                return rows[-1].rowid if rows else None
+
+            while (reached := await in_thread(self._reader, look)) is not None:
+                after = reached
+        return auditor.findings
+
+    async def clear_flawed(self, collection_id: int, dimension: int, drifted: Sequence[bytes]) -> int:
+        """Clear the rows that an audit finds bad, and all with the `drifted` content hashes; return how many.
+
+        Each slice is judged anew in the transaction that clears it. See `embedq_store.auditing` for what that means.
+        """
+        writer, after, cleared = self._writing(), auditing.BEFORE_ALL, 0
+        with translated(self.path):
+            last = await in_thread(self._reader, auditing.last_rowid)
+
+        def clear(db: sqlite3.Connection) -> tuple[int | None, int]:
+            return auditing.clear_slice(db, collection_id, dimension, after, last)
+
+        while True:
+            reached, some = await writer.transact(lambda db: in_thread(db, clear))
+            cleared += some
+            if reached is None:
+                break
+            after = reached
+        clear_drifted = partial(auditing.clear_contents, collection_id=collection_id, digests=drifted)
+        return cleared + await writer.transact(lambda db: in_thread(db, clear_drifted))
+
+    async def last_rowid(self) -> int:
+        """The rowid of the last row: where pages of what is there now end."""
+        with translated(self.path):
+            return await in_thread(self._reader, auditing.last_rowid)
+
+    async def cleared_page(
+        self, collection_id: int, after: int, last: int, *, max_items: int, max_bytes: int
+    ) -> ClearedPage:
+        """The next rows with content and without hash in the order of their rowids: see `auditing.cleared_page`."""
+        page = partial(auditing.cleared_page, max_items=max_items, max_bytes=max_bytes)
+        with translated(self.path):
+            return await in_thread(self._reader, lambda db: page(db, collection_id, after, last))
+
+    # --- chunks and dead letters
 
     async def chunk_mark(self, run: str, chunk: int) -> tuple[Counts, bool] | None:
         """What a chunk had come to when it was last written, and whether it was finished then."""

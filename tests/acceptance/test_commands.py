@@ -49,6 +49,20 @@ def test_submit_prints_the_run_and_a_worker_does_it_later(embedq: CommandLine) -
     assert (shown["state"], shown["done"], shown["embedded"]) == ("complete", 2, 2)
 
 
+def test_a_run_says_how_urgent_it_is(embedq: CommandLine) -> None:
+    for name, *options in (("backfill",), ("urgent", "--priority", "high"), ("late", "--priority", "normal")):
+        embedq("submit", name, "-", "-m", "recording", *options, input=f"id,content\na,{name}\n")
+    refused = embedq("submit", "docs", "-", "--priority", "urgent", input="id,content\na,x\n", exit_code=2)
+    assert "'urgent' is not one of 'high', 'normal'" in " ".join(refused.err.replace("│", " ").split())
+    embedq("worker", "--burst")
+    runs = json.loads(embedq("runs", "list", "--json").out)
+    assert [(run["collection"], run["priority"], run["state"]) for run in runs] == [
+        ("late", "normal", "complete"),
+        ("urgent", "high", "complete"),
+        ("backfill", "normal", "complete"),
+    ]
+
+
 def test_two_hundred_single_items_make_few_calls(embedq: CommandLine, redis_url: str) -> None:
     environment = {"EMBEDQ_REDIS_URL": redis_url, "EMBEDQ_CHUNK_ITEMS": "1"}
     rows = "id,content\n" + "".join(f"{number},text {number}\n" for number in range(200))

@@ -185,11 +185,12 @@ def test_all_are_requeued_as_a_run_for_each_collection_and_model(buried: Command
     }
 
 
-def test_requeueing_twice_stores_once(buried: CommandLine) -> None:
+def test_requeueing_twice_stores_once_though_the_second_is_in_a_hurry(buried: CommandLine) -> None:
     buried("dead", "requeue", "c")
-    second = buried("dead", "requeue", "c").out.strip()
+    second = buried("dead", "requeue", "c", "--priority", "high").out.strip()
     buried("worker", "--burst", environment={"TAKES_POISON": "1"})
-    assert json.loads(buried("runs", "show", second, "--json").out)["state"] == "complete"
+    run = json.loads(buried("runs", "show", second, "--json").out)
+    assert (run["state"], run["priority"]) == ("complete", "high")
     assert set(stored(buried)) == {"b", "c"}
     assert ids(buried, "c") == []
 

@@ -168,11 +168,11 @@ async def test_whatever_goes_wrong_the_payload_stays_and_the_job_comes_again(
     await submit(queue, chunk(items(5)))
     working, payloads = getattr(embedq_worker.lane, where), list[int]()
 
-    def fails_once(*arguments: object) -> object:
+    def fails_once(*arguments: object, **options: object) -> object:
         if not payloads:
             payloads.append(1)
             raise error
-        return working(*arguments)
+        return working(*arguments, **options)
 
     monkeypatch.setattr(embedq_worker.lane, where, fails_once)
     await burst(settings, queue, store)
@@ -341,7 +341,7 @@ async def test_a_database_that_is_broken_ends_the_worker_and_the_job_stays(
     install(monkeypatch, RecordingModel())
     await submit(queue, chunk(items(10)))
 
-    async def broken(*_: object) -> Counts:
+    async def broken(*_: object, **__: object) -> Counts:
         raise DatabaseUnusable("is corrupt")
 
     monkeypatch.setattr(embedq_worker.lane, "process", broken)

@@ -12,6 +12,7 @@ import pytest
 
 from embedq_core.counts import Counts
 from embedq_core.errors import ModelMismatch, RowError, UnknownModel
+from embedq_core.priority import SHARE, Priority
 from embedq_core.settings import Settings
 from embedq_jobs import Queue, decode_chunk
 from embedq_jobs.codec import load_job
@@ -79,6 +80,40 @@ async def test_the_producer_holds_back_while_the_queue_is_full(
         submission.holding = False
     assert submission.items == 30
     assert await queue.bytes_queued("hashing") == 0
+
+
+async def test_a_high_run_is_queued_though_a_backfill_fills_the_queue_and_is_held_back_later(
+    queue: Queue, settings: Settings, tmp_path: Path, eventually: Eventually
+) -> None:
+    backfill, stop = submission_to(), asyncio.Event()
+    reader = reader_of(tmp_path / "rows.jsonl", lines(400))
+    small = replace(settings, chunk_items=10, queue_bytes=4000)
+
+    def high() -> Submission:
+        return new_submission("docs", "hashing", "a test", Priority.HIGH)
+
+    async def holding() -> bool:
+        return backfill.holding
+
+    filling = asyncio.create_task(submit(backfill, reader, queue, small, store=True, stop=stop.is_set))
+    await eventually(holding)
+    assert 4000 <= await queue.bytes_queued("hashing") < 4000 * (1 + SHARE), "all that the backfill may"
+    urgent = high()
+    async with asyncio.timeout(10):
+        await submit(urgent, reader_of(tmp_path / "urgent.jsonl", lines(10)), queue, small, store=True)
+    assert urgent.items == 10
+    # But not for ever: a high run that would fill Redis waits as well.
+    more = high()
+    sending = asyncio.create_task(
+        submit(more, reader_of(tmp_path / "more.jsonl", lines(400)), queue, small, store=True, stop=stop.is_set)
+    )
+
+    async def holding_too() -> bool:
+        return more.holding
+
+    await eventually(holding_too)
+    stop.set()
+    await asyncio.gather(filling, sending)
 
 
 async def test_told_to_stop_while_it_holds_back_it_stops(

@@ -7,6 +7,7 @@ import pytest
 
 import embedq_worker.service
 from embedq_core.items import Item
+from embedq_core.priority import Priority
 from embedq_jobs import Chunk, Queue, Run
 from embedq_plugins import EmbeddingModel, Registry, hookimpl
 from embedq_plugins.hookspecs import Register
@@ -33,15 +34,20 @@ def chunk(
     return Chunk(run, number, collection, model_id, store, list(after), list(contents))
 
 
-def run(run_id: str = RUN, model_id: str = "recording", started: float | None = None) -> Run:
+def run(
+    run_id: str = RUN,
+    model_id: str = "recording",
+    started: float | None = None,
+    priority: Priority = Priority.NORMAL,
+) -> Run:
     """A run that begins now, or when it is said."""
-    return Run(run_id, "pets", model_id, "pets.csv", time.time() if started is None else started)
+    return Run(run_id, "pets", model_id, "pets.csv", time.time() if started is None else started, priority)
 
 
-async def submit(queue: Queue, *chunks: Chunk) -> None:
+async def submit(queue: Queue, *chunks: Chunk, priority: Priority = Priority.NORMAL) -> None:
     """Queue the chunks of one run, from its opening to its close."""
     first = chunks[0]
-    await queue.runs.open(run(first.run, first.model_id))
+    await queue.runs.open(run(first.run, first.model_id, priority=priority))
     for each in chunks:
         assert await queue.put(each)
     await queue.runs.close(first.run, len(chunks), skipped=0, duplicates=0)

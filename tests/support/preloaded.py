@@ -14,6 +14,7 @@ from support.parsing import parsed
 
 for name in (
     "embedq.__main__",
+    "embedq.auditing",
     "embedq.doctoring",
     "embedq.draining",
     "embedq.embedding_one",

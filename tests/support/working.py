@@ -61,9 +61,9 @@ async def complete(queue: Queue, run: str = RUN) -> bool:
     return (await queue.runs.summary(run)).complete
 
 
-async def until_complete(queue: Queue, eventually: Eventually) -> None:
+async def until_complete(queue: Queue, eventually: Eventually, run: str = RUN) -> None:
     async def done() -> bool:
-        return await complete(queue)
+        return await complete(queue, run)
 
     await eventually(done)
 

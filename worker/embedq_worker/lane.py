@@ -90,7 +90,7 @@ class Lane:
 
     @property
     def bytes_in_hand(self) -> int:
-        """Bytes of the chunks of those jobs, of which a worker takes no more than `inflight_bytes`."""
+        """Bytes of the chunks of those jobs: `inflight_bytes` at most, a quarter more with both priorities."""
         return 0 if self._worker is None else self._worker.bytes_in_hand
 
     @property
@@ -226,11 +226,11 @@ class Lane:
             raise Retry(defer=min(AFTER_SECONDS * attempt, LONGEST_AFTER_SECONDS))
         began = time.monotonic()
         lost = 0 if self._worker is None else self._worker.losses.get(job, 0)
+        high = self._worker is not None and self._worker.is_high(job)
         with self.runner.telemetry.in_hand(len(chunk.items)):
             async with self._place(job, lost) as runner:
-                counts = await process(
-                    chunk, runner, self._store, self._claims, partial(self._report, chunk.run, chunk.number)
-                )
+                report = partial(self._report, chunk.run, chunk.number)
+                counts = await process(chunk, runner, self._store, self._claims, report, high=high)
         await self._queue.runs.record(chunk.run, chunk.number, chunk.model_id, counts)
         if lost:
             await self._queue.starts.forget(job)

@@ -2,28 +2,32 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypedDict
 
 from arq.worker import Worker
 
+from embedq_core.priority import SHARE
 from embedq_core.settings import Settings
 from embedq_jobs import Queue, holding
 from embedq_jobs.codec import dump_job, load_job
 from embedq_jobs.names import lease_key
 from embedq_jobs.pauses import parse_pauses
 from embedq_jobs.queue import EXPIRES_MS
-from embedq_worker.admission import JobSize, admit, full, parse_size
+from embedq_jobs.scores import HIGH_AHEAD_MS, high_score
+from embedq_worker.admission import MOST_JOBS, JobSize, admit, full, parse_size
 from embedq_worker.leases import LEASE_SECONDS
 from embedq_worker.runner import ModelRunner
 
 POLL_SECONDS: Final = 0.05
+# What is taken in hand is decided by admission; arq only keeps count.
+MAX_JOBS: Final = MOST_JOBS + int(MOST_JOBS * SHARE)
+# Jobs in hand keep their place at the head of their priority: fewer than all of the fleet's would hide the rest.
 # While the model is paused: how late its lane may notice that it is no longer.
 PAUSED_POLL_SECONDS: Final = 0.5
-# Many, since jobs may be of one item each; what is really taken in hand is decided by admission.
-MAX_JOBS: Final = 512
-# Jobs in hand keep their place at the head of arq's queue: fewer than all of the fleet's would hide the rest.
 READ_LIMIT: Final = 8192
 FOR_EVER_SECONDS: Final = 10 * 365 * 24 * 3600
 FOR_EVER_TRIES: Final = 2**31
@@ -60,7 +64,6 @@ class ChunkWorker(Worker):
             max_tries=FOR_EVER_TRIES,
             keep_result=0,
             poll_delay=POLL_SECONDS,
-            queue_read_limit=READ_LIMIT,
             job_serializer=dump_job,
             job_deserializer=load_job,
             expires_extra_ms=EXPIRES_MS,
@@ -77,6 +80,7 @@ class ChunkWorker(Worker):
         self._max_bytes = settings.inflight_bytes
         self._sizes: dict[str, JobSize] = {}
         self._paused = False
+        self._high: set[str] = set()
         self.losses: dict[str, int] = {}
         """Of each job in hand, how many workers died with it."""
         self._done = asyncio.Event()
@@ -89,25 +93,52 @@ class ChunkWorker(Worker):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._done.wait(), PAUSED_POLL_SECONDS if self._paused else self.poll_delay_s)
 
+    async def _poll_iteration(self) -> None:
+        """What arq's does, but that it looks at both priorities, and only where one more may fit."""
+        self._paused = False
+        if self.allow_pick_jobs and not self._runner.out_of_order:
+            await self.start_jobs(await self._due())
+        for job, task in list(self.tasks.items()):
+            if task.done():
+                del self.tasks[job]
+                # What went wrong with arq's own steps ends the worker, and the lane begins again.
+                task.result()
+        await self.heart_beat()
+
+    async def _due(self) -> list[bytes]:
+        """Jobs that are due, the high ones first, of each priority that there is room for.
+
+        They are asked for apart: thousands of high ones must not hide the others.
+        """
+        in_hand = {job for job, task in self.tasks.items() if not task.done()}
+        self._sizes = {job: size for job, size in self._sizes.items() if job in in_hand}
+        self._high &= in_hand
+        now_ms = int(time.time() * 1000)
+        ranges: dict[bool, tuple[float, int]] = {True: (float("-inf"), high_score(now_ms)), False: (0, now_ms)}
+        wanted = [high for high in ranges if not full(self._sizes.values(), high=high, **self._limits)]
+        async with self.pool.pipeline(transaction=False) as pipe:
+            for high in wanted:
+                pipe.zrangebyscore(self.queue_name, *ranges[high], 0, READ_LIMIT)
+            found: dict[bool, list[bytes]] = dict(zip(wanted, await pipe.execute(), strict=True))
+        self._high |= {job.decode() for job in found.get(True, [])}
+        return [job for high in wanted for job in found[high]]
+
+    @property
+    def _limits(self) -> _Limits:
+        return {"max_bytes": self._max_bytes, "items_per_second": self._runner.items_per_second}
+
     async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Start those of `job_ids` that are free and fit; none while the model is paused or out of order.
+        """Start those of `job_ids` that are free, fit, and are not paused.
 
         What waits of a run that was cancelled is taken out of the queue instead.
         """
-        self._paused = False
-        if self._runner.out_of_order:
-            return
-        in_hand = {job for job, task in self.tasks.items() if not task.done()}
-        self._sizes = {job: size for job, size in self._sizes.items() if job in in_hand}
-        limits: _Limits = {"max_bytes": self._max_bytes, "items_per_second": self._runner.items_per_second}
-        if full(self._sizes.values(), **limits):
-            return
         waiting = await self._free([job for job in (name.decode() for name in job_ids) if job not in self.tasks])
         if not waiting:
             return
-        taken = admit(waiting, self._sizes.values(), **limits)
-        self._sizes |= {job: size for job, size in waiting if job in set(taken)}
-        self.losses = {job: lost for job, lost in self.losses.items() if job in in_hand}
+        taken = admit(waiting, self._sizes.values(), **self._limits)
+        chosen = set(taken)
+        self._sizes |= {job: size for job, size in waiting if job in chosen}
+        self.losses = {job: lost for job, lost in self.losses.items() if job in self._sizes}
         begun = await self._queue.starts.begin(taken)
         self.losses |= dict(zip(taken, begun.losses, strict=True))
         started = [job for job in taken if job not in set(begun.cancelled)]
@@ -133,35 +164,44 @@ class ChunkWorker(Worker):
     def set_aside(self, job: str) -> None:
         """A job that is suspect takes memory, but not the model: others are taken in hand beside it."""
         if job in self._sizes:
-            self._sizes[job] = JobSize(self._sizes[job].bytes, 0)
+            self._sizes[job] = replace(self._sizes[job], items=0)
+
+    def is_high(self, job: str) -> bool:
+        """Whether a job in hand goes ahead of others."""
+        return job in self._high
 
     async def _free(self, jobs: list[str]) -> list[tuple[str, JobSize]]:
-        """The first of `jobs` that no other worker has in hand and that are not paused, as many as may be started, and
-        what they weigh.
+        """The first of `jobs` of each priority that no other worker has in hand and that are not paused, as many as may
+        be started, and what they weigh.
         """
         free: list[tuple[str, JobSize]] = []
-        model_id = self._runner.model.model_id
-        for start in range(0, len(jobs), MAX_JOBS):
-            some = jobs[start : start + MAX_JOBS]
-            async with self.pool.pipeline(transaction=False) as pipe:
-                pipe.mget([lease_key(job) for job in some])
-                pipe.hmget(self._names.load(model_id), some)
-                pipe.hgetall(self._names.paused)
-                leases, sizes, paused = await pipe.execute()
-            found = {
-                job: parse_size(size) for job, lease, size in zip(some, leases, sizes, strict=True) if lease is None
-            }
-            if found and paused:
-                pauses = parse_pauses(paused)
-                if holding(pauses, model_id) is not None:
-                    self._paused = True
-                    return []
-                for job in await self._queue.pausing.set_aside(model_id, list(found), pauses):
-                    del found[job]
-            free.extend(found.items())
-            if len(free) >= MAX_JOBS:
-                break
+        for high in (True, False):
+            same = [job for job in jobs if (job in self._high) == high]
+            most = len(free) + MOST_JOBS
+            for start in range(0, len(same), MOST_JOBS):
+                found = await self._unpaused(same[start : start + MOST_JOBS])
+                free.extend((job, replace(size, high=high)) for job, size in found.items())
+                if len(free) >= most or self._paused:
+                    break
         return free
+
+    async def _unpaused(self, jobs: list[str]) -> dict[str, JobSize]:
+        """Those of `jobs` that no other worker has in hand and that are not paused, and what they weigh."""
+        model_id = self._runner.model.model_id
+        async with self.pool.pipeline(transaction=False) as pipe:
+            pipe.mget([lease_key(job) for job in jobs])
+            pipe.hmget(self._names.load(model_id), jobs)
+            pipe.hgetall(self._names.paused)
+            leases, sizes, paused = await pipe.execute()
+        found = {job: parse_size(size) for job, lease, size in zip(jobs, leases, sizes, strict=True) if lease is None}
+        if found and paused:
+            pauses = parse_pauses(paused)
+            if holding(pauses, model_id) is not None:
+                self._paused = True
+                return {}
+            for job in await self._queue.pausing.set_aside(model_id, list(found), pauses):
+                del found[job]
+        return found
 
     @property
     def bytes_in_hand(self) -> int:
@@ -177,3 +217,23 @@ class ChunkWorker(Worker):
         """What arq does with a job that it gives up, which here is only one whose payload is gone: say so first."""
         await self._lost(job_id)
         await super().finish_failed_job(job_id, result_data)
+
+    async def finish_job(
+        self,
+        job_id: str,
+        finish: bool,
+        result_data: bytes | None,
+        result_timeout_s: float | None,
+        keep_result_forever: bool,
+        incr_score: int | None,
+        keep_in_progress: float | None,
+    ) -> None:
+        """What arq does with a job that has ended; one that is put off stays high if it was.
+
+        By the difference between now and the score of a high job, arq would make a normal one of it.
+        """
+        if incr_score and job_id in self._high:
+            incr_score -= HIGH_AHEAD_MS
+        await super().finish_job(
+            job_id, finish, result_data, result_timeout_s, keep_result_forever, incr_score, keep_in_progress
+        )

@@ -56,29 +56,44 @@ Progress: TypeAlias = Callable[[Counts], Awaitable[None]]
 
 
 async def process(
-    chunk: Chunk, runner: ModelRunner, store: Store, claims: Claims, progress: Progress | None = None
+    chunk: Chunk,
+    runner: ModelRunner,
+    store: Store,
+    claims: Claims,
+    progress: Progress | None = None,
+    *,
+    high: bool = False,
 ) -> Counts:
     """Bring every item of `chunk` into the store or among the dead letters; return what became of them.
 
     When it returns, all is committed; `progress` hears of what is committed before. Doing it again changes
-    nothing and costs nothing: what was committed is found. While the database can't be written to, vectors that
-    were paid for are kept in memory. Raises TransientFailure and Stopping, and StoreError where the database
-    can't be read, or not be written when the worker stops; then the chunk has to be processed again.
+    nothing and costs nothing: what was committed is found. The contents of a `high` chunk go ahead of others'. While
+    the database can't be written to, vectors that were paid for are kept in memory. Raises TransientFailure and
+    Stopping, and StoreError where the database can't be read, or not be written when the worker stops; then the chunk
+    has to be processed again.
     """
-    return await _Processing(chunk, runner, store, claims, progress).run()
+    return await _Processing(chunk, runner, store, claims, progress, high=high).run()
 
 
 class _Processing:
     """The processing of one chunk."""
 
     def __init__(
-        self, chunk: Chunk, runner: ModelRunner, store: Store, claims: Claims, progress: Progress | None
+        self,
+        chunk: Chunk,
+        runner: ModelRunner,
+        store: Store,
+        claims: Claims,
+        progress: Progress | None,
+        *,
+        high: bool,
     ) -> None:
         self._chunk = chunk
         self._runner = runner
         self._store = store
         self._claims = claims
         self._progress = progress
+        self._high = high
         self._target = Target(chunk.collection, chunk.model_id, runner.model.configuration)
         self._pending = _Pending()
         self._before = Counts()
@@ -177,7 +192,7 @@ class _Processing:
         if not owners:
             return
         contents = [incoming[group[0]].item.content for group in owners]
-        async with contextlib.aclosing(self._runner.embed(contents, self._chunk.run)) as pieces:
+        async with contextlib.aclosing(self._runner.embed(contents, self._chunk.run, high=self._high)) as pieces:
             async for piece in pieces:
                 self._take(piece, owners, incoming)
                 if self._pending and time.monotonic() - self._pending.written > FLUSH_SECONDS:

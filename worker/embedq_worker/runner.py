@@ -142,9 +142,12 @@ class ModelRunner:
                 self._batcher.coming = False
                 self._dispatch()
 
-    async def embed(self, contents: Sequence[str | bytes], run: str = "") -> AsyncGenerator[Piece, None]:
-        """Embed `contents`, in batches shared with others; results come as they are ready, in any order, and an empty
-        piece whenever nothing has come for a second. `run`, for the log, is whose contents they are.
+    async def embed(
+        self, contents: Sequence[str | bytes], run: str = "", *, high: bool = False
+    ) -> AsyncGenerator[Piece, None]:
+        """Embed `contents`, in batches shared with others, ahead of these if they are `high`; results come as they are
+        ready, in any order, and an empty piece whenever nothing has come for a second. `run`, for the log, is whose
+        contents they are.
 
         Raises TransientFailure when the model can't be reached and Stopping when the worker is to end, but not before
         the batches that are going on have ended: what they return is paid for. What came before stays good. Close it
@@ -155,7 +158,7 @@ class ModelRunner:
         if self.out_of_order and self._to_mend is not None:
             error, until = self._to_mend
             raise TransientFailure(error, max(until - time.monotonic(), 0.0))
-        pending = _Pending(contents, run=run)
+        pending = _Pending(contents, run=run, high=high)
         self._batcher.add(pending, time.monotonic())
         self._dispatch()
         missing, failure = len(contents), None

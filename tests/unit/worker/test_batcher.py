@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedq_worker.batcher import LINGER_SECONDS, MAX_LINGER_SECONDS, Batcher, Request, Slice
+from embedq_worker.batcher import HIGH_FOR_ONE, LINGER_SECONDS, MAX_LINGER_SECONDS, Batcher, Request, Slice
 
 
 def request(*contents: str) -> Request:
@@ -216,4 +216,112 @@ def test_whatever_the_weights_each_content_is_in_one_batch_in_order_and_none_wei
     for batch in batches:
         assert len(batch) == 1 or sum(map(len, batch)) <= most
         assert batch_size is None or len(batch) <= batch_size
+    assert len(batcher) == 0
+
+
+# --- two priorities
+
+
+def urgent(*contents: str) -> Request:
+    return Request(contents, high=True)
+
+
+def test_high_contents_make_the_next_batch_and_others_fill_what_they_leave() -> None:
+    batcher = Batcher(4)
+    batcher.add(request(*"abcdefgh"), now=0)
+    batcher.add(urgent(*"XYZ"), now=0)
+    assert contents(batcher.next_batch(now=0)) == [*"XYZa"], "at once, and full"
+    assert contents(batcher.next_batch(now=0)) == [*"bcde"]
+
+
+def test_a_high_tail_with_nothing_to_fill_it_waits_for_company_as_any_other() -> None:
+    batcher = Batcher(4)
+    batcher.add(urgent("X"), now=0)
+    assert batcher.next_batch(now=0) == []
+    assert contents(batcher.next_batch(now=LINGER_SECONDS)) == ["X"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_while_high_contents_keep_coming_every_fourth_batch_is_of_the_others(batch_size: int) -> None:
+    batcher = Batcher(batch_size)
+    batcher.add(request(*["a"] * 1000), now=0)
+    batcher.add(urgent(*["X"] * 1000), now=0)
+    batches = [contents(batcher.next_batch(now=0)) for _ in range(12)]
+    assert batches == ([["X"] * batch_size] * 3 + [["a"] * batch_size]) * 3
+
+
+def test_a_few_others_get_their_turn_sooner_and_their_batch_is_filled() -> None:
+    batcher = Batcher(6)
+    batcher.add(request("a", "b"), now=0)
+    batcher.add(urgent(*["X"] * 100), now=0)
+    assert [contents(batcher.next_batch(now=0)) for _ in range(2)] == [["X"] * 6, ["a", "b", *"XXXX"]]
+
+
+def test_without_a_batch_size_whole_requests_take_turns_by_what_is_in_them() -> None:
+    batcher = Batcher(None)
+    batcher.add(request("a", "b"), now=0)
+    for _ in range(4):
+        batcher.add(urgent(*"XXX"), now=0)
+    assert [contents(batcher.next_batch(now=0)) for _ in range(3)] == [[*"XXX"], [*"XXX"], ["a", "b"]]
+
+
+def test_others_that_were_not_there_are_owed_nothing() -> None:
+    batcher = Batcher(2)
+    batcher.add(urgent(*["X"] * 100), now=0)
+    for _ in range(20):
+        batcher.next_batch(now=0)
+    batcher.add(request("a", "b"), now=0)
+    assert contents(batcher.next_batch(now=0)) == ["X", "X"]
+
+
+def test_a_high_batch_is_cut_by_its_weight_and_what_is_removed_waits_no_more() -> None:
+    batcher = Batcher(10, len, 6)
+    unwanted = urgent("XXX", "YYY", "ZZZ")
+    batcher.add(request("aaa"), now=0)
+    batcher.add(unwanted, now=0)
+    assert contents(batcher.next_batch(now=0)) == ["XXX", "YYY"]
+    batcher.remove(unwanted)
+    assert len(batcher) == 1
+    batcher.add(urgent("U"), now=0)
+    assert [request.contents for request in batcher.clear()] == [("U",), ("aaa",)]
+    assert len(batcher) == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=20),
+    st.none() | st.integers(1, 7),
+    st.lists(st.integers(0, 20), max_size=30),
+)
+def test_whatever_comes_each_priority_keeps_its_order_and_neither_starves(
+    requests: list[tuple[int, bool]], batch_size: int | None, arrivals: list[int]
+) -> None:
+    batcher, sent = Batcher(batch_size), {True: 0, False: 0}
+    received: dict[bool, list[str | bytes]] = {True: [], False: []}
+    passed, most = 0, max([batch_size or 0, *(size for size, _ in requests)])
+
+    def take() -> bool:
+        nonlocal passed
+        waited = sent[False] > len(received[False])
+        batch = batcher.next_batch(now=99)
+        for piece in batch:
+            received[piece.request.high] += piece.contents
+        normal = any(not piece.request.high for piece in batch)
+        passed = 0 if normal or not waited else passed + sum(piece.stop - piece.start for piece in batch)
+        assert passed <= HIGH_FOR_ONE * most + most, "others wait for no more than is gone ahead of them"
+        if batch_size is not None and batch:
+            left = sum(sent.values()) - sum(map(len, received.values()))
+            assert sum(piece.stop - piece.start for piece in batch) == batch_size or not left, (
+                "full while there is more"
+            )
+        return bool(batch)
+
+    for number, (size, high) in enumerate(requests):
+        names = [f"{place:05}" for place in range(sent[high], sent[high] + size)]
+        sent[high] += size
+        batcher.add(Request(names, high=high), now=0)
+        for _ in range(arrivals[number] % 3 if number < len(arrivals) else 0):
+            take()
+    while take():
+        pass
+    assert received == {high: [f"{place:05}" for place in range(count)] for high, count in sent.items()}
     assert len(batcher) == 0

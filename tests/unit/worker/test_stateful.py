@@ -190,7 +190,8 @@ class Workers(RuleBasedStateMachine):
         again = before.done - len(dead)
         plan = decide(incoming, self.database.known(incoming), store=True)
         wanted = [incoming[group[0]].item.content for group in plan.inputs.values()]
-        job = Job(each, incoming, plan, Request(wanted), before)
+        # In one run chunks are alike; here every other one is high, so that both queues of the batcher are used.
+        job = Job(each, incoming, plan, Request(wanted, high=each.number % 2 == 1), before)
         job.rows = [(incoming[index], vector) for index, vector in plan.reused]
         job.updates = [incoming[index] for index in plan.updates]
         job.counts = Counts(unchanged=len(plan.unchanged) - again, reused=len(plan.reused))
