@@ -68,7 +68,9 @@ async def _ingest(settings: Settings) -> RunSummary:
     reader = await asyncio.to_thread(Reader, [DocstringSource()], RowOptions(), report)
     async with open_queue(settings) as queue:
         stop = stop_on_interrupt()
-        submission = new_submission(COLLECTION, MODEL, reader.describe(), full_batch(get_embedding_model(MODEL)))
+        submission = new_submission(
+            COLLECTION, MODEL, reader.describe(), batch_size=full_batch(get_embedding_model(MODEL))
+        )
         with display(COLLECTION) as shown_on:
             report.display = shown_on
             async with working(settings, queue, shown_on, stop) as serving:
