@@ -4,14 +4,16 @@ No Redis type leaves this room but to the worker's supervisor, which runs arq.
 """
 
 from embedq_jobs.codec import Chunk, decode_chunk, encode_chunk
-from embedq_jobs.connection import open_queue, queue_exists
+from embedq_jobs.connection import open_queue, queue_directory, queue_exists
 from embedq_jobs.names import job_id, new_run_id, parse_job_id
+from embedq_jobs.notes import RUN_NOTE, noted_runs
 from embedq_jobs.patience import Patience
 from embedq_jobs.queue import Queue, QueueLoad
 from embedq_jobs.runs import Run, Runs, RunSummary
 from embedq_jobs.starts import Starts
 
 __all__ = [
+    "RUN_NOTE",
     "Chunk",
     "Patience",
     "Queue",
@@ -24,7 +26,9 @@ __all__ = [
     "encode_chunk",
     "job_id",
     "new_run_id",
+    "noted_runs",
     "open_queue",
     "parse_job_id",
+    "queue_directory",
     "queue_exists",
 ]

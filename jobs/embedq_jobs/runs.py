@@ -16,6 +16,7 @@ from embedq_core.errors import RunMissing
 from embedq_core.text import suggestion
 from embedq_jobs.errors import translated
 from embedq_jobs.names import Names, job_id
+from embedq_jobs.notes import note_run
 
 # Finished runs are listed for this long.
 KEEP_SECONDS: Final = 30 * 24 * 3600
@@ -201,6 +202,7 @@ class Runs:
                 pipe.hset(self._names.run(run.id), mapping=dict(entry))
                 pipe.zadd(self._names.runs, {run.id: run.started})
                 await pipe.execute()
+        note_run(run.id)
 
     async def beat(self, run: str) -> None:
         """Say that the producer of a run is alive, though it sends nothing just now."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from embedq_store.graph import Built
     from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
     from embedq_store.querying import query_vectors
+    from embedq_store.schedules import Attempt, NewSchedule, Schedule, Schedules
     from embedq_store.search import Entry
     from embedq_store.standing import CollectionFigures, CollectionInfo, Standing
     from embedq_store.store import Store
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncCollection",
+    "Attempt",
     "Built",
     "ChunkMark",
     "Collection",
@@ -35,8 +37,11 @@ __all__ = [
     "Entry",
     "Incoming",
     "Known",
+    "NewSchedule",
     "Plan",
     "Row",
+    "Schedule",
+    "Schedules",
     "Selection",
     "Standing",
     "Store",
@@ -53,6 +58,7 @@ __all__ = [
 
 _HOMES = {
     "AsyncCollection": "embedq_store.collection",
+    "Attempt": "embedq_store.schedules",
     "Built": "embedq_store.graph",
     "ChunkMark": "embedq_store.writes",
     "Collection": "embedq_store.sync",
@@ -65,8 +71,11 @@ _HOMES = {
     "Entry": "embedq_store.search",
     "Incoming": "embedq_store.outcomes",
     "Known": "embedq_store.outcomes",
+    "NewSchedule": "embedq_store.schedules",
     "Plan": "embedq_store.outcomes",
     "Row": "embedq_store.writes",
+    "Schedule": "embedq_store.schedules",
+    "Schedules": "embedq_store.schedules",
     "Selection": "embedq_store.deadletters",
     "Standing": "embedq_store.standing",
     "Store": "embedq_store.store",

@@ -20,6 +20,7 @@ for name in (
     "embedq.inspecting",
     "embedq.reporting",
     "embedq.running",
+    "embedq.scheduling",
     "embedq.searching",
     "embedq.searching_many",
     "embedq.tables",

@@ -34,7 +34,7 @@ def run_worker(
     _log_to_stderr(settings)
     if processes > 1:
         sys.exit(_run_processes(processes, settings))
-    asyncio.run(_run(settings, ServiceOptions(models, burst, grace_seconds)))
+    asyncio.run(_run(settings, ServiceOptions(models, burst, grace_seconds, schedules=True)))
     logging.shutdown()
     if threading.active_count() > 1:
         # A call of a model that did not end within the grace can't be stopped, and Python would wait for it.

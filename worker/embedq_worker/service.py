@@ -8,7 +8,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from signal import SIGINT, SIGTERM
@@ -28,6 +28,7 @@ from embedq_worker.lane import Lane, quiet_libraries
 from embedq_worker.leases import LEASE_SECONDS, Leases
 from embedq_worker.limiting import Shared
 from embedq_worker.runner import ModelRunner
+from embedq_worker.scheduler import Scheduler
 
 _log = logging.getLogger("embedq.worker")
 
@@ -52,6 +53,10 @@ class ServiceOptions:
     grace_seconds: float = GRACE_SECONDS
     lease_seconds: float = LEASE_SECONDS
     """How long after the death of a worker its chunks are taken over by others, at most."""
+    schedules: bool = False
+    """Whether it runs what the database's schedules owe; with `burst`, what they owe when it starts."""
+    clock: Callable[[], float] = time.time
+    """What schedules go by, in seconds since the epoch."""
 
 
 async def serve(settings: Settings, options: ServiceOptions, queue: Queue, store: Store, stop: asyncio.Event) -> None:
@@ -94,6 +99,15 @@ class _Service:
         self._unserved: set[str] = set()
         self._since = time.time()
         self._id = f"{socket.gethostname()}:{os.getpid()}"
+        self._scheduler = Scheduler(
+            settings,
+            queue,
+            store,
+            self._id,
+            clock=options.clock,
+            once=options.burst,
+            grace=options.grace_seconds,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         quiet_libraries()
@@ -104,6 +118,8 @@ class _Service:
         renewing = asyncio.create_task(self._leases.renew_forever(), name="embedq-leases")
         beating = asyncio.create_task(self._beat_forever(), name="embedq-heartbeat")
         copying = asyncio.create_task(self._copy_when_idle(), name="embedq-copies")
+        if self._options.schedules:
+            self._scheduler.start()
         try:
             await self._serve(wanted, stop)
             if self._store.copies_due:
@@ -112,7 +128,8 @@ class _Service:
             await cancel([copying])
             # Just before the runners are told: a call that waits for its turn fails then, and is not made again.
             self._shared.close()
-            await asyncio.gather(*(lane.stop(self._options.grace_seconds) for lane in self._lanes.values()))
+            lanes = (lane.stop(self._options.grace_seconds) for lane in self._lanes.values())
+            await asyncio.gather(self._scheduler.stop(), *lanes)
             await cancel([renewing, beating])
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
                 async with asyncio.timeout(GOODBYE_SECONDS):
@@ -124,10 +141,12 @@ class _Service:
             for lane in self._lanes.values():
                 if lane.broken is not None:
                     raise lane.broken
+            # Asked first: what a schedule's command has queued by then, the lanes that are opened now see.
+            nothing_owed = not self._options.schedules or self._scheduler.idle
             try:
                 await self._open_lanes(wanted)
                 looked = True
-                if self._options.burst and await self._all_empty():
+                if self._options.burst and nothing_owed and await self._all_empty():
                     return
             except QueueError as error:
                 # The lanes say so too, and wait for it to come back.
@@ -200,6 +219,7 @@ class _Service:
         report = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "database": str(self._settings.database),
             "models": sorted(self._lanes),
             "since": self._since,
             "seen": time.time(),
