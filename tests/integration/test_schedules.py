@@ -385,7 +385,8 @@ async def test_what_can_not_be_reckoned_keeps_no_other_from_running(
 
 
 def test_of_what_a_command_prints_the_end_is_kept_and_the_file_stays_small(tmp_path: Path) -> None:
-    file, echoed = tmp_path / "output", []
+    file = tmp_path / "output"
+    echoed: list[bytes] = []
     with file.open("ab", buffering=0) as printed:
         output = _Output(file, echoed.append)
         lines = [b"%06d\n" % number for number in range(FILE_BYTES // 2)]
