@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SHOWN_ATTEMPTS = 10
 _NAME_LENGTH = 64
+_HALF_A_YEAR = 182 * 24 * 3600
 _NO_SCHEDULES = "no schedules yet: embedq schedule add NAME '0 3 * * *' -- submit COLLECTION --files DIR GLOB"
 
 
@@ -87,9 +88,12 @@ def one_schedule(name: str, database: Path | None) -> tuple[Schedule, list[Attem
 
 def remove_schedule(name: str, database: Path | None) -> None:
     """Remove a schedule. Raises ScheduleMissing."""
+    from embedq_worker.scheduled import Place
 
     async def remove(store: Store) -> None:
-        await store.schedules.remove((await store.schedules.get(name)).key)
+        schedule = await store.schedules.get(name)
+        await store.schedules.remove(schedule.key)
+        Place(Path(store.path), schedule.key).remove()
 
     _change(name, database, remove)
 
@@ -250,13 +254,23 @@ def _local_timezone() -> str:
     try:
         with warnings.catch_warnings(action="ignore"):
             name: str | None = tzlocal.get_localzone_name()
-        if name is not None:
-            return zone(name).key
+        if name is not None and _is_local(name):
+            return name
     except (LookupError, UsageError):
         name = None
-    if not os.environ.get("TZ") and not Path("/etc/localtime").exists():
+    if name is None and not os.environ.get("TZ") and not Path("/etc/localtime").exists():
         return "UTC"  # which is what the system takes then, too
     raise UsageError("the time zone of this machine has no name: give one with --timezone, such as Europe/Berlin")
+
+
+def _is_local(timezone: str) -> bool:
+    """Whether the clocks of a zone show what this machine's do, now and in half a year.
+
+    What is configured may be of no use, such as TZ=CET-1CEST, and then a file says something else.
+    """
+    moments = (time.time(), time.time() + _HALF_A_YEAR)
+    offsets = [datetime.fromtimestamp(moment, zone(timezone)).utcoffset() for moment in moments]
+    return offsets == [timedelta(seconds=time.localtime(moment).tm_gmtoff) for moment in moments]
 
 
 async def _begin(store: Store, schedule: Schedule, place: "Place") -> int:

@@ -1,7 +1,7 @@
 """Which commands a schedule may hold: parsed as the program parses them, and none that needs somebody there."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from embedq_core.errors import UsageError
@@ -15,7 +15,8 @@ _REFUSED: Final = {
 }
 # Without --yes, these ask, always.
 _ASKING: Final = frozenset({"collections delete", "collections rollback", "dead purge"})
-_READS_INPUT: Final = ("inputs", "input", "batch")
+_READS_INPUT: Final = ("inputs", "input", "batch", "source", "golden")
+_READING_CORPORA: Final = frozenset({"submit", "ingest"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,25 @@ class ParsedCommand:
 
 def check_unattended(arguments: Sequence[str]) -> None:
     """See that a schedule can run `embedq ARGUMENTS`. Raises UsageError; what Typer raises for a wrong option."""
-    if not arguments:
-        raise UsageError("say what to run after --: a command of embedq without its name, such as 'submit docs …'")
+    if not arguments or arguments[0].startswith("-"):
+        raise UsageError("say what to run after --: a command of embedq, such as 'submit docs --files . *.md'")
     command = parsed(arguments)
     why = objection(command)
     if why is not None:
         raise UsageError(f"a schedule can't run {shown(command.name)!r}: {why}")
+    if command.name in _READING_CORPORA:
+        _check_corpus(command)
+
+
+def _check_corpus(command: ParsedCommand) -> None:
+    """See that the options of 'submit' and 'ingest' go together, as these do. Raises UsageError."""
+    from embedq_producer.corpus import check_request
+    from embedq_producer.corpus_options import CorpusRequest
+
+    names = {field.name for field in fields(CorpusRequest)}
+    given = {name: value for name, value in command.parameters.items() if name in names and value is not None}
+    encodings = command.parameters.get("encoding") or ()
+    check_request(CorpusRequest(**given, encodings=encodings))  # type: ignore[arg-type] # as Typer has parsed them
 
 
 def objection(command: ParsedCommand) -> str | None:

@@ -96,6 +96,7 @@ def add(
         print(json_module.dumps(schedule_object(schedule)))
     else:
         print(f"{shown(name)}: first due {in_zone(schedule.due, schedule.timezone)}")
+        print(f"'embedq schedule run {shown(name)}' tries it out", file=sys.stderr)
 
 
 @app.command()

@@ -2,17 +2,19 @@
 
 import json
 import os
-import pty
 import signal
 import sqlite3
 import subprocess
+import sys
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from embedq.scheduling import print_schedules
 from embedq.unattended import ParsedCommand, objection, parsed
+from embedq_store import Schedule
 from support.command_line import CommandLine
 
 NIGHTLY = ("0 3 * * *", "--timezone", "Europe/Berlin", "--", "submit", "docs", "rows.csv", "-m", "recording")
@@ -116,21 +118,6 @@ def test_a_worker_that_ends_by_itself_does_what_is_owed(nightly: CommandLine) ->
     assert (run["run"], run["embedded"]) == (schedule["last_run"], 2)
 
 
-def test_with_a_worker_of_this_database_nothing_is_said_of_waiting(nightly: CommandLine) -> None:
-    worker = nightly.start("worker")
-    try:
-        assert worker.stderr is not None
-        assert "worker" in worker.stderr.readline()
-        for _ in range(100):
-            said = nightly("schedule").err
-            if not said:
-                break
-        assert said == ""
-    finally:
-        worker.send_signal(signal.SIGTERM)
-        worker.communicate(timeout=20)
-
-
 def test_disabled_ones_are_not_due_and_enabling_makes_up_for_nothing(nightly: CommandLine) -> None:
     assert nightly("schedule", "disable", "nightly").out == "nightly: disabled\n"
     (schedule,) = listed(nightly)
@@ -139,6 +126,14 @@ def test_disabled_ones_are_not_due_and_enabling_makes_up_for_nothing(nightly: Co
     make_due(nightly)
     assert json.loads(nightly("schedule", "enable", "nightly", "--json").out)["due"] > datetime.now(UTC).timestamp()
     assert nightly("schedule", "enable", "nightly").out.startswith("nightly: next due 20")
+
+
+def test_the_zone_of_this_machine_is_kept_by_its_name(embedq: CommandLine) -> None:
+    add = ("schedule", "add", "nightly", "0 3 * * *", "--json", "--", "dead", "requeue")
+    named = embedq(*add, environment={"TZ": "Australia/Lord_Howe"})
+    assert json.loads(named.out)["timezone"] == "Australia/Lord_Howe"
+    unnamed = embedq(*add, environment={"TZ": "XYZ-1:23"}, exit_code=2)
+    assert "the time zone of this machine has no name: give one with --timezone" in unnamed.err
 
 
 def test_removing_asks(nightly: CommandLine) -> None:
@@ -184,6 +179,9 @@ def test_an_unknown_name_is_said(nightly: CommandLine, command: str) -> None:
         (("nightly", "0 3 * * *", "--", "submit"), "Missing argument 'collection'"),
         (("nightly", "0 3 * * *", "--", "submi", "docs"), "No such command 'submi'"),
         (("nightly", "0 3 * * *", "--", "submit", "docs", "--files", "."), "--files needs two values"),
+        (("nightly", "0 3 * * *", "--", "submit", "docs"), "name what to read"),
+        (("nightly", "0 3 * * *", "--", "submit", "docs", "a.csv", "--files", ".", "*"), "--files can't be used"),
+        (("nightly", "0 3 * * *", "--", "--help"), "say what to run after --"),
         (("nightly", "0 3 * * *", "--", "worker"), "a schedule can't run 'worker': a worker runs until it is stopped"),
         (("nightly", "0 3 * * *", "--", "submit", "docs", "-"), "it would read standard input"),
     ],
@@ -223,31 +221,17 @@ def test_a_screen_is_nothing_for_a_schedule() -> None:
     assert objection(ParsedCommand("status", {"watch": False})) is None
 
 
-def test_on_a_narrow_terminal_names_and_times_stay_whole(nightly: CommandLine) -> None:
-    lines = on_a_terminal(nightly, 60, "schedule")
-    assert max(map(len, lines)) <= 60
-    due = datetime.fromisoformat(listed(nightly)[0]["due_local"])
-    assert any(line.startswith(f"nightly   {due:%Y-%m-%d} 03:00 CE") for line in lines)
-
-
-def on_a_terminal(embedq: CommandLine, columns: int, *arguments: str) -> list[str]:
-    """The lines that a command prints on a terminal of this width."""
-    ours, theirs = pty.openpty()
-    environment = embedq.environment | {"COLUMNS": str(columns), "TERM": "dumb"}
-    with subprocess.Popen(
-        embedq.command(*arguments), cwd=embedq.directory, env=environment, stdout=theirs, stderr=subprocess.DEVNULL
-    ) as process:
-        os.close(theirs)
-        printed = b""
-        try:
-            while some := os.read(ours, 4096):
-                printed += some
-        except OSError:  # how Linux says that the other end is closed
-            pass
-        finally:
-            os.close(ours)
-    assert process.returncode == 0
-    return printed.decode().splitlines()
+def test_on_a_narrow_terminal_names_and_times_stay_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    arguments = ("submit", "docs", "--files", "docs", "**/*.md")
+    nightly = Schedule(1, "nightly", "0 3 * * *", "Europe/Berlin", arguments, "/data", True, 1_795_226_400.0, 0.0)
+    print_schedules([nightly])
+    heads, row = capsys.readouterr().out.splitlines()
+    assert max(len(heads), len(row)) <= 60
+    assert row.startswith("nightly   2026-11-21 03:00 CET  ")
 
 
 def test_the_list_loads_neither_numpy_nor_cron_expressions(nightly: CommandLine) -> None:

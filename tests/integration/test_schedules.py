@@ -13,11 +13,12 @@ import pytest
 
 import embedq_worker.scheduled
 import embedq_worker.scheduler
+from embedq.scheduling import all_schedules
 from embedq_core.counts import Counts
 from embedq_core.settings import Settings
 from embedq_jobs import Queue
 from embedq_store import Attempt, NewSchedule, Schedule, Store
-from embedq_worker.scheduled import FILE_BYTES, TAIL_BYTES, _Output
+from embedq_worker.scheduled import FILE_BYTES, TAIL_BYTES, Ending, _Output
 from embedq_worker.scheduler import Scheduler
 from embedq_worker.service import ServiceOptions, serve
 from support.chunks import RUN, chunk, items, submit
@@ -49,6 +50,22 @@ def _environment_of_commands(monkeypatch: pytest.MonkeyPatch, redis_url: str) ->
 def clock() -> MovedClock:
     """Half past two at night in Berlin; what is added is due at three."""
     return MovedClock("2026-11-20 02:30", "Europe/Berlin")
+
+
+@pytest.fixture
+def without_processes(monkeypatch: pytest.MonkeyPatch, clock: MovedClock) -> list[int]:
+    """Commands that take no time, where only it matters when they are run; the numbers of the attempts."""
+    begun: list[int] = []
+
+    async def attempt(store: Store, *arguments: object, **_: object) -> Ending:
+        number = arguments[2]
+        assert isinstance(number, int)
+        begun.append(number)
+        await store.schedules.end(number, "done", clock.now, exit_code=0)
+        return Ending("done", 0, (), "", "")
+
+    monkeypatch.setattr(embedq_worker.scheduler, "attempt", attempt)
+    return begun
 
 
 class Looks:
@@ -133,6 +150,15 @@ async def test_a_command_runs_when_its_time_comes_and_missed_times_are_made_up_f
     async with worker(night.settings, night.options()):
         await night.seen_at("2026-11-20 02:59:59", eventually)
         assert await night.states() == []
+
+        async def is_looked_at() -> bool:
+            return (await asyncio.to_thread(all_schedules, night.settings.database))[1]
+
+        await eventually(is_looked_at)
+        async with await Store.open(night.directory / "other.db") as other:
+            await other.schedules.add(NewSchedule("a", "0 3 * * *", "UTC", LITTLE, "/", 1.0), 0.0, replace=False)
+        (_, looked_at) = await asyncio.to_thread(all_schedules, night.directory / "other.db")
+        assert not looked_at, "a worker of another database, on the same Redis"
         night.clock.move_to("2026-11-23 12:00")
         await eventually(night.has("done"))
         (attempt,) = await night.attempts()
@@ -199,6 +225,7 @@ async def _opened(pipe: Path, eventually: Eventually) -> int:
     return found[0]
 
 
+@pytest.mark.usefixtures("without_processes")
 async def test_a_run_that_is_not_done_is_still_going(night: Night, queue: Queue, eventually: Eventually) -> None:
     # For a model that no worker has.
     await submit(queue, chunk(items(5), model_id="absent"))
@@ -208,12 +235,13 @@ async def test_a_run_that_is_not_done_is_still_going(night: Night, queue: Queue,
         night.clock.move_to("2026-11-20 03:00:01")
         await eventually(night.has("done", "skipped"))
         attempt = (await night.attempts())[-1]
-        assert attempt.message == f"of its last run, {RUN}, 5 items are queued still"
+        assert attempt.message == f"its last run, {RUN}, has 5 items to do yet"
         await queue.runs.record(RUN, 0, "absent", Counts(failed=5))
         night.clock.move_to("2026-11-21 03:00:01")
         await eventually(night.has("done", "skipped", "done"))
 
 
+@pytest.mark.usefixtures("without_processes")
 async def test_a_missed_time_waits_for_what_the_last_run_left(
     night: Night, queue: Queue, eventually: Eventually
 ) -> None:
@@ -237,18 +265,8 @@ async def _note_done(night: Night, schedule: Schedule, run: str) -> None:
 
 
 async def test_of_two_workers_only_one_begins_it_each_time(
-    night: Night, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    night: Night, eventually: Eventually, without_processes: list[int]
 ) -> None:
-    begun: list[int] = []
-
-    async def attempt(store: Store, *arguments: object, **_: object) -> None:
-        number = arguments[2]
-        assert isinstance(number, int)
-        begun.append(number)
-        await store.schedules.end(number, "done", night.clock.now, exit_code=0)
-
-    # Processes would make the race longer, not closer.
-    monkeypatch.setattr(embedq_worker.scheduler, "attempt", attempt)
     await night.add(expression="* * * * *")
     night.clock.move_to("2026-11-20 03:00")
     async with worker(night.settings, night.options()), worker(night.settings, night.options()):
@@ -256,9 +274,10 @@ async def test_of_two_workers_only_one_begins_it_each_time(
             await eventually(night.has(*["done"] * round_))
             night.clock.move(60)
         await eventually(night.has(*["done"] * 21))
-    assert len(begun) == len(set(begun)) == 21
+    assert len(without_processes) == len(set(without_processes)) == 21
 
 
+@pytest.mark.usefixtures("without_processes")
 async def test_a_clock_that_is_put_back_runs_nothing_twice(night: Night, eventually: Eventually) -> None:
     await night.add()
     night.clock.move_to("2026-11-20 03:00")
@@ -372,6 +391,7 @@ async def test_a_command_that_fails_says_why_and_the_next_time_comes(
     assert "schedule nightly: failed (exit code 2)" in caplog.text
 
 
+@pytest.mark.usefixtures("without_processes")
 async def test_what_can_not_be_reckoned_keeps_no_other_from_running(
     night: Night, eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -109,6 +109,13 @@ class Place:
             file.write_bytes(b"")
             file.chmod(0o600)
 
+    def remove(self) -> None:
+        """Remove the files of a schedule that was removed, unless its command is going: then they stay."""
+        with contextlib.suppress(OSError), self:
+            if self.take():
+                for kind in ("runs", "output", "lock"):
+                    self._file(kind).unlink(missing_ok=True)
+
     def _file(self, kind: str) -> Path:
         return self._folder / f"{self._name}.{kind}"
 

@@ -11,7 +11,7 @@ from embedq_jobs import Queue
 from embedq_store import Schedule, Store
 from embedq_worker.cancelling import cancel
 from embedq_worker.scheduled import Clock, Place, Stopping, attempt, command_line, settle_lost
-from embedq_worker.timetable import Due, Owed, Skipped, last_result, missed_words, owed
+from embedq_worker.timetable import Due, Owed, Skipped, ending_words, missed_words, owed
 
 _log = logging.getLogger("embedq.worker")
 
@@ -120,7 +120,7 @@ class Scheduler:
             except RunMissing:
                 continue
             if not summary.settled:
-                return f"of its last run, {run}, {plural(summary.items - summary.counts.done, 'item')} are queued still"
+                return f"its last run, {run}, has {plural(summary.items - summary.counts.done, 'item')} to do yet"
         return None
 
     async def _do(self, each: Owed) -> None:
@@ -156,7 +156,7 @@ class Scheduler:
     async def _carry_out(self, schedule: Schedule, number: int, place: Place) -> None:
         with place:
             try:
-                await attempt(
+                ending = await attempt(
                     self._store,
                     self._database,
                     schedule,
@@ -165,15 +165,14 @@ class Scheduler:
                     stopping=self._stopping,
                     clock=self._clock,
                 )
-                schedule = await self._store.schedules.get(schedule.name)
             except StoreError as error:
                 # The store says that it goes on; without the lock it counts as lost, and is tried again.
                 _log.warning("schedule %s: how it ended could not be noted: %s", schedule.name, error)
                 return
-        last = schedule.last
-        level = logging.INFO if last is not None and last.state == "done" else logging.WARNING
-        runs = f", run {', '.join(last.runs)}" if last is not None and last.runs else ""
-        _log.log(level, "schedule %s: %s%s", schedule.name, last_result(schedule), runs)
+        level = logging.INFO if ending.state == "done" else logging.WARNING
+        runs = f", run {', '.join(ending.runs)}" if ending.runs else ""
+        words = ending_words(ending.state, ending.exit_code, ending.message)
+        _log.log(level, "schedule %s: %s%s", schedule.name, words, runs)
 
     def _say_once(self, text: str) -> None:
         if text not in self._troubles:

@@ -148,17 +148,23 @@ def upcoming(schedules: "Iterable[Schedule]", now: float) -> list[Upcoming]:
 
 def last_result(schedule: "Schedule") -> str:
     """What became of a schedule's last time, in a few words; empty where there was none."""
-    if schedule.skipped is not None:
-        return f"skipped: {schedule.skipped.message}"
-    last = schedule.last
+    last, skipped = schedule.last, schedule.skipped
+    if skipped is not None and (last is None or last.ended is None or last.ended < (skipped.ended or 0)):
+        return f"skipped: {skipped.message}"
     if last is None:
         return ""
-    words = f"failed ({_ending(last.exit_code)})" if last.state == "failed" else str(last.state)
-    if last.message:
-        words += f": {last.message}"
+    words = ending_words(last.state, last.exit_code, last.message)
     if last.missed:
         words += f" (for {missed_words(last.missed)} too)"
+    if skipped is not None:
+        words += f" ({plural(skipped.missed + 1, 'time')} skipped meanwhile)"
     return words
+
+
+def ending_words(state: str, exit_code: int | None, message: str) -> str:
+    """'done', 'failed (exit code 2)', 'lost: its worker died'."""
+    words = f"failed ({_ending(exit_code)})" if state == "failed" else state
+    return f"{words}: {message}" if message else words
 
 
 def missed_words(missed: int) -> str:

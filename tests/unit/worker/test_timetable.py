@@ -252,6 +252,10 @@ def test_the_last_result_in_words(last: Attempt, words: str) -> None:
     assert last_result(replace(NIGHTLY, last=last)) == words
 
 
-def test_a_time_that_was_skipped_is_the_last_result() -> None:
-    skipped = replace(tried(NIGHTLY.due, "skipped"), message="its last run is still going")
-    assert last_result(replace(NIGHTLY, last=tried(None), skipped=skipped)) == "skipped: its last run is still going"
+def test_a_time_that_was_skipped_is_the_last_result_until_the_run_has_ended() -> None:
+    skipped = replace(tried(NIGHTLY.due, "skipped"), ended=50.0, missed=1, message="its last run is still going")
+    going = replace(tried(None, "running"), ended=None)
+    for last in (going, replace(going, state="done", ended=49.0)):
+        assert last_result(replace(NIGHTLY, last=last, skipped=skipped)) == "skipped: its last run is still going"
+    ended = replace(going, state="done", ended=51.0)
+    assert last_result(replace(NIGHTLY, last=ended, skipped=skipped)) == "done (2 times skipped meanwhile)"
