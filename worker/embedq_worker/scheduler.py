@@ -40,6 +40,7 @@ class Scheduler:
         self._stopping = Stopping(asyncio.Event(), grace)
         self._minute: int | None = None
         self._more = False
+        self._waiting = False
         self._running: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._troubles: set[str] = set()
@@ -52,6 +53,12 @@ class Scheduler:
     def start(self) -> None:
         """Begin to look."""
         self._looking = asyncio.create_task(self._look_forever(), name="embedq-schedules")
+
+    async def look_again(self) -> bool:
+        """Look again if something was owed that had to wait, for the queue perhaps. Whether anything begins now."""
+        if self._waiting:
+            await self._look()
+        return not self.idle
 
     async def stop(self) -> None:
         """Begin nothing more; wait for what is running, which is told to stop when the grace is over."""
@@ -71,7 +78,7 @@ class Scheduler:
 
     async def _look(self) -> None:
         """Begin what is owed; what can't be found out now, is in the next minute."""
-        self._more = False
+        self._more = self._waiting = False
         try:
             for schedule in await self._schedules():
                 for each in await self._owed(schedule):
@@ -105,6 +112,7 @@ class Scheduler:
         except (QueueError, UsageError) as error:
             found, why = [], str(error)
         if not found:
+            self._waiting = True
             self._say_once(f"schedule {schedule.name} waits: {why}")
         return found
 

@@ -147,6 +147,8 @@ class _Service:
                 await self._open_lanes(wanted)
                 looked = True
                 if self._options.burst and nothing_owed and await self._all_empty():
+                    if self._options.schedules and await self._scheduler.look_again():
+                        continue
                     return
             except QueueError as error:
                 # The lanes say so too, and wait for it to come back.
