@@ -33,7 +33,8 @@ class CommandAfterDashes(TyperCommand):
 @app.command("list")
 def list_schedules(database: options.Database = None, json: options.Json = False) -> None:
     """List the schedules: when each is next due, what its last run came to, what it runs."""
-    from embedq.scheduling import all_schedules, print_schedules, schedule_object
+    from embedq.schedule_views import print_schedules, schedule_object
+    from embedq.scheduling import all_schedules
 
     schedules, looked_at = all_schedules(database)
     if json:
@@ -47,7 +48,8 @@ def list_schedules(database: options.Database = None, json: options.Json = False
 @app.command()
 def show(name: Name, database: options.Database = None, json: options.Json = False) -> None:
     """Show a schedule: its command and where it runs, its latest runs, the end of what the last one printed."""
-    from embedq.scheduling import one_schedule, print_schedule, schedule_object
+    from embedq.schedule_views import print_schedule, schedule_object
+    from embedq.scheduling import one_schedule
 
     schedule, attempts = one_schedule(name, database)
     if json:
@@ -88,7 +90,8 @@ def add(
     Times that were missed, since no worker was running, are made up for by one run. While the last run is still
     going, a time is skipped. Where daylight saving takes the hour away, it runs when clocks have been put forward.
     """
-    from embedq.scheduling import AddRequest, add_schedule, in_zone, schedule_object
+    from embedq.schedule_views import in_zone, schedule_object
+    from embedq.scheduling import AddRequest, add_schedule
     from embedq_core.text import shown
 
     schedule = add_schedule(AddRequest(name, expression, tuple(command), timezone, replace, database))
@@ -102,7 +105,8 @@ def add(
 @app.command()
 def remove(name: Name, yes: options.Yes = False, database: options.Database = None, json: options.Json = False) -> None:
     """Remove a schedule and what is known of its runs. Asks first. What it is running goes on."""
-    from embedq.scheduling import one_schedule, remove_schedule, schedule_object
+    from embedq.schedule_views import schedule_object
+    from embedq.scheduling import one_schedule, remove_schedule
     from embedq_core.text import shown
 
     schedule, _ = one_schedule(name, database)
@@ -136,7 +140,8 @@ def disable(name: Name, database: options.Database = None, json: options.Json = 
 
 
 def _switch(name: str, database: options.Database, *, on: bool, json: bool) -> None:
-    from embedq.scheduling import in_zone, schedule_object, switch_schedule
+    from embedq.schedule_views import in_zone, schedule_object
+    from embedq.scheduling import switch_schedule
     from embedq_core.text import shown
 
     schedule = switch_schedule(name, database, on=on)
