@@ -69,6 +69,9 @@ async def test_of_two_that_saw_it_due_one_begins_it(store: Store, other: Store) 
     begun = await other.schedules.get("nightly")
     assert (begun.due, begun.last and begun.last.runner) == (DAY, "here:1")
     assert await other.schedules.begin(begun, 2 * DAY, DAY, "there:2") is None, "one is going"
+    assert begun.last is not None
+    assert await store.schedules.end(begun.last.key, "done", 101.0, exit_code=0)
+    assert await other.schedules.begin(schedule, DAY, 102.0, "there:2") is None, "its time is taken"
 
 
 async def test_one_that_was_disabled_or_changed_since_is_not_begun(store: Store, other: Store) -> None:

@@ -18,7 +18,7 @@ from embedq_core.counts import Counts
 from embedq_core.settings import Settings
 from embedq_jobs import Queue
 from embedq_store import Attempt, NewSchedule, Schedule, Store
-from embedq_worker.scheduled import FILE_BYTES, TAIL_BYTES, Ending, _Output
+from embedq_worker.scheduled import FILE_BYTES, TAIL_BYTES, Ending, Stopping, _Output, _watch
 from embedq_worker.scheduler import Scheduler
 from embedq_worker.service import ServiceOptions, serve
 from embedq_worker.timetable import last_result
@@ -408,6 +408,27 @@ async def test_what_can_not_be_reckoned_keeps_no_other_from_running(
     async with worker(night.settings, night.options()):
         await eventually(night.has("done"))
     assert "schedule a waits: there is no time zone 'Europe/Atlantis'" in caplog.text
+
+
+async def test_a_command_that_does_not_stop_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedq_worker.scheduled, "GOODBYE_SECONDS", 0.05)
+    file, stop = tmp_path / "output", asyncio.Event()
+    os.mkfifo(tmp_path / "fifo")
+    with file.open("ab") as printed:
+        stubborn = await asyncio.create_subprocess_exec(
+            *("sh", "-c", "trap 'echo asked' TERM; echo ready; while :; do read line < fifo; done"),
+            cwd=tmp_path,
+            stdout=printed,
+            start_new_session=True,
+        )
+
+    def when_ready(printed: bytes) -> None:
+        if b"ready" in printed:
+            stop.set()
+
+    assert await _watch(stubborn, _Output(file, when_ready), Stopping(stop))
+    assert stubborn.returncode == -signal.SIGKILL
+    assert file.read_text() == "ready\nasked\n"
 
 
 def test_of_what_a_command_prints_the_end_is_kept_and_the_file_stays_small(tmp_path: Path) -> None:
