@@ -22,9 +22,10 @@ from embedq_worker.scheduled import FILE_BYTES, TAIL_BYTES, Ending, Stopping, _O
 from embedq_worker.scheduler import Scheduler
 from embedq_worker.service import ServiceOptions, serve
 from embedq_worker.timetable import last_result
-from support.chunks import RUN, chunk, items, submit
+from support.chunks import RUN, chunk, install, items, submit
 from support.clocks import MovedClock
 from support.command_line import TESTS, python_path
+from support.models import RecordingModel
 from support.serving import start_worker
 from support.waiting import Eventually
 from support.working import burst, complete, worker
@@ -41,7 +42,8 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _environment_of_commands(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
-    """A command is a process of its own: it has what the worker has in its environment."""
+    """A command is a process of its own: it has what the worker has in its environment, and its models."""
+    install(monkeypatch, RecordingModel())
     monkeypatch.setenv("EMBEDQ_REDIS_URL", redis_url)
     monkeypatch.setenv("EMBEDQ_PLUGINS", str(TESTS / "support" / "plugin.py"))
     monkeypatch.setenv("PYTHONPATH", python_path())
