@@ -4,7 +4,20 @@ from typing import Annotated
 
 import typer
 
-from embedq.commands import collections, control, dead, demo, doctor, embedding, ingest, models, runs, search, status
+from embedq.commands import (
+    collections,
+    control,
+    dead,
+    demo,
+    doctor,
+    embedding,
+    ingest,
+    models,
+    runs,
+    schedule,
+    search,
+    status,
+)
 from embedq_producer.cli import submit
 from embedq_producer.corpus_options import CorpusCommand
 from embedq_worker.cli import worker
@@ -34,6 +47,7 @@ app.add_typer(collections.app, name="collections", rich_help_panel=_OUT)
 app.add_typer(models.app, name="models", rich_help_panel=_OUT)
 app.command(rich_help_panel=_WATCH)(status.status)
 app.add_typer(runs.app, name="runs", rich_help_panel=_WATCH)
+app.add_typer(schedule.app, name="schedule", rich_help_panel=_WATCH)
 app.add_typer(dead.app, name="dead", rich_help_panel=_WATCH)
 app.command(rich_help_panel=_WATCH)(doctor.doctor)
 app.command(rich_help_panel=_STEER)(control.pause)

@@ -31,7 +31,10 @@ EmbedqError
 │   ├── ReembeddingMissing     nothing is being embedded anew, or kept from before
 │   ├── ContentMissing         contents were not stored, so they can't be embedded anew
 │   ├── NotCovered             the new vectors are not complete
-│   └── EntryMissing
+│   ├── EntryMissing
+│   ├── ScheduleMissing
+│   ├── ScheduleExists
+│   └── ScheduleGoing
 └── QueueError
     ├── RedisUnreachable
     ├── RedisFull
@@ -218,6 +221,22 @@ class EntryMissing(StoreError):  # noqa: N818
     """The collection has no entry with this id."""
 
     exit_code = 2
+
+
+class ScheduleMissing(StoreError):  # noqa: N818
+    """There is no schedule of this name."""
+
+    exit_code = 2
+
+
+class ScheduleExists(StoreError):  # noqa: N818
+    """There is a schedule of this name already."""
+
+    exit_code = 2
+
+
+class ScheduleGoing(StoreError):  # noqa: N818
+    """The schedule's command is still running, or was begun by another at this moment."""
 
 
 class QueueError(EmbedqError):

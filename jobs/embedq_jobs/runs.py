@@ -17,6 +17,7 @@ from embedq_core.priority import Priority
 from embedq_core.text import suggestion
 from embedq_jobs.errors import translated
 from embedq_jobs.names import Names, job_id
+from embedq_jobs.notes import note_run
 from embedq_jobs.rates import RATE_KEEP_SECONDS, RATE_SECONDS
 
 # Finished runs are listed for this long.
@@ -220,6 +221,7 @@ class Runs:
                 pipe.hset(self._names.run(run.id), mapping=dict(entry))
                 pipe.zadd(self._names.runs, {run.id: run.started})
                 await pipe.execute()
+        note_run(run.id)
 
     async def beat(self, run: str) -> bool:
         """Say that the producer of a run is alive, though it sends nothing just now. False where it need not go on:

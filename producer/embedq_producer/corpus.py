@@ -20,7 +20,7 @@ def open_corpus(request: CorpusRequest, settings: Settings, report: Callable[[Ro
 
     Raises UsageError for options that don't go together and SourceError for what can't be read at all.
     """
-    _check(request)
+    check_request(request)
     options = RowOptions(
         prefix=request.prefix,
         # Before each part, where there are parts.
@@ -44,7 +44,8 @@ def split(reader: Reader, request: CorpusRequest, model: EmbeddingModel) -> None
     reader.split = splitter.parts
 
 
-def _check(request: CorpusRequest) -> None:
+def check_request(request: CorpusRequest) -> None:
+    """Raise UsageError for options that don't go together. What they name need not be there."""
     if not request.collection.strip():
         raise UsageError("the collection needs a name")
     if not request.inputs and not request.files and request.sql is None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from embedq_store.querying import query_vectors
     from embedq_store.reembedding import Coverage, Moved, Reembedding, Role, RolledBack, Switched
     from embedq_store.reembeddings import Reembeddings
+    from embedq_store.schedules import Attempt, NewSchedule, Schedule, Schedules
     from embedq_store.search import Entry
     from embedq_store.standing import CollectionFigures, CollectionInfo, Standing
     from embedq_store.steady import is_whole, steadily
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncCollection",
+    "Attempt",
     "Built",
     "ChunkMark",
     "ClearedPage",
@@ -44,6 +46,7 @@ __all__ = [
     "Incoming",
     "Known",
     "Moved",
+    "NewSchedule",
     "Plan",
     "Problem",
     "Reembedding",
@@ -52,6 +55,8 @@ __all__ = [
     "RolledBack",
     "Row",
     "Sampled",
+    "Schedule",
+    "Schedules",
     "Selection",
     "Standing",
     "Store",
@@ -71,6 +76,7 @@ __all__ = [
 
 _HOMES = {
     "AsyncCollection": "embedq_store.collection",
+    "Attempt": "embedq_store.schedules",
     "Built": "embedq_store.graph",
     "ChunkMark": "embedq_store.writes",
     "ClearedPage": "embedq_store.auditing",
@@ -88,6 +94,7 @@ _HOMES = {
     "Incoming": "embedq_store.outcomes",
     "Known": "embedq_store.outcomes",
     "Moved": "embedq_store.reembedding",
+    "NewSchedule": "embedq_store.schedules",
     "Plan": "embedq_store.outcomes",
     "Problem": "embedq_store.auditing",
     "Reembedding": "embedq_store.reembedding",
@@ -96,6 +103,8 @@ _HOMES = {
     "RolledBack": "embedq_store.reembedding",
     "Row": "embedq_store.writes",
     "Sampled": "embedq_store.auditing",
+    "Schedule": "embedq_store.schedules",
+    "Schedules": "embedq_store.schedules",
     "Selection": "embedq_store.deadletters",
     "Standing": "embedq_store.standing",
     "Store": "embedq_store.store",

@@ -223,6 +223,33 @@ EMBEDQ_TABLES: Final = (
         finished REAL,
         PRIMARY KEY (run, chunk)
     ) WITHOUT ROWID""",
+    # Commands that workers run at times, and what became of them: see `embedq_store.schedules`.
+    """CREATE TABLE IF NOT EXISTS embedq_schedules (
+        key INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        expression TEXT NOT NULL,
+        timezone TEXT NOT NULL,
+        arguments TEXT NOT NULL,
+        directory TEXT NOT NULL,
+        enabled INTEGER NOT NULL,
+        due REAL NOT NULL,
+        created REAL NOT NULL
+    )""",
+    """CREATE TABLE IF NOT EXISTS embedq_schedule_runs (
+        key INTEGER PRIMARY KEY,
+        schedule INTEGER NOT NULL,
+        due REAL,
+        missed INTEGER NOT NULL,
+        begun REAL NOT NULL,
+        ended REAL,
+        state TEXT NOT NULL,
+        exit_code INTEGER,
+        runs TEXT NOT NULL,
+        runner TEXT NOT NULL,
+        message TEXT NOT NULL,
+        output TEXT NOT NULL
+    )""",
+    "CREATE INDEX IF NOT EXISTS embedq_schedule_runs_of ON embedq_schedule_runs (schedule, key)",
 )
 
 
@@ -252,6 +279,7 @@ async def check_schema(db: aiosqlite.Connection, path: str) -> bool:
     needed |= {"embedq_metadata_changes", "embedq_metadata_updated"}
     needed |= {"embedq_configurations", "embedq_collection_deleted"}
     needed |= {"embedq_reembeddings", "embedq_reembeddings_open", "embedq_reembedding_ids", "embedq_reembedded_deleted"}
+    needed |= {"embedq_schedules", "embedq_schedule_runs", "embedq_schedule_runs_of"}
     needed |= {"embedq_rewrites", "embedq_tails", "embedq_tails_floor", "embedq_copies", *COUNTING_TRIGGERS}
     return needed | {"embedq_dead_item", "embedq_dead_error", "embedq_dead_died"} <= names
 

@@ -24,6 +24,7 @@ from embedq_store.connection import MEMORY, check_file, connect, prepare, transl
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
 from embedq_store.lookup import look_up
 from embedq_store.outcomes import Incoming, Known
+from embedq_store.schedules import Schedules
 from embedq_store.schema import check_schema
 from embedq_store.standing import (
     CollectionFigures,
@@ -503,12 +504,19 @@ class Store:
         """Delete dead letters whose items the store holds; return how many."""
         return await self._writing().transact(lambda db: deadletters.delete_stored(db, selection))
 
+    # --- schedules
+
+    @property
+    def schedules(self) -> Schedules:
+        """Commands that workers run at times, and what became of them."""
+        return Schedules(self.path, self._reader, self._writer)
+
+    # --- private
+
     async def look(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
         """What `function` reads, in one journey. For this room alone: nobody else knows SQL."""
         with translated(self.path):
             return await in_thread(self._reader, function)
-
-    # --- private
 
     @cached_property
     def _copies(self) -> "CopyFolder | None":

@@ -18,6 +18,7 @@ import pytest
 import embedq as face
 from embedq_core import settings as settings_module
 from embedq_core.settings import ENV_PREFIX, Settings, load_settings
+from embedq_jobs import RUN_NOTE
 from embedq_plugins import Registry
 from embedq_plugins.discovery import ENTRY_POINT_GROUP, PLUGINS_VARIABLE
 from embedq_plugins.kinds import configured_in
@@ -110,6 +111,7 @@ def test_no_other_variable_is_read_than_the_readme_names() -> None:
         for name in re.findall(rf"\b{ENV_PREFIX}[A-Z][A-Z_]+\b", path.read_text())
     }
     read -= {"EMBEDQ_TABLES", "EMBEDQ_X_Y"}  # a constant of the store, and any field in a docstring
+    read -= {RUN_NOTE}  # what a worker tells the command of a schedule: nobody else sets it
     extra = {ENV_PREFIX + "SETTINGS", PLUGINS_VARIABLE}
     assert read <= {ENV_PREFIX + field.name.upper() for field in fields(Settings)} | extra
     named = set(re.findall(rf"`({ENV_PREFIX}[A-Z_]+)`", README))

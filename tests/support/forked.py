@@ -8,6 +8,7 @@ import functools
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -44,7 +45,8 @@ def _run(arguments: list[str], directory: Path, environment: dict[str, str], str
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
-    # An interpreter that starts reads this; so must one that has started long ago.
+    # An interpreter that starts reads these; so must one that has started long ago.
+    time.tzset()
     sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep)
     for number, (path, flags) in enumerate(zip(streams, (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT] * 2), strict=True)):
         opened = os.open(path, flags, 0o600)

@@ -22,6 +22,7 @@ for name in (
     "embedq.inspecting",
     "embedq.reporting",
     "embedq.running",
+    "embedq.scheduling",
     "embedq.searching",
     "embedq.searching_many",
     "embedq.sections",

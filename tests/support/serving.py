@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
 
 import embedq_worker.pipeline
@@ -13,6 +14,7 @@ from embedq_jobs import open_queue
 from embedq_store import Store
 from embedq_worker.service import ServiceOptions, serve, stop_on_signals
 from support import forked
+from support.clocks import MovedClock
 from support.command_line import TESTS
 
 
@@ -22,12 +24,13 @@ def start_worker(
     *,
     kill_at: str | None = None,
     file_size: int | None = None,
+    clock_at: float | None = None,
     **environment: str,
 ) -> ForkServerProcess:
     """Start a worker with the tests' models; SIGTERM stops it.
 
     It kills itself when it begins the SQL statement `kill_at`. The system refuses to let its files grow beyond
-    `file_size`, until it is sent SIGUSR1.
+    `file_size`, until it is sent SIGUSR1. With `clock_at` it runs what schedules owe by a clock that stands there.
     """
     assert settings.redis_url is not None
     given = {
@@ -37,15 +40,24 @@ def start_worker(
         "EMBEDQ_REDIS_URL": str.__str__(settings.redis_url),
         **environment,
     }
-    return forked.call(_work, given, lease_seconds, kill_at, file_size)
+    return forked.call(_work, given, lease_seconds, kill_at, file_size, clock_at)
 
 
-def _work(environment: Mapping[str, str], lease_seconds: float, kill_at: str | None, file_size: int | None) -> None:
+def _work(
+    environment: Mapping[str, str],
+    lease_seconds: float,
+    kill_at: str | None,
+    file_size: int | None,
+    clock_at: float | None,
+) -> None:
     os.environ.clear()
     os.environ.update(environment)
     if file_size is not None:
         _bound_files(file_size)
-    asyncio.run(_serve(lease_seconds, kill_at))
+    options = ServiceOptions(lease_seconds=lease_seconds)
+    if clock_at is not None:
+        options = replace(options, schedules=True, clock=MovedClock.at(clock_at))
+    asyncio.run(_serve(options, kill_at))
 
 
 def _bound_files(size: int) -> None:
@@ -57,13 +69,13 @@ def _bound_files(size: int) -> None:
     embedq_worker.pipeline.WRITE_AGAIN_SECONDS = 0.05  # type: ignore[misc]
 
 
-async def _serve(lease_seconds: float, kill_at: str | None) -> None:
+async def _serve(options: ServiceOptions, kill_at: str | None) -> None:
     settings, stop = load_settings(), asyncio.Event()
     with stop_on_signals(stop):
         async with open_queue(settings) as queue, await Store.open(settings.database) as store:
             if kill_at is not None:
                 await _kill_at(kill_at, store)
-            await serve(settings, ServiceOptions(lease_seconds=lease_seconds), queue, store, stop)
+            await serve(settings, options, queue, store, stop)
 
 
 async def _kill_at(statement: str, store: Store) -> None:

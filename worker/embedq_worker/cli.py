@@ -67,4 +67,4 @@ def worker(
     )
     if metrics_host is not None and settings.metrics_port is None:
         raise UsageError("--metrics-host says where metrics are served: name the port, too, with --metrics-port")
-    run_worker(settings, ServiceOptions(tuple(model or ()), burst, grace), processes=processes)
+    run_worker(settings, ServiceOptions(tuple(model or ()), burst, grace, schedules=True), processes=processes)

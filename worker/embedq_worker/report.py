@@ -28,6 +28,7 @@ class WorkerReport(TypedDict):
 
     host: str
     pid: int
+    database: str
     models: list[str]
     since: float
     seen: float
@@ -50,12 +51,14 @@ def worker_report(
     now: float,
     inflight_bytes: int,
     draining: bool,
+    database: str,
 ) -> WorkerReport:
     """What a worker with these lanes says at `now`; each lane takes `inflight_bytes` in hand at most."""
     lanes = sorted(lanes, key=lambda lane: lane.model_id)
     return {
         "host": host,
         "pid": pid,
+        "database": database,
         "models": [lane.model_id for lane in lanes],
         "since": since,
         "seen": now,

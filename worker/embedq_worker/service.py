@@ -8,7 +8,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from signal import SIGINT, SIGTERM
@@ -31,6 +31,7 @@ from embedq_worker.limiting import Shared
 from embedq_worker.logs import about
 from embedq_worker.report import worker_report
 from embedq_worker.runner import ModelRunner
+from embedq_worker.scheduler import Scheduler
 from embedq_worker.telemetry import NOBODY, Telemetry
 
 _log = logging.getLogger("embedq.worker")
@@ -57,6 +58,10 @@ class ServiceOptions:
     grace_seconds: float = GRACE_SECONDS
     lease_seconds: float = LEASE_SECONDS
     """How long after the death of a worker its chunks are taken over by others, at most."""
+    schedules: bool = False
+    """Whether it runs what the database's schedules owe; with `burst`, what they owe when it starts."""
+    clock: Callable[[], float] = time.time
+    """What schedules go by, in seconds since the epoch."""
 
 
 async def serve(
@@ -111,8 +116,18 @@ class _Service:
         self._shared = Shared()
         self._unserved: set[str] = set()
         self._draining = False
+        self._looked_for_orders = -math.inf
         self._since = time.time()
         self._id = f"{socket.gethostname()}:{os.getpid()}"
+        self._scheduler = Scheduler(
+            settings,
+            queue,
+            store,
+            self._id,
+            clock=options.clock,
+            once=options.burst,
+            grace=options.grace_seconds,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         quiet_libraries()
@@ -123,6 +138,8 @@ class _Service:
         renewing = asyncio.create_task(self._leases.renew_forever(), name="embedq-leases")
         beating = asyncio.create_task(self._beat_forever(), name="embedq-heartbeat")
         copying = asyncio.create_task(self._copy_when_idle(), name="embedq-copies")
+        if self._options.schedules:
+            self._scheduler.start()
         try:
             await self._serve(wanted, stop)
             if self._store.copies_due:
@@ -132,29 +149,23 @@ class _Service:
             await cancel([copying])
             # Just before the runners are told: a call that waits for its turn fails then, and is not made again.
             self._shared.close()
-            await asyncio.gather(*(lane.stop(self._options.grace_seconds) for lane in self._lanes.values()))
+            lanes = (lane.stop(self._options.grace_seconds) for lane in self._lanes.values())
+            await asyncio.gather(self._scheduler.stop(), *lanes)
             await cancel([renewing, beating])
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
                 async with asyncio.timeout(GOODBYE_SECONDS):
                     await self._say_goodbye()
 
     async def _serve(self, wanted: set[str], stop: asyncio.Event) -> None:
-        looked, looked_for_orders = False, -math.inf
+        looked = False
         while not stop.is_set():
             for lane in self._lanes.values():
                 if lane.broken is not None:
                     raise lane.broken
-            if self._draining and all(lane.drained for lane in self._lanes.values()):
-                return
             try:
-                if not self._draining:
-                    await self._open_lanes(wanted)
-                    looked = True
-                    if self._options.burst and await self._all_done():
-                        return
-                    if time.monotonic() - looked_for_orders >= DRAIN_LOOK_SECONDS:
-                        looked_for_orders = time.monotonic()
-                        await self._obey()
+                if await self._at_its_end(wanted):
+                    return
+                looked = True
             except QueueError as error:
                 # The lanes say so too, and wait for it to come back.
                 _log.debug("%s", error)
@@ -162,6 +173,20 @@ class _Service:
                     raise
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
+
+    async def _at_its_end(self, wanted: set[str]) -> bool:
+        """Open lanes that are called for and obey orders; whether there is nothing left to stay for."""
+        if self._draining:
+            return not self._scheduler.running and all(lane.drained for lane in self._lanes.values())
+        # Asked first: what a schedule's command has queued by then, the lanes that are opened now see.
+        nothing_owed = not self._options.schedules or self._scheduler.idle
+        await self._open_lanes(wanted)
+        if self._options.burst and nothing_owed and await self._all_done():
+            return not (self._options.schedules and await self._scheduler.look_again())
+        if time.monotonic() - self._looked_for_orders >= DRAIN_LOOK_SECONDS:
+            self._looked_for_orders = time.monotonic()
+            await self._obey()
+        return False
 
     async def _open_lanes(self, wanted: set[str]) -> None:
         """Serve queues that are new: a model's queue comes to be when something is first queued for it."""
@@ -205,6 +230,7 @@ class _Service:
             _log.info("draining: what is in hand is finished, nothing new is taken")
             self._draining = True
             self._telemetry.draining()
+            await self._scheduler.drain()
             for lane in self._lanes.values():
                 lane.drain()
 
@@ -260,6 +286,7 @@ class _Service:
             now=time.time(),
             inflight_bytes=self._settings.inflight_bytes,
             draining=self._draining,
+            database=str(self._settings.database),
         )
         await cast(
             "Awaitable[int]",
