@@ -3,7 +3,7 @@
 import time
 from typing import Final
 
-from embedq_core.settings import Settings
+from embedq.open_database import OpenDatabase
 from embedq_store import DeadLetterSummary, Store
 
 # Counting takes no more than this share of the time of who looks on.
@@ -18,12 +18,11 @@ def due(*, changed: bool, since_last: float, last_took: float) -> bool:
 
 
 class DeadCounter:
-    """How many dead letters there are of each collection and error class; the database stays open between."""
+    """How many dead letters there are of each collection and error class."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, database: OpenDatabase) -> None:
+        self._database = database
         self._store: Store | None = None
-        self._file: tuple[int, int] | None = None
         self._version: int | None = None
         self._counted: list[DeadLetterSummary] = []
         self._ended = 0.0
@@ -31,9 +30,11 @@ class DeadCounter:
 
     async def count(self) -> list[DeadLetterSummary]:
         """The counts, which may be some seconds old where they take long. None where there is no database yet."""
-        store = await self._opened()
+        store = await self._database.store()
         if store is None:
             return []
+        if store is not self._store:
+            self._store, self._version, self._took = store, None, 0.0
         version = await store.data_version()
         began = time.monotonic()
         if due(changed=version != self._version, since_last=began - self._ended, last_took=self._took):
@@ -43,22 +44,3 @@ class DeadCounter:
             self._ended = time.monotonic()
             self._took = self._ended - began
         return self._counted
-
-    async def close(self) -> None:
-        """Close the database."""
-        store, self._store = self._store, None
-        if store is not None:
-            await store.close()
-
-    async def _opened(self) -> Store | None:
-        """The database, opened anew where another file has taken its place."""
-        try:
-            stat = self._settings.database.stat()
-        except FileNotFoundError:
-            await self.close()
-            return None
-        if self._store is None or self._file != (stat.st_dev, stat.st_ino):
-            await self.close()
-            self._store = await Store.open(self._settings.database, read_only=True)
-            self._file, self._version, self._took = (stat.st_dev, stat.st_ino), None, 0.0
-        return self._store

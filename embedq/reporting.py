@@ -9,16 +9,19 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from embedq.dead_counting import DeadCounter
+from embedq.open_database import OpenDatabase
 from embedq_core.settings import Settings, load_settings
-from embedq_jobs import Queue, QueueLoad, Rates, RunSummary, open_queue, queue_exists
+from embedq_jobs import Pause, Queue, QueueLoad, Rates, RunSummary, open_queue, queue_exists
 from embedq_jobs.rates import RATE_SECONDS
+from embedq_producer.pausing import pause_object
 from embedq_producer.summary import summary_object
 from embedq_store import DeadLetterSummary
+from embedq_worker.timetable import Upcoming, upcoming
 
 LATEST_RUNS: Final = 5
 MINUTE: Final = 60
@@ -42,6 +45,9 @@ class Status:
     runs: list[RunSummary]
     """Those that go on, then the latest."""
     dead: list[DeadLetterSummary]
+    pauses: list[Pause] = field(default_factory=list)
+    schedules: list[Upcoming] = field(default_factory=list)
+    """The next that is due first."""
 
     @property
     def items(self) -> int:
@@ -65,22 +71,24 @@ class StatusReader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._dead = DeadCounter(settings)
+        self._database = OpenDatabase(settings)
+        self._dead = DeadCounter(self._database)
         self._stack = AsyncExitStack()
         self._queue: Queue | None = None
         self._runs: list[RunSummary] = []
 
     async def read(self) -> Status:
         """Ask the queue and the database. Raises RedisUnreachable and what keeps the database from being read."""
-        settings, queue = self._settings, await self._opened()
+        settings, queue, now = self._settings, await self._opened(), time.time()
+        where, pauses = "none yet", list[Pause]()
         if queue is None:
-            loads, rates, workers, where = list[QueueLoad](), Rates([]), list[dict[str, Any]](), "none yet"
+            loads, rates, workers = list[QueueLoad](), Rates([]), list[dict[str, Any]]()
         else:
             loads, rates, where = await queue.loads(), await queue.rates(TEN_MINUTES), queue.where
-            workers = await queue.live_workers()
+            workers, pauses = await queue.live_workers(), await queue.pauses()
             self._runs = await queue.runs.overview(LATEST_RUNS, {summary.run.id: summary for summary in self._runs})
         return Status(
-            at=time.time(),
+            at=now,
             where=where,
             database=str(settings.database),
             queue_bytes=settings.queue_bytes,
@@ -89,12 +97,18 @@ class StatusReader:
             workers=sorted(workers, key=lambda report: (report["host"], report["pid"])),
             runs=self._runs,
             dead=await self._dead.count(),
+            pauses=pauses,
+            schedules=await self._schedules(now),
         )
 
     async def close(self) -> None:
         """Let go of the queue and the database."""
         await self._stack.aclose()
-        await self._dead.close()
+        await self._database.close()
+
+    async def _schedules(self, now: float) -> list[Upcoming]:
+        store = await self._database.store()
+        return [] if store is None else upcoming(await store.schedules.all(), now)
 
     async def _opened(self) -> Queue | None:
         if self._queue is None and queue_exists(self._settings):
@@ -138,6 +152,8 @@ def status_object(status: Status) -> dict[str, Any]:
         "models": [asdict(figures) | {"batch_fill": figures.batch_fill} for figures in model_figures(status.workers)],
         "runs": [summary_object(run) for run in status.runs],
         "dead": [part._asdict() for part in status.dead],
+        "pauses": [pause_object(pause) for pause in status.pauses],
+        "schedules": [each.as_object() for each in status.schedules],
     }
 
 

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from embedq.inspecting import size
+from embedq.inspecting import moment, size
 from embedq.reporting import TEN_MINUTES, Status, model_figures
 from embedq.running import runs_table
 from embedq.tables import Table, field_lines, output_width, table_lines
 from embedq_core.text import plural
+from embedq_jobs import Pause
+from embedq_producer.pausing import remedy, scope_words
 from embedq_producer.terminal import duration, percent, short_duration
 
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
@@ -35,7 +37,9 @@ def facts(status: Status, width: int) -> list[tuple[str, str]]:
         todo += f", the oldest due for {duration(max(status.at - oldest, 0))}"
     in_hand = sum(load.in_progress for load in status.loads)
     minute, ten = status.items_per_second, status.rates.per_second(TEN_MINUTES)
-    found = [("workers", _workers(status)), *_troubles(status.workers), ("to do", todo)]
+    found = [("workers", _workers(status)), *_troubles(status.workers)]
+    found += [("paused", _paused(pause)) for pause in status.pauses]
+    found.append(("to do", todo))
     if in_hand:
         found.append(("in hand", plural(in_hand, "chunk")))
     found.append(("speed", f"{minute:,.1f} items/s over the last minute, {ten:,.1f} over ten"))
@@ -53,6 +57,7 @@ def sections(status: Status) -> list[Section]:
         Section("queue", _queues(status)),
         Section("runs", runs_table(status.runs, status.at)),
         Section("dead letters", _dead(status)),
+        Section("schedules", _schedules(status)),
         Section("workers", _worker_rows(status)),
         Section("models", _models(status)),
     ]
@@ -106,6 +111,11 @@ def _workers(status: Status) -> str:
     return f"{len(status.workers):,}"
 
 
+def _paused(pause: Pause) -> str:
+    why = f", {pause.reason}" if pause.reason else ""
+    return f"{scope_words(pause.scope)} since {moment(pause.since)}{why}: '{remedy(pause)}' lets it go on"
+
+
 def _troubles(workers: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Why a model can't be used just now, once for all workers that say so."""
     told = [f"{model}: {why}" for report in workers for model, why in report.get("troubles", {}).items()]
@@ -114,7 +124,7 @@ def _troubles(workers: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _queues(status: Status) -> Table:
     return Table(
-        ["queue", "items", "oldest", "size", "queued", "in hand", "later"],
+        ["queue", "items", "oldest", "size", "queued", "in hand", "later", "paused"],
         [
             [
                 load.model_id,
@@ -124,12 +134,30 @@ def _queues(status: Status) -> Table:
                 f"{load.queued:,}",
                 f"{load.in_progress:,}",
                 f"{load.deferred:,}",
+                f"{load.paused:,}",
             ]
             for load in status.loads
             if load.jobs
         ],
-        frozenset(range(1, 7)),
+        frozenset(range(1, 8)),
     )
+
+
+def _schedules(status: Status) -> Table:
+    rows = [
+        [
+            each.name,
+            "disabled" if each.seconds is None else _when(each.seconds),
+            "-" if each.due is None else moment(each.due),
+            each.last or "-",
+        ]
+        for each in status.schedules
+    ]
+    return Table(["schedule", "due", "at", "last time"], rows)
+
+
+def _when(seconds: float) -> str:
+    return f"in {short_duration(seconds)}" if seconds > 0 else "now"
 
 
 def _dead(status: Status) -> Table:
@@ -145,7 +173,7 @@ def _worker_rows(status: Status) -> Table:
                 f"{report['host']}:{report['pid']}",
                 _in_hand(report),
                 short_duration(max(status.at - report["since"], 0)) if "since" in report else "-",
-                f"{max(status.at - report['seen'], 0):.0f}s ago" if "seen" in report else "-",
+                _seen(report, status.at),
                 f"{report.get('done', 0):,}",
                 ", ".join(report.get("models", [])),
             ]
@@ -153,6 +181,12 @@ def _worker_rows(status: Status) -> Table:
         ],
         frozenset({2, 3, 4}),
     )
+
+
+def _seen(report: dict[str, Any], now: float) -> str:
+    """When a worker was heard of, and whether it is about to end."""
+    ago = f"{max(now - report['seen'], 0):.0f}s ago" if "seen" in report else "-"
+    return f"{ago}, draining" if report.get("draining") else ago
 
 
 def _in_hand(report: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural, shown, suggestion
 from embedq_jobs import Pause, Queue, RunSummary, Scope, open_queue, queue_exists
 from embedq_jobs.cancelling import Marked, Removed
-from embedq_producer.pausing import described, remedy, scope_words
+from embedq_producer.pausing import described, pause_object, remedy, scope_words
 from embedq_producer.summary import EXIT_DEAD, EXIT_DONE, outcome_words, summary_object
 
 # --- cancelling a run
@@ -137,16 +137,6 @@ def _print_pauses(pauses: Sequence[Pause], *, as_json: bool) -> None:
             [[scope_words(each.scope), moment(each.since), each.reason or "-"] for each in pauses],
         )
         print("'embedq resume', with --model or --collection for one of these, lets it go on", file=sys.stderr)
-
-
-def pause_object(pause: Pause) -> dict[str, object]:
-    """A pause for JSON: `name` is null where everything is paused, `since` in seconds since the epoch."""
-    return {
-        "scope": pause.scope.kind,
-        "name": pause.scope.name or None,
-        "since": pause.since,
-        "reason": pause.reason,
-    }
 
 
 def run_resume(scope: Scope, database: Path | None, *, everything: bool, as_json: bool) -> None:

@@ -29,6 +29,16 @@ def remedy(pause: Pause) -> str:
     return f"embedq resume --{scope.kind} {quote(shown(scope.name))}" if scope.name else "embedq resume"
 
 
+def pause_object(pause: Pause) -> dict[str, object]:
+    """A pause for JSON: `name` is null where everything is paused, `since` in seconds since the epoch."""
+    return {
+        "scope": pause.scope.kind,
+        "name": pause.scope.name or None,
+        "since": pause.since,
+        "reason": pause.reason,
+    }
+
+
 class PauseWatch:
     """Whether a run is paused: asked at most once a second, and said once for each pause."""
 

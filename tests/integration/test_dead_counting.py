@@ -6,6 +6,7 @@ import pytest
 
 import embedq.dead_counting
 from embedq.dead_counting import DeadCounter
+from embedq.open_database import OpenDatabase
 from embedq_core.settings import Settings
 from embedq_store import DeadLetter, Store, Target, Write
 from support.chunks import RUN
@@ -30,7 +31,8 @@ async def test_what_others_write_is_counted_and_nothing_is_counted_twice(
     monkeypatch.setattr(Store, "dead_summary", counted)
     # However long counting takes on this machine.
     monkeypatch.setattr(embedq.dead_counting, "MOST_OF_TIME", 1e9)
-    counter = DeadCounter(settings)
+    database = OpenDatabase(settings)
+    counter = DeadCounter(database)
     try:
         assert await counter.count() == []
         assert not settings.database.exists(), "looking makes no database"
@@ -45,11 +47,12 @@ async def test_what_others_write_is_counted_and_nothing_is_counted_twice(
             await bury(store, "c", "KeyError")
             assert [part.letters for part in await counter.count()] == [2, 1]
     finally:
-        await counter.close()
+        await database.close()
 
 
 async def test_a_database_that_takes_the_place_of_another_is_counted_anew(settings: Settings) -> None:
-    counter = DeadCounter(settings)
+    database = OpenDatabase(settings)
+    counter = DeadCounter(database)
     try:
         for id_ in ("first", "second"):
             async with await Store.open(settings.database) as store:
@@ -58,4 +61,4 @@ async def test_a_database_that_takes_the_place_of_another_is_counted_anew(settin
             settings.database.rename(settings.database.with_suffix(f".{id_}"))
         assert await counter.count() == []
     finally:
-        await counter.close()
+        await database.close()

@@ -4,10 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 from embedq.dead_counting import due
+from embedq.inspecting import moment
 from embedq.reporting import Status, model_figures, status_object
 from embedq.sections import facts, sections, sparkline, summary_line
-from embedq_jobs import QueueLoad, Rates
+from embedq_jobs import Pause, QueueLoad, Rates, Scope
 from embedq_store import DeadLetterSummary
+from embedq_worker.timetable import Upcoming
 
 LOAD = QueueLoad("m", jobs=3, in_progress=1, deferred=1, items=1200, bytes=2048, oldest=995.0)
 STATUS = Status(1000.0, "here", "x.db", 4096, [LOAD], Rates([0] * 54 + [200] * 6), [], [], [])
@@ -27,7 +29,7 @@ def rows(status: Status, title: str) -> list[list[str]]:
 
 
 def test_a_queue_is_shown_with_what_waits_and_its_bound() -> None:
-    assert rows(STATUS, "queue") == [["m", "1,200", "5.0s", "2.0 KiB of 4.0 KiB", "1", "1", "1"]]
+    assert rows(STATUS, "queue") == [["m", "1,200", "5.0s", "2.0 KiB of 4.0 KiB", "1", "1", "1", "0"]]
     assert dict(facts(STATUS, 80))["to do"] == "1,200 items, the oldest due for 5.0 s"
 
 
@@ -113,3 +115,28 @@ def test_dead_letters_are_counted_anew_when_the_file_has_changed_and_no_more_oft
     assert not due(changed=False, since_last=1e9, last_took=0.001)
     assert not due(changed=True, since_last=1.0, last_took=0.5)
     assert due(changed=True, since_last=10.0, last_took=0.5)
+
+
+def test_what_is_paused_is_a_line_that_says_since_when_why_and_what_lifts_it() -> None:
+    status = replace(STATUS, pauses=[Pause(Scope(), 0.0, "the bill"), Pause(Scope("collection", "my docs"), 0.0)])
+    everything, one = [text for name, text in facts(status, 80) if name == "paused"]
+    assert everything == f"everything since {moment(0)}, the bill: 'embedq resume' lets it go on"
+    assert one == f"collection my docs since {moment(0)}: 'embedq resume --collection 'my docs'' lets it go on"
+    assert [pause["name"] for pause in status_object(status)["pauses"]] == [None, "my docs"]
+
+
+def test_schedules_are_shown_with_when_they_are_due_and_what_became_of_them() -> None:
+    soon = Upcoming("nightly", 1090.0, 90.0, "UTC", "done")
+    late, never = Upcoming("late", 990.0, -10.0, "UTC", ""), Upcoming("old", None, None, "UTC", "failed (exit code 2)")
+    status = replace(STATUS, schedules=[late, soon, never])
+    assert rows(status, "schedules") == [
+        ["late", "now", moment(990), "-"],
+        ["nightly", "in 1m30s", moment(1090), "done"],
+        ["old", "disabled", "-", "failed (exit code 2)"],
+    ]
+    assert [each["due"] for each in status_object(status)["schedules"]] == [990.0, 1090.0, None]
+
+
+def test_a_worker_that_is_about_to_end_says_so() -> None:
+    status = replace(STATUS, workers=[report(7, draining=True)])
+    assert rows(status, "workers")[0][3] == "2s ago, draining"
