@@ -22,6 +22,8 @@ def ingest(
     store: corpus.Keep = True,
     model: options.Model = None,
     database: options.Database = None,
+    prune: corpus.Prune = False,
+    yes: corpus.PruneYes = False,
     dry_run: corpus.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -51,6 +53,8 @@ def ingest(
             store=store,
             model=model,
             database=database,
+            prune=prune,
+            yes=yes,
             dry_run=dry_run,
             json=json,
         )

@@ -27,6 +27,8 @@ def submit(
     model: options.Model = None,
     database: options.Database = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all is stored or dead, and say so.")] = False,
+    prune: corpus.Prune = False,
+    yes: corpus.PruneYes = False,
     dry_run: corpus.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -56,6 +58,8 @@ def submit(
             store=store,
             model=model,
             database=database,
+            prune=prune,
+            yes=yes,
             dry_run=dry_run,
             json=json,
         ),

@@ -10,17 +10,20 @@ from embedq_producer.chunks import cut
 from embedq_producer.corpus import open_corpus, split
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.models import check_binary, choose_model
+from embedq_producer.pruning import Pruning
 from embedq_producer.terminal import RowReport
 from embedq_store import Incoming, Known, Store, decide
 
 
-async def dry_run(request: CorpusRequest, settings: Settings) -> int:
+async def dry_run(request: CorpusRequest, settings: Settings, pruning: Pruning | None = None) -> int:
     """Read everything, ask the database, say what would happen. Nothing is queued and no model is called."""
     report = RowReport()
     reader = await asyncio.to_thread(open_corpus, request, settings, report)
     model = await choose_model(request.collection, request.model, settings, None)
     check_binary(model, request)
     split(reader, request, model)
+    if pruning is not None:
+        pruning.watch(reader)
     totals = dict.fromkeys(("items", "new", "changed", "reused", "unchanged", "duplicates", "characters", "bytes"), 0)
     try:
         store = await Store.open(settings.database, read_only=True)
@@ -45,6 +48,8 @@ async def dry_run(request: CorpusRequest, settings: Settings) -> int:
                 "bytes": sum(len(content) for content in contents if isinstance(content, bytes)),
             }.items():
                 totals[name] += count
+        if pruning is not None and store is not None and not reader.rejected:
+            totals["pruned"] = (await pruning.compare(store))[0].gone
     finally:
         if store is not None:
             await store.close()
@@ -60,4 +65,9 @@ async def dry_run(request: CorpusRequest, settings: Settings) -> int:
         )
         binary = f" and {plural(totals['bytes'], 'byte')} of binary content" if totals["bytes"] else ""
         print(f"{totals['characters']:,} characters{binary} to embed; nothing was queued")
+        if pruning is not None:
+            if reader.rejected:
+                print("--prune would remove nothing, since not every row could be read")
+            else:
+                print(f"--prune would remove {plural(totals.get('pruned', 0), 'entry', 'entries')}")
     return 0

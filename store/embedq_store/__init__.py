@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from embedq_store.filters import Where, where_given
     from embedq_store.graph import Built
     from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
+    from embedq_store.pruning import Candidate, Prunable
     from embedq_store.querying import query_vectors
     from embedq_store.search import Entry
     from embedq_store.standing import CollectionFigures, CollectionInfo, Standing
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncCollection",
     "Built",
+    "Candidate",
     "ChunkMark",
     "Collection",
     "CollectionFigures",
@@ -36,6 +38,7 @@ __all__ = [
     "Incoming",
     "Known",
     "Plan",
+    "Prunable",
     "Row",
     "Selection",
     "Standing",
@@ -54,6 +57,7 @@ __all__ = [
 _HOMES = {
     "AsyncCollection": "embedq_store.collection",
     "Built": "embedq_store.graph",
+    "Candidate": "embedq_store.pruning",
     "ChunkMark": "embedq_store.writes",
     "Collection": "embedq_store.sync",
     "CollectionFigures": "embedq_store.standing",
@@ -66,6 +70,7 @@ _HOMES = {
     "Incoming": "embedq_store.outcomes",
     "Known": "embedq_store.outcomes",
     "Plan": "embedq_store.outcomes",
+    "Prunable": "embedq_store.pruning",
     "Row": "embedq_store.writes",
     "Selection": "embedq_store.deadletters",
     "Standing": "embedq_store.standing",

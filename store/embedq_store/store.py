@@ -23,6 +23,7 @@ from embedq_store.connection import MEMORY, check_file, connect, prepare, transl
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
 from embedq_store.lookup import look_up
 from embedq_store.outcomes import Incoming, Known
+from embedq_store.pruning import Prunable
 from embedq_store.schema import check_schema
 from embedq_store.standing import (
     CollectionFigures,
@@ -167,6 +168,10 @@ class Store:
         self._indexes.pop(collection_id, None)
         if self._copies is not None:
             await asyncio.to_thread(self._copies.remove, collection_id)
+
+    def prunable(self, info: CollectionInfo, prefix: str = "") -> Prunable:
+        """The entries of a collection whose ids start with `prefix`, for removing what their source no longer has."""
+        return Prunable(self._reader, self._writer, self.path, info, prefix)
 
     async def count(self, collection_id: int) -> int:
         """The number of entries of a collection."""
