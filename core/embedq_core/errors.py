@@ -27,6 +27,8 @@ EmbedqError
 │   ├── DatabaseLocked
 │   ├── DiskFull
 │   ├── CollectionMissing
+│   ├── CollectionExists       a name that is taken
+│   ├── CollectionBusy         the queue holds work for it
 │   └── EntryMissing
 └── QueueError
     ├── RedisUnreachable
@@ -188,6 +190,16 @@ class CollectionMissing(StoreError):  # noqa: N818
     """The collection does not exist."""
 
     exit_code = 2
+
+
+class CollectionExists(StoreError):  # noqa: N818
+    """There is a collection of this name."""
+
+    exit_code = 2
+
+
+class CollectionBusy(StoreError):  # noqa: N818
+    """The queue holds work for the collection, which would make it anew under its old name."""
 
 
 class EntryMissing(StoreError):  # noqa: N818

@@ -26,11 +26,7 @@ class SourceIds:
         self.items = 0
         """How many items the source has given."""
         self._hashes: list[int] = []
-        # The empty name is a private file that SQLite deletes; it spills there once the cache is full.
-        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.execute("PRAGMA synchronous = OFF")
+        self._db = _private_database()
         self._db.execute("CREATE TABLE had (hash INTEGER NOT NULL)")
         self._db.execute("CREATE TABLE gone (id TEXT PRIMARY KEY, digest BLOB, stays INTEGER DEFAULT 0) WITHOUT ROWID")
         self._db.execute("CREATE INDEX gone_digest ON gone (digest) WHERE digest IS NOT NULL")
@@ -103,6 +99,36 @@ class SourceIds:
     def _known(self, hashes: set[int]) -> set[int]:
         sql = "SELECT DISTINCT hash FROM had WHERE hash IN (SELECT value FROM json_each(?))"
         return {row[0] for row in self._db.execute(sql, (json.dumps(list(hashes)),))}
+
+
+class RepeatedIds:
+    """Whether ids come more than once, by 64-bit hashes, in a temporary database as well."""
+
+    def __init__(self) -> None:
+        self._db = _private_database()
+        self._db.execute("CREATE TABLE had (hash INTEGER NOT NULL)")
+
+    def close(self) -> None:
+        """Let the database go, and its file."""
+        self._db.close()
+
+    def note(self, ids: Iterable[str]) -> None:
+        """Note some ids."""
+        self._db.execute("INSERT INTO had SELECT value FROM json_each(?)", (json.dumps(list(map(hash, ids))),))
+
+    def count(self) -> int:
+        """How many ids came more than once."""
+        sql = "SELECT count(*) FROM (SELECT 1 FROM had GROUP BY hash HAVING count(*) > 1)"
+        return int(self._db.execute(sql).fetchone()[0])
+
+
+def _private_database() -> sqlite3.Connection:
+    # The empty name is a private file that SQLite deletes; it spills there once the cache is full.
+    db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    db.execute("PRAGMA journal_mode = OFF")
+    db.execute("PRAGMA synchronous = OFF")
+    return db
 
 
 def _of_content(digest: bytes) -> int:

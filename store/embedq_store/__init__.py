@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from embedq_store.pruning import Candidate, Prunable
     from embedq_store.querying import query_vectors
     from embedq_store.search import Entry
+    from embedq_store.snapshot import Snapshot, SnapshotFigures, StoredEntry
     from embedq_store.standing import CollectionFigures, CollectionInfo, Standing
     from embedq_store.store import Store
     from embedq_store.sync import Collection
@@ -41,9 +42,12 @@ __all__ = [
     "Prunable",
     "Row",
     "Selection",
+    "Snapshot",
+    "SnapshotFigures",
     "Standing",
     "Store",
     "Stored",
+    "StoredEntry",
     "Target",
     "Where",
     "Write",
@@ -73,9 +77,12 @@ _HOMES = {
     "Prunable": "embedq_store.pruning",
     "Row": "embedq_store.writes",
     "Selection": "embedq_store.deadletters",
+    "Snapshot": "embedq_store.snapshot",
+    "SnapshotFigures": "embedq_store.snapshot",
     "Standing": "embedq_store.standing",
     "Store": "embedq_store.store",
     "Stored": "embedq_store.outcomes",
+    "StoredEntry": "embedq_store.snapshot",
     "Target": "embedq_store.writes",
     "Where": "embedq_store.filters",
     "Write": "embedq_store.writes",
