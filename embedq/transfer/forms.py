@@ -21,8 +21,9 @@ NPZ: Final = "npz"
 FORMATS: Final = (JSONL, PARQUET, NPZ)
 _SUFFIXES: Final = {".jsonl": JSONL, ".ndjson": JSONL, ".nl": JSONL, ".parquet": PARQUET, ".npz": NPZ}
 
-# Entries that are in hand at a time, of a file that is read.
+# Entries of a file that is read, and their bytes, about, that are in hand at a time.
 PAGE_ENTRIES: Final = 2048
+PAGE_BYTES: Final = 16 << 20
 
 Told: TypeAlias = Callable[[int], None]
 """Is told how many entries are done."""

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 import msgspec
 import numpy as np
 
-from embedq.transfer.forms import PAGE_ENTRIES, EntryFile, Head, Shape, Told, check_version, strict_metadata
+from embedq.transfer.forms import PAGE_BYTES, PAGE_ENTRIES, EntryFile, Head, Shape, Told, check_version, strict_metadata
 from embedq_core.errors import SourceError, UsageError
 from embedq_core.text import shown
 from embedq_core.vectors import STORED_DTYPE
@@ -21,7 +21,6 @@ from embedq_store import Snapshot, StoredEntry
 
 # No line is longer: a vector, a content, in base64.
 _LINE_BYTES: Final = 1 << 30
-_PAGE_BYTES: Final = 16 << 20
 
 _encoder = msgspec.json.Encoder()
 _NO_METADATA: Final = msgspec.Raw(b"null")
@@ -151,7 +150,7 @@ class JsonLinesFile(EntryFile):
             entry = self._entry(line, f"{self._name} line {number:,}")
             page.append(entry)
             size += entry.size
-            if len(page) >= PAGE_ENTRIES or size >= _PAGE_BYTES:
+            if len(page) >= PAGE_ENTRIES or size >= PAGE_BYTES:
                 yield page
                 page, size = [], 0
         if page:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from embedq.transfer.forms import PAGE_ENTRIES, EntryFile, Head, Shape, Told, head_from, one_dimension
+from embedq.transfer.forms import PAGE_BYTES, PAGE_ENTRIES, EntryFile, Head, Shape, Told, head_from, one_dimension
 from embedq_core.errors import SourceError, UsageError
 from embedq_core.text import shown
 from embedq_core.vectors import STORED_DTYPE
@@ -139,12 +139,11 @@ class NumpyFile(EntryFile):
                     raise SourceError(f"{self._name}: has {ids.form[0]:,} ids and {vectors.form[0]:,} vectors")
             self._rows = ids.form[0]
             while self._done < self._rows:
-                count = min(PAGE_ENTRIES, self._rows - self._done)
                 with self._explained():
-                    names = ids.read(count).tolist()
+                    others = _next_of(rest, min(PAGE_ENTRIES, self._rows - self._done))
+                    names = ids.read(len(others)).tolist()
                     with np.errstate(over="ignore"):
-                        matrix = vectors.read(count).astype(STORED_DTYPE)
-                    others = [_Rest() if rest is None else _decoder.decode(rest.readline()) for _ in range(count)]
+                        matrix = vectors.read(len(others)).astype(STORED_DTYPE)
                 yield [
                     StoredEntry(
                         name,
@@ -156,7 +155,7 @@ class NumpyFile(EntryFile):
                     )
                     for name, vector, other in zip(names, matrix, others, strict=True)
                 ]
-                self._done += count
+                self._done += len(others)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -166,6 +165,19 @@ class NumpyFile(EntryFile):
             raise SourceError(f"{self._name} can't be read: no such file or directory") from error
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
             raise SourceError(f"{self._name} isn't an .npz file of entries, or is damaged ({error})") from error
+
+
+def _next_of(member: IO[bytes] | None, count: int) -> list[_Rest]:
+    """What the next entries have beside id and vector: `count` of them, or fewer where they are large."""
+    if member is None:
+        return [_Rest()] * count
+    found: list[_Rest] = []
+    size = 0
+    while len(found) < count and size < PAGE_BYTES:
+        line = member.readline()
+        found.append(_decoder.decode(line))
+        size += len(line)
+    return found
 
 
 class _Array:

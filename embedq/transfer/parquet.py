@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import msgspec
 import numpy as np
 
-from embedq.transfer.forms import PAGE_ENTRIES, EntryFile, Head, Shape, Told, head_from, one_dimension, strict_metadata
+from embedq.transfer.forms import (
+    PAGE_BYTES,
+    PAGE_ENTRIES,
+    EntryFile,
+    Head,
+    Shape,
+    Told,
+    head_from,
+    one_dimension,
+    strict_metadata,
+)
 from embedq_core.errors import SourceError, UsageError
 from embedq_core.items import metadata_text
 from embedq_core.text import shown
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _KEY: Final = b"embedq"
+_BUFFER: Final = 1 << 20
 
 
 async def write_parquet(file: BinaryIO, snapshot: Snapshot, head: Head, shape: Shape, told: Told) -> int:
@@ -106,7 +117,7 @@ class ParquetEntries(EntryFile):
         with ExitStack() as stack:
             with self._explained():
                 self._file = stack.enter_context(path.open("rb"))
-                self._table = pq.ParquetFile(self._file)
+                self._table = pq.ParquetFile(self._file, buffer_size=_BUFFER, pre_buffer=False)
             self._read_schema()
             stack.pop_all()
 
@@ -138,7 +149,7 @@ class ParquetEntries(EntryFile):
         self._done = 0
         known = ("id", "content", "content_blob", "metadata", "content_hash", "updated", "embedding")
         columns = [name for name in known if name in self._names]
-        batches = self._table.iter_batches(PAGE_ENTRIES, columns=columns)
+        batches = self._batches(columns)
         while True:
             with self._explained():
                 batch = next(batches, None)
@@ -149,6 +160,13 @@ class ParquetEntries(EntryFile):
                 vectors = _vectors(batch.column("embedding"))
             yield [self._entry(values, vectors, place) for place in range(len(vectors))]
             self._done += len(vectors)
+
+    def _batches(self, columns: list[str]) -> "Iterator[pa.RecordBatch]":
+        said = self._table.metadata
+        for group in range(said.num_row_groups):
+            rows, size = said.row_group(group).num_rows, said.row_group(group).total_byte_size
+            count = max(1, min(PAGE_ENTRIES, PAGE_BYTES * rows // max(size, 1)))
+            yield from self._table.iter_batches(count, row_groups=[group], columns=columns)
 
     def _entry(self, values: dict[str, list[Any]], vectors: list[bytes | None], place: int) -> StoredEntry:
         where = f"{self._name} row {self._done + place + 1:,}"
