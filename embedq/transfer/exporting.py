@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGTERM
 from typing import BinaryIO
 
 from embedq.transfer.forms import JSONL, Head, Shape, form_of, write
@@ -59,17 +60,28 @@ def export(request: ExportRequest) -> Exported:
     if request.file == STANDARD_OUTPUT:
         if form != JSONL:
             raise UsageError(f"--format {form} can't be written to the standard output: name a file")
-        return asyncio.run(_export(request, form, sys.stdout.buffer, load_settings(database=request.database)))
+        return _run(request, form, sys.stdout.buffer)
     if request.shape.base64 and form != JSONL:
         raise UsageError("--base64 is for --format jsonl: the others hold the bytes of vectors as they are")
     path = Path(request.file)
     if path.exists() and not request.overwrite:
         raise UsageError(f"{shown(request.file)} is there already: name another file, or say --overwrite")
     with written_whole(path) as file:
+        return _run(request, form, file)
+
+
+def _run(request: ExportRequest, form: str, file: BinaryIO) -> Exported:
+    try:
         return asyncio.run(_export(request, form, file, load_settings(database=request.database)))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 async def _export(request: ExportRequest, form: str, file: BinaryIO, settings: Settings) -> Exported:
+    # SIGTERM ends it as Ctrl-C does, which leaves no half file.
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(SIGTERM, task.cancel)
     async with await Store.open(settings.database, read_only=True) as store:
         info = await store.collection(request.collection)
         async with store.snapshot(info, request.prefix) as snapshot:

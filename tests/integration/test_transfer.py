@@ -17,6 +17,7 @@ import embedq_store.renaming
 from embedq.transfer.exporting import Exported, ExportRequest, export, written_whole
 from embedq.transfer.forms import Shape, strict_metadata
 from embedq.transfer.importing import Imported, ImportRequest, import_file
+from embedq_core.configuration import Configuration
 from embedq_core.digests import content_hash
 from embedq_core.errors import (
     BadVectors,
@@ -37,7 +38,7 @@ from embedq_store.deadletters import DeadLetter
 
 T = TypeVar("T")
 
-CONFIGURATION = {"document_prefix": "passage: ", "dimensions": 3, "normalise": True}
+CONFIGURATION: Configuration = {"document_prefix": "passage: ", "dimensions": 3, "normalise": True}
 FORMS = [
     ("c.jsonl", Shape()),
     ("c.jsonl", Shape(base64=True)),
