@@ -1,7 +1,10 @@
 """`--prune`, as a user runs it: what the source no longer has is removed, after all of it was read."""
 
 import json
+import os
+import pty
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -82,3 +85,29 @@ def test_what_makes_no_sense_is_refused_before_anything_is_queued(embedq: Comman
     assert json.loads(embedq("runs", "--json", environment=shared).out) == []
     assert "--yes is for --prune" in embedq("submit", "notes", "--files", ".", "*", "--yes", exit_code=2).err
     assert "embedq keeps '@next' for itself" in embedq("submit", "a@next", "--files", ".", "*", exit_code=2).err
+
+
+def test_somebody_at_a_terminal_is_asked(embedq: CommandLine, notes: Path) -> None:
+    (notes / "a.md").unlink()
+    (notes / "b.md").unlink()
+    leader, follower = pty.openpty()
+    os.write(leader, b"y\n")
+    process = subprocess.Popen(
+        embedq.command("submit", *NIGHTLY),
+        cwd=embedq.directory,
+        env={**embedq.environment, "TERM": "dumb"},
+        stdin=follower,
+        stdout=subprocess.DEVNULL,
+        stderr=follower,
+    )
+    os.close(follower)
+    seen = b""
+    while True:
+        try:
+            seen += os.read(leader, 4096)
+        except OSError:  # the terminal is closed
+            break
+    os.close(leader)
+    assert process.wait(20) == 0
+    assert b"The source no longer has 2 of 6 entries of notes. Remove them? [y/N]" in seen
+    assert b"pruned 2 entries" in seen
