@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedq.searching import read_value
+from embedq_core.collection_names import check_collection_name
 from embedq_core.errors import UsageError
 from embedq_core.model import explained
 from embedq_core.settings import Settings, load_settings
@@ -41,6 +42,8 @@ def run_embed(request: EmbedRequest, *, database: Path | None) -> None:
         raise UsageError("give the value in one way: -c TEXT or -i FILE")
     if request.binary and request.content is not None:
         raise UsageError("--binary is for -i FILE and standard input")
+    if request.collection is not None:
+        check_collection_name(request.collection)
     if request.metadata is not None and request.collection is None:
         raise UsageError("--metadata is kept in a collection: name one")
     metadata = _metadata(request.metadata)

@@ -18,10 +18,11 @@ from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.dry_run import dry_run
 from embedq_producer.models import check_binary, choice_of_model, full_batch
 from embedq_producer.pausing import PauseWatch
+from embedq_producer.pruning import Pruning, pruning_asked_for
 from embedq_producer.readers import Reader
 from embedq_producer.submission import Submission, new_submission, submit
-from embedq_producer.submitting import WATCH_SECONDS, read_share, say, stop_on_interrupt
-from embedq_producer.summary import EXIT_DEAD, print_summary, summary_exit_code
+from embedq_producer.submitting import WATCH_SECONDS, prune, read_share, say, stop_on_interrupt
+from embedq_producer.summary import EXIT_DEAD, print_summary, pruned_exit_code, summary_exit_code
 from embedq_producer.terminal import Display, Figures, RowReport, display
 from embedq_store import Store
 from embedq_worker.cancelling import cancel, unless
@@ -34,10 +35,12 @@ QUIET_SECONDS: Final = 1.0
 def run_ingest(request: CorpusRequest) -> None:
     """Ingest, print the summary, exit with 0 (done), 1 (some items dead) or 130 (interrupted)."""
     settings = load_settings(database=request.database)
-    sys.exit(asyncio.run(dry_run(request, settings) if request.dry_run else _ingest(request, settings)))
+    with pruning_asked_for(request, settings) as pruning:
+        doing = dry_run(request, settings, pruning) if request.dry_run else _ingest(request, settings, pruning)
+        sys.exit(asyncio.run(doing))
 
 
-async def _ingest(request: CorpusRequest, settings: Settings) -> int:
+async def _ingest(request: CorpusRequest, settings: Settings, pruning: Pruning | None) -> int:
     for problem in plugin_problems():
         print(f"embedq: plugin {shown(problem.plugin)}: {shown(problem.message)}", file=sys.stderr)
     report = RowReport()
@@ -47,6 +50,8 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
         model = choice.model
         check_binary(model, request)
         split(reader, request, model)
+        if pruning is not None:
+            pruning.watch(reader)
         if choice.by_default:
             print(
                 f"model: {model.model_id}, which compares words and not meanings; "
@@ -86,7 +91,8 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
         if interrupted:
             # Since then the worker has committed what it had in hand.
             summary = await queue.runs.summary(submission.run.id)
-    print_summary(summary, settings, submission, as_json=request.json)
+    pruned = await prune(pruning, submission, stop)
+    print_summary(summary, settings, submission, as_json=request.json, pruned=pruned)
     if interrupted:
         left = summary.items - summary.counts.ended
         print(
@@ -94,7 +100,9 @@ async def _ingest(request: CorpusRequest, settings: Settings) -> int:
             "'embedq worker --burst', goes on",
             file=sys.stderr,
         )
-    return EXIT_DEAD if drained else summary_exit_code(summary, submission, interrupted=interrupted)
+    if drained:
+        return EXIT_DEAD
+    return pruned_exit_code(summary_exit_code(summary, submission, interrupted=interrupted), pruned)
 
 
 async def ingest_run(

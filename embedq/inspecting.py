@@ -7,10 +7,40 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from embedq_core.configuration import Configuration
-from embedq_core.errors import QueueError
+from embedq.queued import QueuedFor, queued_for
+from embedq_core.configuration import Configuration, differences
+from embedq_core.errors import ModelError, QueueError
 from embedq_core.settings import Settings, load_settings
 from embedq_store import CollectionFigures, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many entries have vectors as the model, set as it is here and now, would make them: all or none. None where
+    nobody can tell. `problem` says why not all.
+    """
+
+    current: int | None
+    problem: str | None = None
+
+    @classmethod
+    def of(cls, entries: int, model_id: str, recorded: Configuration | None) -> "Coverage":
+        """The coverage of a collection of `entries`, made with `model_id` in the configuration that is recorded."""
+        from embedq_plugins import get_embedding_model
+
+        try:
+            present = get_embedding_model(model_id).configuration
+        except ModelError:
+            return cls(None, f"there is no model {model_id} here")
+        changes = differences(recorded or {}, present) if entries else []
+        return cls(0, "; ".join(changes)) if changes else cls(entries)
+
+    def words(self, entries: int) -> str:
+        """For people."""
+        if self.current is None:
+            return f"unknown: {self.problem}"
+        made = f"{self.current:,} of {entries:,} as the model is set now"
+        return f"{made}: {self.problem}" if self.problem else made
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +52,9 @@ class Figures:
     figures: CollectionFigures
     dead: int
     configuration: Configuration | None
+    coverage: "Coverage"
+    queued: "QueuedFor | None"
+    """What waits for it in the queue; None where nobody can tell."""
 
     def as_object(self) -> dict[str, object]:
         """For JSON; sizes in bytes, times in seconds since the epoch."""
@@ -39,6 +72,9 @@ class Figures:
             "oldest": figures.oldest,
             "newest": figures.newest,
             "dead": self.dead,
+            "coverage": {"current": self.coverage.current, "of": figures.entries, "problem": self.coverage.problem},
+            "queued": None if self.queued is None else self.queued.items,
+            "queued_runs": None if self.queued is None else self.queued.runs,
         }
 
     def as_words(self) -> list[tuple[str, str]]:
@@ -50,6 +86,7 @@ class Figures:
             *self._configured(),
             ("entries", f"{figures.entries:,}"),
             ("dimension", "-" if figures.dimension is None else str(figures.dimension)),
+            ("coverage", self.coverage.words(figures.entries)),
             ("with content", f"{figures.with_content:,}"),
             ("with metadata", f"{figures.with_metadata:,}"),
             ("vectors", size(figures.vector_bytes)),
@@ -57,7 +94,14 @@ class Figures:
             ("oldest", moment(figures.oldest)),
             ("newest", moment(figures.newest)),
             ("dead letters", f"{self.dead:,}"),
+            ("queued", self._queued()),
         ]
+
+    def _queued(self) -> str:
+        if self.queued is None:
+            return "unknown: the queue does not answer"
+        runs = f" ({', '.join(self.queued.runs[:3])}{' …' if len(self.queued.runs) > 3 else ''})"
+        return f"{self.queued.items:,}{runs if self.queued.runs else ''}"
 
     def _configured(self) -> Iterator[tuple[str, str]]:
         for number, (name, value) in enumerate(sorted((self.configuration or {}).items())):
@@ -102,9 +146,24 @@ def collection_figures(name: str, database: Path | None) -> Figures:
             summary = await store.dead_summary()
             dead = sum(part.letters for part in summary if part.collection == name)
             configuration = await store.configuration(found.id)
-            return Figures(found.name, found.model_id, await store.describe(found.id), dead, configuration)
+            figures = await store.describe(found.id)
+        coverage = Coverage.of(figures.entries, found.model_id, configuration)
+        queued = await _queued(name, settings)
+        return Figures(found.name, found.model_id, figures, dead, configuration, coverage, queued)
 
     return asyncio.run(read(load_settings(database=database)))
+
+
+async def _queued(name: str, settings: Settings) -> QueuedFor | None:
+    from embedq_jobs import open_queue, queue_exists
+
+    if not queue_exists(settings):
+        return QueuedFor([], 0)
+    try:
+        async with open_queue(settings) as queue:
+            return await queued_for(queue, name)
+    except QueueError:
+        return None
 
 
 def collection_count(name: str, database: Path | None) -> int:

@@ -28,6 +28,8 @@ EmbedqError
 │   ├── DatabaseLocked
 │   ├── DiskFull
 │   ├── CollectionMissing
+│   ├── CollectionExists       a name that is taken
+│   ├── CollectionBusy         the queue holds work for it
 │   ├── ReembeddingMissing     nothing is being embedded anew, or kept from before
 │   ├── ContentMissing         contents were not stored, so they can't be embedded anew
 │   ├── NotCovered             the new vectors are not complete
@@ -203,10 +205,18 @@ class CollectionMissing(StoreError):  # noqa: N818
     exit_code = 2
 
 
+class CollectionExists(StoreError):  # noqa: N818
+    """There is a collection of this name."""
+
+
 class ReembeddingMissing(StoreError):  # noqa: N818
     """Of this collection nothing is being embedded anew, or nothing is kept from before."""
 
     exit_code = 2
+
+
+class CollectionBusy(StoreError):  # noqa: N818
+    """The queue holds work for the collection, which would make it anew under its old name."""
 
 
 class ContentMissing(StoreError):  # noqa: N818

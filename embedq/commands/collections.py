@@ -5,10 +5,14 @@ from typing import Annotated
 
 import typer
 
+from embedq.commands import transfer
 from embedq.commands.groups import ListByDefault
 from embedq_core import options
 
-app = typer.Typer(help="List, show, index, audit and delete collections. Without a command: list.", cls=ListByDefault)
+app = typer.Typer(
+    help="List, show, index, audit, export, import, rename, copy and delete collections. Without a command: list.",
+    cls=ListByDefault,
+)
 
 
 @app.command("list")
@@ -28,7 +32,7 @@ def list_collections(database: options.Database = None, json: options.Json = Fal
 
 @app.command()
 def show(collection: options.Collection, database: options.Database = None, json: options.Json = False) -> None:
-    """Show a collection: entries, dimension, sizes, age, dead letters."""
+    """Show a collection: model, entries, dimension, coverage, sizes, age, dead letters, what is queued for it."""
     from embedq.inspecting import collection_figures
     from embedq.tables import print_fields
 
@@ -48,6 +52,12 @@ def index(collection: options.Collection, database: options.Database = None) -> 
     from embedq.indexing import run_index
 
     run_index(collection, database)
+
+
+app.command("export")(transfer.export_collection)
+app.command("import")(transfer.import_collection)
+app.command("rename")(transfer.rename_collection)
+app.command("copy")(transfer.copy_collection)
 
 
 @app.command()
@@ -78,16 +88,24 @@ def audit(
 
 
 @app.command()
-def delete(collection: options.Collection, yes: options.Yes = False, database: options.Database = None) -> None:
+def delete(
+    collection: options.Collection,
+    yes: options.Yes = False,
+    database: options.Database = None,
+    json: options.Json = False,
+) -> None:
     """Delete a collection and all its entries. Asks first."""
     from embedq.inspecting import collection_count, delete_collection
     from embedq_core.text import plural, shown
 
     count = collection_count(collection, database)
     if not yes:
-        typer.confirm(f"Delete {shown(collection)} and its {plural(count, 'entry', 'entries')}?", abort=True)
+        typer.confirm(f"Delete {shown(collection)} and its {plural(count, 'entry', 'entries')}?", abort=True, err=json)
     delete_collection(collection, database)
-    print(f"deleted {shown(collection)}: {plural(count, 'entry', 'entries')}")
+    if json:
+        print(json_module.dumps({"collection": collection, "deleted": count}))
+    else:
+        print(f"deleted {shown(collection)}: {plural(count, 'entry', 'entries')}")
 
 
 @app.command()

@@ -24,6 +24,8 @@ def ingest(
     model: options.Model = None,
     database: options.Database = None,
     priority: options.Urgency = Priority.NORMAL,
+    prune: corpus.Prune = False,
+    yes: corpus.PruneYes = False,
     dry_run: corpus.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -54,6 +56,8 @@ def ingest(
             model=model,
             database=database,
             priority=priority,
+            prune=prune,
+            yes=yes,
             dry_run=dry_run,
             json=json,
         )

@@ -29,6 +29,8 @@ def submit(
     database: options.Database = None,
     priority: options.Urgency = Priority.NORMAL,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all is stored or dead, and say so.")] = False,
+    prune: corpus.Prune = False,
+    yes: corpus.PruneYes = False,
     dry_run: corpus.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -59,6 +61,8 @@ def submit(
             model=model,
             database=database,
             priority=priority,
+            prune=prune,
+            yes=yes,
             dry_run=dry_run,
             json=json,
         ),

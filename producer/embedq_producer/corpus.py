@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from embedq_core.collection_names import check_collection_name
 from embedq_core.errors import RowError, UsageError
 from embedq_core.settings import Settings
 from embedq_core.text import shown
@@ -46,8 +47,9 @@ def split(reader: Reader, request: CorpusRequest, model: EmbeddingModel) -> None
 
 def check_request(request: CorpusRequest) -> None:
     """Raise UsageError for options that don't go together. What they name need not be there."""
-    if not request.collection.strip():
-        raise UsageError("the collection needs a name")
+    check_collection_name(request.collection)
+    if request.yes and not request.prune:
+        raise UsageError("--yes is for --prune")
     if not request.inputs and not request.files and request.sql is None:
         raise UsageError("name what to read: files, - for standard input, --files DIR GLOB, or --sql QUERY")
     if request.files and (request.inputs or request.sql is not None or request.format):

@@ -121,6 +121,23 @@ Keep: TypeAlias = Annotated[
         rich_help_panel=_ROWS,
     ),
 ]
+Prune: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--prune",
+        help="Then remove entries, under --prefix, that the source no longer has; only if all of it could be read.",
+        rich_help_panel="How to do it",
+    ),
+]
+PruneYes: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--yes",
+        "-y",
+        help="Don't ask before --prune removes more than a fifth, or all.",
+        rich_help_panel="How to do it",
+    ),
+]
 DryRun: TypeAlias = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.", rich_help_panel="How to do it")
 ]
@@ -148,6 +165,8 @@ class CorpusRequest:
     model: str | None = None
     database: Path | None = None
     priority: Priority = Priority.NORMAL
+    prune: bool = False
+    yes: bool = False
     dry_run: bool = False
     json: bool = False
 

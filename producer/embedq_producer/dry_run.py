@@ -16,6 +16,7 @@ from embedq_producer.chunks import Cut, cut
 from embedq_producer.corpus import open_corpus, split
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.models import check_binary, choose_model
+from embedq_producer.pruning import Pruning
 from embedq_producer.seen import SeenIds
 from embedq_producer.splitting import BYTES_A_TOKEN
 from embedq_producer.terminal import RowReport, duration
@@ -31,6 +32,7 @@ class Forecast:
 
     `new`, `changed`, `reused` and `unchanged` add up to `items`. `characters`, `bytes` and `tokens` are those of the
     new and the changed. `tokens_estimated` says that some are by a rule of thumb, since the model can't count them.
+    `pruned` entries would be removed; None where that is not asked for, or not every row could be read.
     """
 
     items: int = 0
@@ -44,6 +46,7 @@ class Forecast:
     tokens: int = 0
     tokens_estimated: bool = False
     skipped: int = 0
+    pruned: int | None = None
 
     @property
     def inputs(self) -> int:
@@ -89,13 +92,15 @@ class Forecaster:
         return len(content.encode() if isinstance(content, str) else content) // BYTES_A_TOKEN + 1
 
 
-async def dry_run(request: CorpusRequest, settings: Settings) -> int:
+async def dry_run(request: CorpusRequest, settings: Settings, pruning: Pruning | None = None) -> int:
     """Read everything, ask the database, say what would happen. Nothing is queued and no model is called."""
     report = RowReport()
     reader = await asyncio.to_thread(open_corpus, request, settings, report)
     model, speed = await _asked(request, settings)
     check_binary(model, request)
     split(reader, request, model)
+    if pruning is not None:
+        pruning.watch(reader)
     try:
         store = await Store.open(settings.database, read_only=True)
     except DatabaseMissing:
@@ -109,6 +114,8 @@ async def dry_run(request: CorpusRequest, settings: Settings) -> int:
                 known = Known() if store is None else await store.known(request.collection, incoming)
                 # A tokenizer takes its time.
                 await asyncio.to_thread(forecaster.add, piece, incoming, known)
+            if pruning is not None and store is not None and not reader.rejected:
+                forecaster.forecast.pruned = (await pruning.compare(store))[0].gone
     finally:
         if store is not None:
             await store.close()
@@ -118,6 +125,8 @@ async def dry_run(request: CorpusRequest, settings: Settings) -> int:
         print(json.dumps(_object(request.collection, model.model_id, forecast, speed)))
     else:
         print(*_words(request.collection, model.model_id, forecast, speed), sep="\n")
+        if pruning is not None:
+            print(_pruned_words(forecast))
     return 0
 
 
@@ -144,6 +153,12 @@ def _object(collection: str, model_id: str, forecast: Forecast, speed: Measured 
         "seconds": None if speed is None else round(forecast.inputs / speed.inputs_per_second, 3),
         "measured": None if speed is None else asdict(speed) | {"inputs_per_second": speed.inputs_per_second},
     }
+
+
+def _pruned_words(forecast: Forecast) -> str:
+    if forecast.pruned is None and forecast.skipped:
+        return "--prune would remove nothing, since not every row could be read"
+    return f"--prune would remove {plural(forecast.pruned or 0, 'entry', 'entries')}"
 
 
 def _words(collection: str, model_id: str, forecast: Forecast, speed: Measured | None) -> Iterator[str]:

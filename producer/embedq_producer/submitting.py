@@ -13,9 +13,16 @@ from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.dry_run import dry_run
 from embedq_producer.models import check_binary, choose_model, full_batch
 from embedq_producer.pausing import PauseWatch
+from embedq_producer.pruning import Pruned, Pruning, pruning_asked_for
 from embedq_producer.readers import Reader
 from embedq_producer.submission import Submission, new_submission, submit
-from embedq_producer.summary import print_submitted, print_summary, submission_exit_code, summary_exit_code
+from embedq_producer.summary import (
+    print_submitted,
+    print_summary,
+    pruned_exit_code,
+    submission_exit_code,
+    summary_exit_code,
+)
 from embedq_producer.terminal import Display, Figures, RowReport, display
 
 WATCH_SECONDS = 0.1
@@ -24,16 +31,22 @@ WATCH_SECONDS = 0.1
 def run_submit(request: CorpusRequest, *, wait: bool) -> None:
     """Submit, print the run's id, and with `wait` its summary. Exits with 0, 1 or 130."""
     settings = load_settings(database=request.database)
-    sys.exit(asyncio.run(dry_run(request, settings) if request.dry_run else _submit(request, settings, wait=wait)))
+    with pruning_asked_for(request, settings) as pruning:
+        doing = (
+            dry_run(request, settings, pruning) if request.dry_run else _submit(request, settings, pruning, wait=wait)
+        )
+        sys.exit(asyncio.run(doing))
 
 
-async def _submit(request: CorpusRequest, settings: Settings, *, wait: bool) -> int:
+async def _submit(request: CorpusRequest, settings: Settings, pruning: Pruning | None, *, wait: bool) -> int:
     report = RowReport()
     reader = await asyncio.to_thread(open_corpus, request, settings, report)
     async with open_queue(settings) as queue:
         model = await choose_model(request.collection, request.model, settings, queue)
         check_binary(model, request)
         split(reader, request, model)
+        if pruning is not None:
+            pruning.watch(reader)
         submission = new_submission(
             request.collection, model.model_id, reader.describe(), request.priority, full_batch(model)
         )
@@ -48,13 +61,34 @@ async def _submit(request: CorpusRequest, settings: Settings, *, wait: bool) -> 
             report.display = None
         interrupted = stop.is_set()
         if not wait or interrupted:
-            print_submitted(submission, as_json=request.json, interrupted=interrupted)
-            return submission_exit_code(submission, interrupted=interrupted)
+            pruned = await prune(pruning, submission, stop)
+            print_submitted(submission, as_json=request.json, interrupted=interrupted, pruned=pruned)
+            return pruned_exit_code(submission_exit_code(submission, interrupted=interrupted), pruned)
         summary = await wait_for_run(queue, submission.run.id, request.collection, settings, stop)
-        print_summary(summary, settings, submission, as_json=request.json)
+        pruned = await prune(pruning, submission, stop)
+        print_summary(summary, settings, submission, as_json=request.json, pruned=pruned)
         if stop.is_set():
             print("interrupted: what was queued stays queued", file=sys.stderr)
-        return summary_exit_code(summary, submission, interrupted=stop.is_set())
+        return pruned_exit_code(summary_exit_code(summary, submission, interrupted=stop.is_set()), pruned)
+
+
+async def prune(pruning: Pruning | None, submission: Submission, stop: asyncio.Event) -> Pruned | None:
+    """Remove what the source no longer has, if that is asked for. Where it is much, a person at a terminal is asked."""
+    return None if pruning is None else await pruning.run(submission, _confirmed, stop.is_set)
+
+
+def _confirmed(question: str) -> bool:
+    """Whether somebody at a terminal says yes; False where nobody is there."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    from typer import Abort, confirm
+
+    # Ctrl-C ends the question as it ends others.
+    asyncio.get_running_loop().remove_signal_handler(SIGINT)
+    try:
+        return confirm(question, err=True)
+    except Abort:
+        return False
 
 
 def stop_on_interrupt() -> asyncio.Event:

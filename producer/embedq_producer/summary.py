@@ -12,17 +12,24 @@ from embedq_jobs import RunSummary, progress_of
 from embedq_producer.terminal import duration, percent
 
 if TYPE_CHECKING:
+    from embedq_producer.pruning import Pruned
     from embedq_producer.submission import Submission
 
 EXIT_DONE, EXIT_DEAD, EXIT_INTERRUPTED = 0, 1, 130
 
 
-def print_submitted(submission: "Submission", *, as_json: bool, interrupted: bool) -> None:
-    """Print the id of the run on stdout, and what was queued on stderr."""
+def print_submitted(
+    submission: "Submission", *, as_json: bool, interrupted: bool, pruned: "Pruned | None" = None
+) -> None:
+    """Print the id of the run on stdout, and what was queued and pruned on stderr."""
     run = submission.run
     if as_json:
         figures = {name: getattr(submission, name) for name in ("items", "chunks", "duplicates", "skipped")}
-        print(json.dumps({"run": run.id, "collection": run.collection, "model": run.model_id, **figures}))
+        print(
+            json.dumps(
+                {"run": run.id, "collection": run.collection, "model": run.model_id, **figures, **_pruned(pruned)}
+            )
+        )
     else:
         print(run.id)
         print(f"queued {_accepted(submission)} for {shown(run.collection)} ({run.model_id})", file=sys.stderr)
@@ -30,6 +37,7 @@ def print_submitted(submission: "Submission", *, as_json: bool, interrupted: boo
         print("interrupted: what was queued stays queued", file=sys.stderr)
     if submission.cancelled:
         print(f"the run was cancelled: see 'embedq runs show {run.id}'", file=sys.stderr)
+    _print_pruned(pruned)
     if submission.problem is not None:
         print(f"embedq: {submission.problem}", file=sys.stderr)
 
@@ -44,14 +52,19 @@ def _accepted(submission: "Submission") -> str:
 
 
 def print_summary(
-    summary: RunSummary, settings: Settings, submission: "Submission | None" = None, *, as_json: bool
+    summary: RunSummary,
+    settings: Settings,
+    submission: "Submission | None" = None,
+    *,
+    as_json: bool,
+    pruned: "Pruned | None" = None,
 ) -> None:
     """Print what became of a run: two lines, or JSON; and on stderr what was not as it should be.
 
     `submission` is what this process itself has sent of it, if it has: then rows that were skipped are told above.
     """
     if as_json:
-        print(json.dumps(summary_object(summary)))
+        print(json.dumps(summary_object(summary) | _pruned(pruned)))
     else:
         rate = summary.counts.done / summary.seconds if summary.seconds > 0 else 0.0
         print(
@@ -77,6 +90,7 @@ def print_summary(
             f"see 'embedq dead list --run {summary.run.id}'",
             file=sys.stderr,
         )
+    _print_pruned(pruned)
     if submission is not None and submission.problem is not None:
         print(f"embedq: {submission.problem}", file=sys.stderr)
 
@@ -90,6 +104,20 @@ def model_calls(summary: RunSummary) -> str:
     # Of one call, that says how few there were to embed.
     full = "" if fill is None or calls == 1 else f" (batches {percent(fill)} full)"
     return f"{plural(calls, 'model call')}{full}"
+
+
+def _pruned(pruned: "Pruned | None") -> dict[str, object]:
+    return {} if pruned is None else pruned.as_object()
+
+
+def _print_pruned(pruned: "Pruned | None") -> None:
+    for line in [] if pruned is None else pruned.lines():
+        print(line, file=sys.stderr)
+
+
+def pruned_exit_code(code: int, pruned: "Pruned | None") -> int:
+    """`code`; 1 in the place of 0 where something was to be pruned and could not be."""
+    return EXIT_DEAD if code == EXIT_DONE and pruned is not None and pruned.refused is not None else code
 
 
 def run_outcome(summary: RunSummary) -> str:

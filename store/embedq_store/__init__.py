@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from embedq_store.filters import Where, where_given
     from embedq_store.graph import Built
     from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
+    from embedq_store.pruning import Candidate, Prunable
     from embedq_store.querying import query_vectors
     from embedq_store.reembedding import Coverage, Moved, Reembedding, Role, RolledBack, Switched
     from embedq_store.reembeddings import Reembeddings
     from embedq_store.schedules import Attempt, NewSchedule, Schedule, Schedules
     from embedq_store.search import Entry
+    from embedq_store.snapshot import Snapshot, SnapshotFigures, StoredEntry
     from embedq_store.standing import CollectionFigures, CollectionInfo, Standing
     from embedq_store.steady import is_whole, steadily
     from embedq_store.store import Store
@@ -30,6 +32,7 @@ __all__ = [
     "AsyncCollection",
     "Attempt",
     "Built",
+    "Candidate",
     "ChunkMark",
     "ClearedPage",
     "Collection",
@@ -49,6 +52,7 @@ __all__ = [
     "NewSchedule",
     "Plan",
     "Problem",
+    "Prunable",
     "Reembedding",
     "Reembeddings",
     "Role",
@@ -58,9 +62,12 @@ __all__ = [
     "Schedule",
     "Schedules",
     "Selection",
+    "Snapshot",
+    "SnapshotFigures",
     "Standing",
     "Store",
     "Stored",
+    "StoredEntry",
     "Switched",
     "Target",
     "Where",
@@ -78,6 +85,7 @@ _HOMES = {
     "AsyncCollection": "embedq_store.collection",
     "Attempt": "embedq_store.schedules",
     "Built": "embedq_store.graph",
+    "Candidate": "embedq_store.pruning",
     "ChunkMark": "embedq_store.writes",
     "ClearedPage": "embedq_store.auditing",
     "Collection": "embedq_store.sync",
@@ -101,15 +109,19 @@ _HOMES = {
     "Reembeddings": "embedq_store.reembeddings",
     "Role": "embedq_store.reembedding",
     "RolledBack": "embedq_store.reembedding",
+    "Prunable": "embedq_store.pruning",
     "Row": "embedq_store.writes",
     "Sampled": "embedq_store.auditing",
     "Schedule": "embedq_store.schedules",
     "Schedules": "embedq_store.schedules",
     "Selection": "embedq_store.deadletters",
+    "Snapshot": "embedq_store.snapshot",
+    "SnapshotFigures": "embedq_store.snapshot",
     "Standing": "embedq_store.standing",
     "Store": "embedq_store.store",
     "Stored": "embedq_store.outcomes",
     "Switched": "embedq_store.reembedding",
+    "StoredEntry": "embedq_store.snapshot",
     "Target": "embedq_store.writes",
     "Where": "embedq_store.filters",
     "Write": "embedq_store.writes",

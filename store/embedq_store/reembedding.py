@@ -5,12 +5,9 @@ is `NAME@previous` from then on, and the shadow is `NAME`. Keys of collections s
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-NEXT: Final = "@next"
-PREVIOUS: Final = "@previous"
-REMOVING: Final = "@removing-"
-"""What follows a name when its rows are being removed; the collection's key follows."""
+from embedq_core.collection_names import NEXT, PREVIOUS
 
 State: TypeAlias = Literal["embedding", "stopped", "switched", "rolled back", "dropped", "cancelled"]
 """`embedding` and `stopped` (somebody has to look; `message` says why) are open: there is one such of a collection at

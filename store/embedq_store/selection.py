@@ -15,6 +15,7 @@ import numpy as np
 
 from embedq_store.columns import KEYS, Columns, Rowids
 from embedq_store.filters import Condition, Filter
+from embedq_store.ranges import with_prefix
 from embedq_store.shortlist import Mask, Places
 
 # A gathered row costs as much as a good many rows in a row: below this share of rows it still is cheaper.
@@ -126,11 +127,8 @@ class Selector:
 
     def _range(self, prefix: str) -> tuple[str, tuple[int | str, ...]]:
         """The part of a statement that says which rows have `prefix`, for SQLite's index of ids, and its values."""
-        end = after(prefix)
-        condition = "FROM embeddings WHERE collection_id = ? AND id >= ?"
-        if end is None:
-            return condition, (self._collection_id, prefix)
-        return f"{condition} AND id < ?", (self._collection_id, prefix, end)
+        condition, bounds = with_prefix(prefix)
+        return f"FROM embeddings WHERE collection_id = ? AND {condition}", (self._collection_id, *bounds)
 
 
 def gathered(mask: Mask | None) -> Places | None:
@@ -138,14 +136,3 @@ def gathered(mask: Mask | None) -> Places | None:
     if mask is None or np.count_nonzero(mask) > FEW * len(mask):
         return None
     return np.flatnonzero(mask)
-
-
-def after(prefix: str) -> str | None:
-    """The first text after all that start with `prefix`, in SQLite's order (UTF-8 bytes, so code points)."""
-    for end in range(len(prefix), 0, -1):
-        point = ord(prefix[end - 1]) + 1
-        if 0xD800 <= point <= 0xDFFF:
-            point = 0xE000
-        if point <= 0x10FFFF:
-            return prefix[: end - 1] + chr(point)
-    return None

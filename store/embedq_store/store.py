@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
@@ -22,10 +23,14 @@ from embedq_store.bulk import in_thread
 from embedq_store.configurations import configuration_in_force
 from embedq_store.connection import MEMORY, check_file, connect, prepare, translated
 from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
+from embedq_store.importing import Beside, compare, write_entries
 from embedq_store.lookup import look_up
 from embedq_store.outcomes import Incoming, Known
+from embedq_store.pruning import Prunable
+from embedq_store.renaming import copy, rename
 from embedq_store.schedules import Schedules
 from embedq_store.schema import check_schema
+from embedq_store.snapshot import Snapshot, StoredEntry, snapshot
 from embedq_store.standing import (
     CollectionFigures,
     CollectionInfo,
@@ -161,6 +166,34 @@ class Store:
 
         return await self._writing().transact(ensure)
 
+    async def rename_collection(self, old: str, new: str) -> None:
+        """Give a collection another name, in one transaction: see `renaming.rename`."""
+        await self._writing().transact(lambda db: in_thread(db, lambda connection: rename(connection, old, new)))
+
+    async def copy_collection(
+        self, source: CollectionInfo, name: str, progress: Callable[[int], None]
+    ) -> tuple[CollectionInfo, int]:
+        """Copy a collection to a new `name`: see `renaming.copy`."""
+        return await copy(self._writing(), source, name, progress)
+
+    def snapshot(self, info: CollectionInfo, prefix: str = "") -> AbstractAsyncContextManager[Snapshot]:
+        """The entries of a collection as they stand now, for an export."""
+        return snapshot(self.path, info, prefix)
+
+    async def compare(self, collection: str, entries: Sequence[StoredEntry]) -> Beside:
+        """What entries of a file are to a collection."""
+        with translated(self.path):
+            return await in_thread(self._reader, lambda db: compare(db, collection, entries))
+
+    async def write_entries(
+        self, target: Target, entries: Sequence[StoredEntry], *, replace: bool = False
+    ) -> tuple[int, int]:
+        """Write entries of a file that come with their vectors: see `importing.write_entries`."""
+        written = await self._writing().transact(lambda db: write_entries(db, target, entries, replace=replace))
+        if self._upkeep is not None and entries:
+            self._upkeep.wrote(target.collection, sum(len(entry.vector) for entry in entries))
+        return written
+
     async def delete_collection(self, collection_id: int) -> None:
         """Delete a collection and all its entries, in one transaction, and then what stood beside it.
 
@@ -181,6 +214,10 @@ class Store:
         self._indexes.pop(collection_id, None)
         if self._copies is not None:
             await asyncio.to_thread(self._copies.remove, collection_id)
+
+    def prunable(self, info: CollectionInfo, prefix: str = "") -> Prunable:
+        """The entries of a collection whose ids start with `prefix`, for removing what their source no longer has."""
+        return Prunable(self._reader, self._writer, self.path, info, prefix)
 
     async def count(self, collection_id: int) -> int:
         """The number of entries of a collection."""

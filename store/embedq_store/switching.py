@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from embedq_core.collection_names import REMOVING
 from embedq_core.errors import NotCovered, ReembeddingMissing, UsageError
 from embedq_core.text import plural
 from embedq_store import reembedding_records as records
 from embedq_store.coverage import PAGE, Pair, compared, covered_page
-from embedq_store.reembedding import REMOVING, Coverage, Reembedding, State, Switched
+from embedq_store.reembedding import Coverage, Reembedding, State, Switched
 from embedq_store.standing import find_collection
 
 # Rows that are removed in one transaction: a second's work at most.

@@ -19,6 +19,7 @@ from embedq_producer.readers.source import Progress, Rejects, Source
 from embedq_producer.readers.stream import explained
 
 _ENCODINGS: Final = ("utf-8", "latin-1")
+_WILD: Final = frozenset("*?[")
 _BOM: Final = "\ufeff"
 
 
@@ -124,7 +125,30 @@ def _found_in(directory: Path, pattern: str) -> list[_Found]:
             each = _looked_at(path, directory, root, parent_is_inside=parents[parent])
             if each is not None:
                 found[each.id] = each
+    for path, problem in _unlisted(directory, pattern):
+        identifier = path.relative_to(directory).as_posix()
+        found.setdefault(identifier, _Found(directory, identifier, problem=problem))
     return [found[key] for key in sorted(found)]
+
+
+def _unlisted(directory: Path, pattern: str) -> Iterator[tuple[Path, str]]:
+    """Directories that the pattern leads into and that can't be listed, and why: `glob` passes over them in silence."""
+    parts = PurePosixPath(pattern).parts
+    fixed = next((place for place, part in enumerate(parts) if _WILD.intersection(part)), len(parts) - 1)
+    depth = None if "**" in parts else len(parts) - 1 - fixed
+    waiting = [(directory.joinpath(*parts[:fixed]), 0)]
+    while waiting:
+        folder, level = waiting.pop()
+        try:
+            with os.scandir(folder) as entries:
+                below = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            yield folder, f"can't be listed: {(error.strerror or str(error)).lower()}"
+        else:
+            if depth is None or level < depth:
+                waiting += [(each, level + 1) for each in below]
 
 
 def _looked_at(path: Path, directory: Path, root: str, *, parent_is_inside: bool) -> _Found | None:

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedq_store.filters import Filter
+from embedq_store.ranges import after as _after
 from embedq_store.search import Query
-from embedq_store.selection import after as _after
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1)
 

@@ -1,0 +1,31 @@
+"""What a collection may be called, and the names that embedq keeps for itself.
+
+While a collection is embedded anew or copied, what is not finished stands beside it under the same name with one of
+`RESERVED` behind it. So nobody else may make a name that ends so.
+"""
+
+from string import digits
+from typing import Final
+
+from embedq_core.errors import UsageError
+from embedq_core.items import unstorable
+from embedq_core.text import shown
+
+NEXT: Final = "@next"
+PREVIOUS: Final = "@previous"
+COPYING: Final = "@copying"
+RESERVED: Final = (NEXT, PREVIOUS, COPYING)
+
+# Behind a name while its rows are being removed; the collection's key follows.
+REMOVING: Final = "@removing-"
+
+
+def check_collection_name(name: str) -> None:
+    """Raise UsageError where no collection may be made under `name`."""
+    if not name.strip():
+        raise UsageError("the collection needs a name")
+    if problem := unstorable(name):
+        raise UsageError(f"the name of the collection {problem}: choose another")
+    kept = REMOVING if name.rstrip(digits).endswith(REMOVING) else next(filter(name.endswith, RESERVED), None)
+    if kept is not None:
+        raise UsageError(f"{shown(name)!r} can't be the name of a collection: embedq keeps {kept!r} for itself")

@@ -1,0 +1,121 @@
+"""Collections under another name: renamed in one transaction, or copied beside, and named when the copy is whole."""
+
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from embedq_core.collection_names import COPYING, NEXT, PREVIOUS, check_collection_name
+from embedq_core.errors import CollectionExists, StoreError
+from embedq_core.text import shown
+from embedq_store.bulk import in_thread
+from embedq_store.ranges import with_prefix
+from embedq_store.standing import CollectionInfo, find_collection
+from embedq_store.writer import Writer
+
+# Each in a transaction of its own: workers write between them, and the write-ahead log stays small.
+_AT_ONCE: Final = 8192
+
+
+def rename(db: sqlite3.Connection, old: str, new: str) -> None:
+    """Give a collection another name; its dead letters go with it. Call it in a transaction.
+
+    Raises UsageError, CollectionExists; StoreError while there is something beside it from being embedded anew, which
+    is found by its name.
+    """
+    check_collection_name(new)
+    _check_free(db, new)
+    for ending in (NEXT, PREVIOUS):
+        if find_collection(db, old + ending) is not None:
+            raise StoreError(
+                f"{shown(old)!r} is being embedded anew, or was, and can be taken back ({shown(old + ending)!r}): "
+                "finish that, or drop it, before it is renamed"
+            )
+    db.execute("UPDATE collections SET name = ? WHERE name = ?", (new, old))
+    db.execute("UPDATE embedq_dead SET collection = ? WHERE collection = ?", (new, old))
+
+
+async def copy(
+    writer: Writer, source: CollectionInfo, name: str, progress: Callable[[int], None]
+) -> tuple[CollectionInfo, int]:
+    """Copy a collection, all but its dead letters, to a new `name`; the copy, and how many entries it has.
+
+    It grows under another name, which ends with COPYING, and takes its own when it is whole; what a copy that was
+    killed has left is removed before. Entries that are written to the source meanwhile may be in it or not. `progress`
+    is told how many are done. Raises UsageError, CollectionExists; StoreError where source or copy go meanwhile.
+    """
+    check_collection_name(name)
+    beside = name + COPYING
+    key = await writer.transact(lambda db: in_thread(db, partial(_begin, source=source, name=name, beside=beside)))
+    try:
+        done = 0
+        last: str | None = None
+        while True:
+            copying = partial(_copy_page, source=source, key=key, beside=beside, last=last)
+            count, last = await writer.transact(lambda db, copying=copying: in_thread(db, copying))  # type: ignore[misc]
+            if not count:
+                break
+            done += count
+            progress(done)
+        await writer.transact(lambda db: in_thread(db, partial(_end, name=name, beside=beside)))
+    except BaseException:
+        await writer.transact(lambda db: in_thread(db, partial(_delete, name=beside)))
+        raise
+    return CollectionInfo(key, name, source.model_id), done
+
+
+def _begin(db: sqlite3.Connection, source: CollectionInfo, name: str, beside: str) -> int:
+    _check_free(db, name)
+    _delete(db, beside)
+    key = db.execute("INSERT INTO collections (name, model) VALUES (?, ?)", (beside, source.model_id)).lastrowid
+    db.execute(
+        "INSERT OR REPLACE INTO embedq_configurations (collection_id, configuration)"
+        " SELECT ?, configuration FROM embedq_configurations WHERE collection_id = ?",
+        (key, source.id),
+    )
+    return int(key or 0)
+
+
+def _copy_page(
+    db: sqlite3.Connection, source: CollectionInfo, key: int, beside: str, last: str | None
+) -> tuple[int, str | None]:
+    """Copy the next entries after the id `last`; how many, and the last of them."""
+    for collection_id, name in ((source.id, source.name), (key, beside)):
+        if db.execute("SELECT 1 FROM collections WHERE id = ? AND name = ?", (collection_id, name)).fetchone() is None:
+            raise StoreError(f"{shown(name)!r} was deleted or renamed while it was copied: copy again")
+    condition, bounds = with_prefix("", last)
+    page = f"SELECT id FROM embeddings WHERE collection_id = ? AND {condition} ORDER BY id LIMIT ?"  # noqa: S608
+    end = db.execute(f"SELECT max(id) FROM ({page})", (source.id, *bounds, _AT_ONCE)).fetchone()[0]  # noqa: S608
+    if end is None:
+        return 0, last
+    copied = db.execute(
+        "INSERT INTO embeddings (collection_id, id, embedding, content, content_blob, content_hash, metadata, updated)"  # noqa: S608
+        " SELECT ?, id, embedding, content, content_blob, content_hash, metadata, updated FROM embeddings"
+        f" WHERE collection_id = ? AND {condition} AND id <= ? ORDER BY id",
+        (key, source.id, *bounds, end),
+    )
+    return copied.rowcount, str(end)
+
+
+def _end(db: sqlite3.Connection, name: str, beside: str) -> None:
+    _check_free(db, name)
+    db.execute("UPDATE collections SET name = ? WHERE name = ?", (name, beside))
+
+
+def _delete(db: sqlite3.Connection, name: str) -> None:
+    found = find_collection(db, name)
+    if found is not None:
+        db.execute("DELETE FROM embeddings WHERE collection_id = ?", (found.id,))
+        db.execute("DELETE FROM collections WHERE id = ?", (found.id,))
+
+
+def _check_free(db: sqlite3.Connection, name: str) -> None:
+    if find_collection(db, name) is not None:
+        raise CollectionExists(
+            f"there is a collection {shown(name)!r} already: choose another name, or delete it first "
+            "('embedq collections delete')"
+        )
+    if db.execute("SELECT 1 FROM embedq_dead WHERE collection = ? LIMIT 1", (name,)).fetchone() is not None:
+        raise CollectionExists(
+            f"there are dead letters for a collection {shown(name)!r}: purge them first, or choose another name"
+        )

@@ -1,0 +1,436 @@
+"""Collections into files and back, and to other names: what arrives is what was there, bit for bit."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import embedq_store.renaming
+from embedq.transfer.exporting import Exported, ExportRequest, export, written_whole
+from embedq.transfer.forms import Shape, strict_metadata
+from embedq.transfer.importing import Imported, ImportRequest, import_file
+from embedq_core.configuration import Configuration
+from embedq_core.digests import content_hash
+from embedq_core.errors import (
+    BadVectors,
+    CollectionExists,
+    ConfigurationMismatch,
+    EmbedqError,
+    ModelMismatch,
+    NoModel,
+    SourceError,
+    StoreError,
+    UsageError,
+)
+from embedq_core.items import Item
+from embedq_core.parts import parts_of
+from embedq_core.vectors import encode
+from embedq_store import Row, Store, StoredEntry, Target, Write
+from embedq_store.deadletters import DeadLetter
+
+T = TypeVar("T")
+
+CONFIGURATION: Configuration = {"document_prefix": "passage: ", "dimensions": 3, "normalise": True}
+FORMS = [
+    ("c.jsonl", Shape()),
+    ("c.jsonl", Shape(base64=True)),
+    ("c.parquet", Shape()),
+    ("c.npz", Shape()),
+]
+
+
+def in_store(path: Path, work: Callable[[Store], Coroutine[Any, Any, T]]) -> T:
+    async def run() -> T:
+        async with await Store.open(path) as store:
+            return await work(store)
+
+    return asyncio.run(run())
+
+
+def entry(id_: str, content: str | bytes | None = None, metadata: str | None = None, **other: Any) -> StoredEntry:
+    digest = other.pop("digest", None if content is None else content_hash(content))
+    return StoredEntry(id_, other.pop("vector", encode([1.0, -0.0, 1e-45])), content, digest, metadata, 1_700_000_000)
+
+
+ODD = [
+    entry("plain", "text"),
+    *(
+        entry(item.id, item.content, item.metadata)
+        for item in parts_of(Item("doc", "one two"), [(0, "one"), (4, "two")])
+    ),
+    entry("a/ü é😀\n'\"\\#", "line\r\nline\u2028 \0 end", '{"k":1,  "k": 2}'),
+    entry("bytes", b"\0\xff\xfe", '{"nan": NaN, "deep": [Infinity, {"x": null}]}'),
+    entry("vector only", digest=b"0123456789abcdef", vector=encode([0.1, 3.4e38, 1 / 3])),
+    entry("no hash", vector=encode([7, 8, 9])),
+    entry("pretty", "p", '{\n  "a": "\\ud83d"\n}'),
+    entry("no object", "n", "null"),
+    entry("Z", "z", "")._replace(updated=None),
+]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A database with a collection of all kinds of entries, and one that is empty."""
+    path = tmp_path / "here.db"
+
+    async def fill(store: Store) -> None:
+        await store.write_entries(Target("odd", "recording", CONFIGURATION), ODD)
+        await store.create_collection("empty", "recording")
+
+    in_store(path, fill)
+    return path
+
+
+def all_of(path: Path, collection: str) -> dict[str, Any]:
+    """Everything that the database holds of a collection."""
+    db = sqlite3.connect(path)
+    try:
+        key, model = db.execute("SELECT id, model FROM collections WHERE name = ?", (collection,)).fetchone()
+        columns = "id, embedding, content, content_blob, content_hash, metadata, updated"
+        return {
+            "model": model,
+            "configuration": db.execute(
+                "SELECT configuration FROM embedq_configurations WHERE collection_id = ?", (key,)
+            ).fetchall(),
+            "rows": db.execute(
+                f"SELECT {columns} FROM embeddings WHERE collection_id = ? ORDER BY id", (key,)
+            ).fetchall(),
+        }
+    finally:
+        db.close()
+
+
+def out(database: Path, name: str, collection: str = "odd", shape: Shape = Shape(), **options: Any) -> Path:  # noqa: B008 - frozen
+    path = database.parent / name
+    request = ExportRequest(
+        collection, str(path), None, shape, options.pop("prefix", ""), options.pop("overwrite", False), database
+    )
+    export(request)
+    return path
+
+
+def into(database: Path, file: Path, collection: str = "odd", **options: Any) -> Imported:
+    return import_file(
+        ImportRequest(
+            str(file),
+            collection,
+            options.pop("format", None),
+            options.pop("model", None),
+            options.pop("replace", False),
+            database,
+        )
+    )
+
+
+@pytest.mark.parametrize(("name", "shape"), FORMS)
+def test_what_comes_back_is_what_was_there(here: Path, tmp_path: Path, name: str, shape: Shape) -> None:
+    file, there = out(here, name, shape=shape), tmp_path / "there.db"
+    assert into(there, file) == Imported("odd", "recording", len(ODD), 0, 0)
+    assert all_of(there, "odd") == all_of(here, "odd")
+    assert len(all_of(there, "odd")["rows"]) == len(ODD)
+    assert into(there, file) == Imported("odd", "recording", 0, 0, len(ODD))
+    assert into(there, out(here, f"empty-{name}", "empty", shape), "empty") == Imported("empty", "recording", 0, 0, 0)
+    assert all_of(there, "empty") == all_of(here, "empty")
+    # What is written with the configuration of the file is refused in another.
+    write = Write(Target("odd", "recording", {}), [Row(Item("x", "x"), content_hash("x"), encode([1, 2, 3]))])
+    with pytest.raises(ConfigurationMismatch):
+        in_store(there, lambda store: store.write(write))
+
+
+def test_the_file_is_what_its_readers_expect(here: Path) -> None:
+    file = out(here, "c.npz")
+    with np.load(file) as loaded:
+        assert loaded["ids"].tolist() == sorted(each.id for each in ODD)
+        assert loaded["vectors"].shape == (len(ODD), 3)
+        assert loaded["vectors"].dtype == np.float32
+    table = pq.read_table(out(here, "c.parquet"))
+    assert table["embedding"].type == pa.list_(pa.float32(), 3)
+    rows = [json.loads(line) for line in out(here, "c.jsonl").read_text().split("\n")[:-1]]
+    assert rows[0]["embedq_collection"]["model"] == "recording"
+    by_id = {row["id"]: row for row in rows}
+    assert by_id["doc#1"]["content"] == "two"
+    assert by_id["doc#1"]["metadata"]["part"] == 1
+    assert np.array(by_id["vector only"]["embedding"], np.float32).tobytes() == encode([0.1, 3.4e38, 1 / 3])
+    assert [row["id"] for row in rows] == sorted(each.id for each in ODD)
+
+
+def test_only_what_has_the_prefix_is_exported(here: Path, tmp_path: Path) -> None:
+    into(tmp_path / "there.db", out(here, "c.jsonl", prefix="doc#"))
+    assert [row[0] for row in all_of(tmp_path / "there.db", "odd")["rows"]] == ["doc#0", "doc#1"]
+
+
+def test_an_export_is_of_one_moment(here: Path) -> None:
+    async def run(store: Store) -> list[str]:
+        found: list[str] = []
+        async with store.snapshot(await store.collection("odd")) as snapshot:
+            assert (await snapshot.figures()).entries == len(ODD)
+            await store.write_entries(Target("odd", "recording", CONFIGURATION), [entry("later")])
+            async for page in snapshot.pages():
+                found += [each.id for each in page]
+        return found
+
+    assert in_store(here, run) == sorted(each.id for each in ODD)
+
+
+def interrupted(path: Path) -> None:
+    with written_whole(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+
+def test_an_export_that_ends_early_leaves_nothing_and_overwrites_nothing(here: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / "x")
+    in_store(here, lambda store: store.write_entries(Target("odd", "recording"), [entry("nul\0")]))
+    with pytest.raises(UsageError, match="an id holds a NUL"):
+        out(here, "c.npz")
+    with pytest.raises(SourceError, match="can't be written: no such file or directory"):
+        out(here, "no/c.npz")
+    assert sorted(tmp_path.iterdir()) == before
+    (tmp_path / "c.jsonl").write_text("mine")
+    with pytest.raises(UsageError, match="is there already"):
+        out(here, "c.jsonl")
+    assert (tmp_path / "c.jsonl").read_text() == "mine"
+    out(here, "c.jsonl", overwrite=True)
+    assert "nul" in (tmp_path / "c.jsonl").read_text()
+
+
+def test_without_vectors_there_is_what_submit_reads(here: Path, tmp_path: Path) -> None:
+    shape = Shape(vectors=False)
+    with pytest.raises(UsageError, match="binary contents can't be submitted"):
+        out(here, "c.jsonl", shape=shape)
+    with pytest.raises(UsageError, match="both texts and bytes"):
+        out(here, "c.parquet", shape=shape)
+    with pytest.raises(UsageError, match="npz is for vectors"):
+        out(here, "c.npz", shape=shape)
+    texts = [each for each in ODD if not isinstance(each.content, bytes)]
+    in_store(here, lambda store: store.write_entries(Target("texts", "recording"), texts))
+    in_store(here, lambda store: store.write_entries(Target("blobs", "recording"), [entry("b", b"\xff")]))
+    request = ExportRequest("texts", str(tmp_path / "t.jsonl"), None, shape, "", False, here)
+    with_content = [each for each in texts if each.content is not None]
+    assert export(request) == Exported("texts", request.file, "jsonl", len(with_content), 2)
+    rows = [json.loads(line) for line in Path(request.file).read_text().split("\n")[:-1]]
+    assert {row["id"]: row["content"] for row in rows} == {each.id: each.content for each in with_content}
+    out(here, "t.parquet", "texts", shape)
+    assert pq.read_table(tmp_path / "t.parquet").to_pylist()[0] == {"id": "Z", "content": "z", "metadata": None}
+    out(here, "b.parquet", "blobs", shape)
+    assert pq.read_table(tmp_path / "b.parquet").to_pylist()[0]["content"] == b"\xff"
+    with pytest.raises(SourceError, match="has no embedding: 'embedq submit"):
+        into(here, tmp_path / "t.jsonl", "new")
+    with pytest.raises(SourceError, match="has no column 'embedding': 'embedq submit"):
+        into(here, tmp_path / "t.parquet", "new")
+
+
+def test_metadata_of_other_tools_becomes_strict_json_for_submit() -> None:
+    text = strict_metadata('{"a": NaN, "b": [-Infinity, 1], "c": {"d": 1.5}}')
+    assert msgspec.json.decode(text or "") == {"a": None, "b": [None, 1], "c": {"d": 1.5}}
+    assert strict_metadata('{"a":  1}') == '{"a":  1}'
+    assert strict_metadata("null") is None
+
+
+def test_what_differs_is_replaced_only_when_that_is_said(here: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there.db"
+    file = out(here, "c.jsonl")
+    into(there, file)
+    changed = ODD[0]._replace(metadata='{"changed": true}')
+    in_store(there, lambda store: store.write_entries(Target("odd", "recording"), [changed], replace=True))
+    assert in_store(there, lambda store: store.write_entries(Target("odd", "recording"), [ODD[0]])) == (0, 0)
+    before = all_of(there, "odd")
+    with pytest.raises(UsageError, match="has 1 entry of the file's ids with another content"):
+        into(there, file)
+    assert all_of(there, "odd") == before
+    assert into(there, file, replace=True) == Imported("odd", "recording", 0, 1, len(ODD) - 1)
+    assert all_of(there, "odd") == all_of(here, "odd")
+
+
+def test_an_import_that_was_killed_goes_on(here: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there.db"
+    in_store(there, lambda store: store.write_entries(Target("odd", "recording", CONFIGURATION), ODD[3:6]))
+    assert into(there, out(here, "c.parquet")) == Imported("odd", "recording", len(ODD) - 3, 0, 3)
+    assert all_of(there, "odd") == all_of(here, "odd")
+
+
+def test_models_are_never_mixed(here: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there.db"
+    file = out(here, "c.npz")
+    in_store(there, lambda store: store.create_collection("odd", "hashing"))
+    with pytest.raises(ModelMismatch, match="were made with recording, and the collection has hashing"):
+        into(there, file)
+    with pytest.raises(ModelMismatch, match="were made with recording, and -m names hashing"):
+        into(there, file, "new", model="hashing")
+    in_store(there, lambda store: store.write_entries(Target("other", "recording", {}), [entry("x")]))
+    with pytest.raises(ConfigurationMismatch):
+        into(there, file, "other")
+    in_store(
+        there,
+        lambda store: store.write_entries(
+            Target("four", "recording", CONFIGURATION), [entry("x", vector=encode([1] * 4))]
+        ),
+    )
+    with pytest.raises(BadVectors, match="3 dimensions, where others have 4"):
+        into(there, file, "four")
+    for name in ("odd@next", " ", "odd@copying"):
+        with pytest.raises(UsageError):
+            into(there, file, name)
+
+
+def line(**fields: Any) -> str:
+    return json.dumps({"id": "x", "content": "x", "embedding": [1.0, 2.0]} | fields)
+
+
+@pytest.mark.parametrize(
+    ("lines", "error", "problem"),
+    [
+        ([line(), line(id="y", embedding=[1.0])], BadVectors, "'y' has a vector of 1 dimensions, where others have 2"),
+        ([line(embedding=[1.0, 1e39])], BadVectors, "vector of 'x' holds NaN or infinity"),
+        ([line(embedding_base64="AAAAAAAAgH8=")], BadVectors, "vector of 'x' holds NaN or infinity"),
+        ([line(embedding_base64="AAA=")], SourceError, "isn't made of 32-bit floats"),
+        ([line(content_hash="00" * 16)], SourceError, "the hash is that of another content"),
+        ([line(content_hash="xx")], SourceError, "line 1: its content_hash is no hexadecimal"),
+        ([line(), line()], SourceError, "1 id more than once"),
+        ([line(), '{"id": '], SourceError, "line 2 is no entry"),
+        ([line(), '{"content": "x", "embedding": [1, 2]}'], SourceError, "line 2: has no id"),
+        ([line(id="")], SourceError, "the id is empty"),
+        ([line(), line(id="y", embedding=None)], SourceError, "line 2: has no embedding"),
+        ([line(embedq_collection={"embedq_export": 2})], SourceError, "another version of embedq"),
+    ],
+)
+def test_a_file_that_can_not_be_stored_whole_changes_nothing(
+    tmp_path: Path, lines: list[str], error: type[EmbedqError], problem: str
+) -> None:
+    file = tmp_path / "c.jsonl"
+    file.write_text("\n".join(lines))
+    with pytest.raises(error, match=problem):
+        into(tmp_path / "there.db", file, model="hashing")
+    assert in_store(tmp_path / "there.db", lambda store: store.collections()) == []
+
+
+def test_files_of_other_tools_are_read_with_a_model_that_is_named(tmp_path: Path) -> None:
+    there, vectors = tmp_path / "there.db", np.array([[1, 2], [3, 4]], np.float64)
+    np.savez(tmp_path / "c.npz", ids=np.array(["a", "b"]), vectors=vectors)
+    (tmp_path / "c.jsonl").write_text('{"id": 7, "embedding": [1, 2], "metadata": {"a":1}, "more": []}\n')
+    lists = pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float64()))
+    columns = {"id": ["a", "b"], "embedding": lists, "content": ["x", None], "metadata": [{"k": 1}, None]}
+    pq.write_table(pa.table(columns), tmp_path / "c.parquet")
+    with pytest.raises(NoModel, match="name it with -m"):
+        into(there, tmp_path / "c.npz", "n")
+    for name in ("npz", "jsonl", "parquet"):
+        into(there, tmp_path / f"c.{name}", name, model="hashing")
+    rows = all_of(there, "npz")["rows"]
+    assert rows == [("a", encode([1, 2]), *[None] * 5), ("b", encode([3, 4]), *[None] * 5)]
+    assert all_of(there, "jsonl")["rows"] == [("7", encode([1, 2]), None, None, None, '{"a":1}', None)]
+    first, second = all_of(there, "parquet")["rows"]
+    assert first == ("a", encode([1, 2]), "x", None, content_hash("x"), '{"k": 1}', None)
+    assert second == ("b", encode([3, 4]), *[None] * 5)
+    assert into(there, tmp_path / "c.parquet", "parquet") == Imported("parquet", "hashing", 0, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "problem"),
+    [
+        ({"ids": np.array(["a"])}, "has no array 'vectors'"),
+        ({"ids": np.array([1]), "vectors": np.ones((1, 2))}, "'ids' must be texts"),
+        ({"ids": np.array(["a"]), "vectors": np.ones(2)}, "a matrix of floats"),
+        ({"ids": np.array(["a"]), "vectors": np.ones((2, 2))}, "has 1 ids and 2 vectors"),
+        ({"ids": np.array(["a"]), "vectors": np.asfortranarray(np.ones((2, 2)))}, "column by column"),
+    ],
+)
+def test_arrays_that_hold_no_entries_are_explained(tmp_path: Path, arrays: dict[str, Any], problem: str) -> None:
+    np.savez(tmp_path / "c.npz", **arrays)
+    with pytest.raises(SourceError, match=problem):
+        into(tmp_path / "there.db", tmp_path / "c.npz", "n", model="hashing")
+
+
+@pytest.mark.parametrize("name", ["c.npz", "c.parquet"])
+def test_a_damaged_file_is_explained(here: Path, tmp_path: Path, name: str) -> None:
+    file = out(here, name)
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(SourceError, match="or is damaged"):
+        into(tmp_path / "there.db", file)
+
+
+# --- other names
+
+
+def test_a_collection_is_renamed_with_its_dead_letters(here: Path) -> None:
+    letter = DeadLetter("r", 0, "odd", "bad", "bad", None, "recording", "E", "m", 1, 1.0)
+    before = all_of(here, "odd")
+
+    async def run(store: Store) -> list[str]:
+        await store.write(Write(Target("odd", "recording"), dead=[letter]))
+        with pytest.raises(CollectionExists):
+            await store.rename_collection("odd", "empty")
+        with pytest.raises(UsageError):
+            await store.rename_collection("odd", "new@previous")
+        await store.rename_collection("odd", "new")
+        await store.delete_collection((await store.collection("new")).id)
+        with pytest.raises(CollectionExists, match="dead letters for a collection 'new'"):
+            await store.rename_collection("empty", "new")
+        return [each.collection for each in await store.dead_letters()]
+
+    copied = here.with_name("copied.db")
+    copied.write_bytes(here.read_bytes())
+    in_store(copied, lambda store: store.rename_collection("odd", "new"))
+    assert all_of(copied, "new") == before
+    assert in_store(here, run) == ["new"]
+
+
+def test_what_is_being_embedded_anew_is_not_renamed(here: Path) -> None:
+    in_store(here, lambda store: store.create_collection("odd@next", "hashing"))
+    with pytest.raises(StoreError, match="is being embedded anew"):
+        in_store(here, lambda store: store.rename_collection("odd", "new"))
+
+
+def test_a_copy_is_whole_or_not_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedq_store.renaming, "_AT_ONCE", 2)
+    told: list[int] = []
+
+    async def left_over(store: Store) -> None:
+        await store.write_entries(Target("new@copying", "hashing", {}), [entry("left over", vector=encode([1.0]))])
+
+    async def copy(store: Store) -> tuple[int, list[str]]:
+        _, done = await store.copy_collection(await store.collection("odd"), "new", told.append)
+        return done, [info.name for info in await store.collections()]
+
+    in_store(here, left_over)
+    assert in_store(here, copy) == (len(ODD), ["empty", "new", "odd"])
+    assert told[:2] == [2, 4]
+    assert told[-1] == len(ODD)
+    assert all_of(here, "new") == all_of(here, "odd")
+    with pytest.raises(CollectionExists):
+        in_store(here, copy)
+
+    async def interrupted(store: Store) -> list[str]:
+        def stop(_: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            await store.copy_collection(await store.collection("odd"), "newer", stop)
+        return [info.name for info in await store.collections()]
+
+    assert in_store(here, interrupted) == ["empty", "new", "odd"]
+
+
+async def test_a_copy_of_what_is_deleted_meanwhile_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedq_store.renaming, "_AT_ONCE", 1)
+    async with await Store.open(tmp_path / "x.db") as store:
+        await store.write_entries(Target("odd", "recording"), ODD[:3])
+        info = await store.collection("odd")
+        deleting: list[asyncio.Task[None]] = []
+
+        def progress(_: int) -> None:
+            deleting.append(asyncio.create_task(store.delete_collection(info.id)))
+
+        with pytest.raises(StoreError, match="was deleted or renamed while it was copied"):
+            await store.copy_collection(info, "new", progress)
+        await asyncio.gather(*deleting)
+        assert await store.collections() == []
