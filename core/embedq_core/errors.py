@@ -208,6 +208,8 @@ class CollectionMissing(StoreError):  # noqa: N818
 class CollectionExists(StoreError):  # noqa: N818
     """There is a collection of this name."""
 
+    exit_code = 2
+
 
 class ReembeddingMissing(StoreError):  # noqa: N818
     """Of this collection nothing is being embedded anew, or nothing is kept from before."""

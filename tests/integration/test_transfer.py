@@ -278,7 +278,7 @@ def test_models_are_never_mixed(here: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(BadVectors, match="3 dimensions, where others have 4"):
         into(there, file, "four")
-    for name in ("odd@next", " ", "odd@copying"):
+    for name in ("odd@next", " ", "odd@copying", "odd@removing-7"):
         with pytest.raises(UsageError):
             into(there, file, name)
 
