@@ -13,6 +13,7 @@ from arq.jobs import serialize_job
 
 from embedq_jobs.codec import EMBED_CHUNK, Chunk, dump_job, encode_chunk
 from embedq_jobs.errors import translated
+from embedq_jobs.forwarding import Forwarding
 from embedq_jobs.limits import SharedPace
 from embedq_jobs.names import Names, job_id, lease_key, payload_key
 from embedq_jobs.runs import RATE_SECONDS, Runs
@@ -44,6 +45,10 @@ if redis.call('ZSCORE', queue, job) then
     outcome = 'KNOWN'
 elseif redis.call('HEXISTS', chunks, number) == 1 then
     redis.call('DEL', payload)
+    outcome = 'KNOWN'
+elseif redis.call('HEXISTS', run, 'moved:' .. number) == 1 then
+    -- Handed on to the queue of another model, which its producer need not know: see embedq_jobs.forwarding.
+    redis.call('PEXPIRE', payload, expires)
     outcome = 'KNOWN'
 elseif redis.call('PEXPIRE', payload, expires) == 0 then
     outcome = 'GONE'
@@ -106,6 +111,7 @@ class Queue:
         self.where = where
         self.runs = Runs(redis, self.names, where)
         self.starts = Starts(redis, self.names, where)
+        self.forwarding = Forwarding(redis, self.names, where, EXPIRES_MS)
 
     async def put(self, chunk: Chunk) -> bool:
         """Queue a chunk. False if it is queued or done already: then nothing changes.

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, TypedDict
 
+from arq.constants import retry_key_prefix
 from arq.worker import Worker
 
 from embedq_core.settings import Settings
@@ -75,6 +76,7 @@ class ChunkWorker(Worker):
         self._starts = queue.starts
         self.losses: dict[str, int] = {}
         """Of each job in hand, how many workers died with it."""
+        self._handed_on: set[str] = set()
         self._done = asyncio.Event()
 
     async def main(self) -> None:
@@ -147,3 +149,21 @@ class ChunkWorker(Worker):
         """What arq does with a job that it gives up, which here is only one whose payload is gone: say so first."""
         await self._lost(job_id)
         await super().finish_failed_job(job_id, result_data)
+
+    def hand_on(self, job: str) -> None:
+        """A job in hand goes to the queue of another model, or may have gone: its payload is that queue's."""
+        self._handed_on.add(job)
+
+    def keep(self, job: str) -> None:
+        """It was done already, and stays."""
+        self._handed_on.discard(job)
+
+    async def finish_job(self, job_id: str, finish: bool, *arguments: Any) -> None:  # noqa: ANN401, FBT001 - as arq's
+        """What arq does with a job that has ended, or that goes back. Of one that was handed on only the lease goes:
+        from then on, workers of the other model may take it.
+        """
+        if job_id not in self._handed_on:
+            await super().finish_job(job_id, finish, *arguments)
+            return
+        self._handed_on.discard(job_id)
+        await self.pool.delete(lease_key(job_id), f"{retry_key_prefix}{job_id}")

@@ -27,6 +27,7 @@ from embedq_worker.interpreter import tuned
 from embedq_worker.lane import Lane, quiet_libraries
 from embedq_worker.leases import LEASE_SECONDS, Leases
 from embedq_worker.limiting import Shared
+from embedq_worker.reembedding import Reembeddings
 from embedq_worker.runner import ModelRunner
 
 _log = logging.getLogger("embedq.worker")
@@ -104,12 +105,16 @@ class _Service:
         renewing = asyncio.create_task(self._leases.renew_forever(), name="embedq-leases")
         beating = asyncio.create_task(self._beat_forever(), name="embedq-heartbeat")
         copying = asyncio.create_task(self._copy_when_idle(), name="embedq-copies")
+        self._reembeddings = Reembeddings(
+            self._queue, self._store, self._settings, lambda model_id: not wanted or model_id in wanted
+        )
+        finishing = asyncio.create_task(self._reembeddings.run_forever(), name="embedq-reembeddings")
         try:
             await self._serve(wanted, stop)
             if self._store.copies_due:
                 await unless(stop, self._store.refresh_copies(lambda: True))
         finally:
-            await cancel([copying])
+            await cancel([copying, finishing])
             # Just before the runners are told: a call that waits for its turn fails then, and is not made again.
             self._shared.close()
             await asyncio.gather(*(lane.stop(self._options.grace_seconds) for lane in self._lanes.values()))
@@ -127,7 +132,7 @@ class _Service:
             try:
                 await self._open_lanes(wanted)
                 looked = True
-                if self._options.burst and await self._all_empty():
+                if self._options.burst and await self._nothing_left():
                     return
             except QueueError as error:
                 # The lanes say so too, and wait for it to come back.
@@ -166,6 +171,13 @@ class _Service:
             self._lanes[model_id] = lane
             lane.start(self._id)
             _log.info("serving %s (batch size %s)", model_id, model.batch_size or "whole chunks")
+
+    async def _nothing_left(self) -> bool:
+        """Whether the queues are empty, and nothing comes of re-embeddings that this worker finishes."""
+        if await self._all_empty():
+            return await self._reembeddings.nothing_to_do()
+        self._reembeddings.something_came()
+        return False
 
     async def _all_empty(self) -> bool:
         for lane in self._lanes.values():

@@ -1,0 +1,249 @@
+"""Finishing re-embeddings: a worker queues what is missing, checks golden queries, switches, and says what it does.
+
+Everything here may be done twice, by two workers or after one was killed: what is done is found done.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from embedq_core.errors import (
+    ModelUnavailable,
+    NotCovered,
+    QueueError,
+    ReembeddingMissing,
+    StoreError,
+    UnknownModel,
+    UsageError,
+)
+from embedq_core.settings import Settings
+from embedq_core.text import plural
+from embedq_jobs import Queue
+from embedq_jobs.turns import Turn
+from embedq_store import Reembedding, Store
+from embedq_store.reembedding import next_name
+from embedq_worker.golden import recalls
+from embedq_worker.golden_check import check
+from embedq_worker.reembedding_steps import (
+    CheckGolden,
+    QueueMissing,
+    Stop,
+    Switch,
+    Wait,
+    after_check,
+    is_going_on,
+    next_step,
+)
+from embedq_worker.supplying import latest_run, new_supply, supply_missing, turn_of
+
+_log = logging.getLogger("embedq.worker")
+
+# How often to look where nothing is being embedded anew, and where something is.
+IDLE_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 0.2
+# How long to leave one alone after something that may pass: a model that can't be reached, a database that is locked.
+AGAIN_SECONDS: Final = 10.0
+_MAY_PASS: Final = (ModelUnavailable, StoreError, QueueError, OSError)
+
+
+class Reembeddings:
+    """Those that this worker finishes: for models that it `serves`, one step after the other."""
+
+    def __init__(self, queue: Queue, store: Store, settings: Settings, serves: Callable[[str], bool]) -> None:
+        self._queue = queue
+        self._store = store
+        self._settings = settings
+        self._serves = serves
+        self._not_before: dict[int, float] = {}
+        self._passed: dict[int, tuple[str | None, float | None]] = {}
+        self._settled: set[int] = set()
+        self._round = self._busy_round = self._quiet_round = 0
+        self._asked: int | None = None
+        self._woken = asyncio.Event()
+
+    async def run_forever(self) -> None:
+        """Look again and again. A round that has done something is followed by the next one at once."""
+        while True:
+            self._woken.clear()
+            there, busy = await self.look()
+            if busy:
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS if there else IDLE_SECONDS)
+
+    async def look(self) -> tuple[bool, bool]:
+        """One round: whether there is anything to look after, and whether something was done."""
+        self._round = number = self._round + 1
+        busy = False
+        mine = await self._mine()
+        for reembedding in mine:
+            if time.monotonic() >= self._not_before.get(reembedding.key, 0.0):
+                busy = await self._advanced(reembedding) or busy
+        if busy:
+            self._busy_round = number
+        else:
+            self._quiet_round = number
+        return bool(mine), busy
+
+    async def nothing_to_do(self) -> bool:
+        """Whether a round has found nothing to do that began after the first of a series of such questions, which ends
+        with `something_came`: what a worker asks that is about to end.
+        """
+        if not await self._mine():
+            return True
+        if self._asked is None or self._busy_round >= self._asked:
+            self._asked = self._round + 1
+            self._woken.set()
+        return self._quiet_round >= self._asked
+
+    def something_came(self) -> None:
+        """There is something in the queues again: rounds before now say nothing."""
+        self._asked = None
+
+    async def _mine(self) -> list[Reembedding]:
+        try:
+            found = await self._store.reembeddings.all()
+        except StoreError as error:
+            _log.debug("%s", error)
+            return []
+        latest = {each.collection: each for each in reversed(found)}.values()
+        return [
+            each
+            for each in latest
+            if is_unfinished(each) and each.key not in self._settled and self._serves(model_of(each))
+        ]
+
+    async def _advanced(self, reembedding: Reembedding) -> bool:
+        """Whether something was done for it. What fails is left alone for a while; what is no fault of the moment
+        stops it.
+        """
+        try:
+            if is_going_on(await latest_run(self._queue, reembedding)):
+                return False
+            async with turn_of(self._queue, reembedding.collection) as held:
+                return held is not None and await self._step(reembedding, held)
+        except (*_MAY_PASS, UnknownModel) as error:
+            _log.warning(
+                "re-embedding %r: %s; trying again in %.0f s", reembedding.collection, error, AGAIN_SECONDS
+            )
+        except Exception:  # whatever it was, the others go on
+            _log.exception("re-embedding %r failed; trying again in %.0f s", reembedding.collection, AGAIN_SECONDS)
+        self._not_before[reembedding.key] = time.monotonic() + AGAIN_SECONDS
+        return False
+
+    async def _step(self, seen: Reembedding, held: Turn) -> bool:
+        """Take the next step, in the turn for this collection. Whether there was one to take."""
+        reembedding = await self._store.reembeddings.get(seen.collection)
+        if reembedding is None or reembedding.key != seen.key or not is_unfinished(reembedding):
+            # Somebody else has got there before.
+            return False
+        if reembedding.state == "switched":
+            return await self._drop_old(reembedding)
+        if reembedding.state == "rolled back":
+            return await self._queue_newcomers(reembedding, held)
+        run = await latest_run(self._queue, reembedding)
+        coverage = await self._store.reembeddings.coverage(reembedding)
+        passed = self._passed.get(reembedding.key) == (reembedding.golden, reembedding.recall)
+        match next_step(reembedding, coverage, run, passed=passed):
+            case Wait():
+                return False
+            case QueueMissing():
+                await self._queue_missing(reembedding, held)
+            case CheckGolden():
+                await self._check(reembedding)
+            case Switch():
+                await self._switch(reembedding)
+            case Stop(reason):
+                await self._stop(reembedding, reason)
+        return True
+
+    async def _queue_missing(self, reembedding: Reembedding, held: Turn) -> None:
+        supply = new_supply(reembedding)
+        await supply_missing(supply, reembedding, self._store, self._queue, self._settings, stop=lambda: held.lost)
+        _log.info(
+            "re-embedding %r: %s queued for %s as run %s",
+            reembedding.collection,
+            plural(supply.items, "entry", "entries"),
+            supply.run.model_id,
+            supply.run.id,
+        )
+
+    async def _queue_newcomers(self, reembedding: Reembedding, held: Turn) -> bool:
+        """What came before a rollback goes to the old model. What it fails on is a dead letter, and owed no more."""
+        count, _ = await self._store.reembeddings.owed(reembedding)
+        if count:
+            await self._queue_missing(reembedding, held)
+        else:
+            # From here on nothing comes to the vectors that were put aside.
+            self._settled.add(reembedding.key)
+        return count > 0
+
+    async def _check(self, reembedding: Reembedding) -> None:
+        try:
+            verdict = await check(reembedding, self._settings)
+        except (*_MAY_PASS, UnknownModel):
+            raise
+        except Exception as error:  # the model's, or the plugin's
+            await self._stop(reembedding, f"the golden queries can't be asked: {type(error).__name__}: {error}")
+            return
+        problem = after_check(reembedding, verdict)
+        if problem is not None:
+            await self._stop(reembedding, problem.reason)
+            return
+        # Not again for those that come before the switch: it would be paid for each time.
+        self._passed[reembedding.key] = (reembedding.golden, reembedding.recall)
+        _log.info("re-embedding %r: golden queries passed: %s", reembedding.collection, recalls(verdict))
+
+    async def _switch(self, reembedding: Reembedding) -> None:
+        try:
+            switched = await self._store.reembeddings.switch(reembedding)
+        except NotCovered:
+            # More came while it was looked: the next round queues it.
+            return
+        except (UsageError, ReembeddingMissing) as error:
+            await self._stop(reembedding, str(error))
+            return
+        await tell_producers(self._queue, reembedding.collection, reembedding.new_model)
+        _log.info(
+            "re-embedding %r: %s has taken the place of %s for %s (%s dead)",
+            reembedding.collection,
+            reembedding.new_model,
+            reembedding.old_model,
+            plural(switched.entries, "entry", "entries"),
+            f"{switched.dead:,}",
+        )
+        if reembedding.drop_old:
+            await self._drop_old(reembedding)
+
+    async def _drop_old(self, reembedding: Reembedding) -> bool:
+        await self._store.reembeddings.drop(reembedding.collection)
+        _log.info("re-embedding %r: the vectors of %s are dropped", reembedding.collection, reembedding.old_model)
+        return True
+
+    async def _stop(self, reembedding: Reembedding, reason: str) -> None:
+        await self._store.reembeddings.stop(reembedding, reason)
+        _log.warning("re-embedding %r has stopped: %s", reembedding.collection, reason)
+
+
+def is_unfinished(reembedding: Reembedding) -> bool:
+    """Whether a worker may have something to do for it, now or later."""
+    return reembedding.state in ("embedding", "rolled back") or (
+        reembedding.state == "switched" and reembedding.drop_old
+    )
+
+
+def model_of(reembedding: Reembedding) -> str:
+    """The model that has to embed what it lacks."""
+    return reembedding.old_model if reembedding.state == "rolled back" else reembedding.new_model
+
+
+async def tell_producers(queue: Queue, collection: str, model_id: str) -> None:
+    """Let producers that can't see the database know which model a collection has since a switch or a rollback.
+
+    Those who hear of it too late lose nothing: workers hand their chunks on, and say it again.
+    """
+    await queue.set_collection_model(collection, model_id)
+    await queue.forget_collection(next_name(collection))

@@ -1,0 +1,99 @@
+"""What comes next in a re-embedding: decided here from what is known of it, done in `embedq_worker.reembedding`."""
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from embedq_core.text import plural, shown
+from embedq_jobs import RunSummary
+from embedq_store import Coverage, Reembedding
+from embedq_worker.golden import Verdict
+
+# Where the new model fails on more than this share of the entries, somebody has to look before they are given up.
+MOST_DEAD: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """There is nothing to do yet: a run is going on."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueMissing:
+    """Queue what has no vector of the new model yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckGolden:
+    """Ask the golden queries of both models' vectors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Let the new vectors take the place of the old."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Leave it until somebody has looked at it: `reason` says why, and what to do."""
+
+    reason: str
+
+
+Step: TypeAlias = Wait | QueueMissing | CheckGolden | Switch | Stop
+
+
+def is_going_on(run: RunSummary | None) -> bool:
+    """Whether chunks of a run are still to be worked off. One that the ledger has forgotten is over."""
+    return run is not None and run.chunks_done < run.chunks
+
+
+def next_step(reembedding: Reembedding, coverage: Coverage, run: RunSummary | None, *, passed: bool) -> Step:
+    """What comes next. `run` is its latest one, None before the first and where the ledger has forgotten it; `passed`
+    says whether the golden check has been passed.
+    """
+    if is_going_on(run):
+        return Wait()
+    if run is not None and run.state == "cancelled":
+        return Stop(f"its run {run.run.id} was cancelled: {_again(reembedding)} goes on, --cancel ends it")
+    if coverage.without_content:
+        return Stop(
+            f"the contents of {plural(coverage.without_content, 'entry', 'entries')} were not stored: submit the source "
+            f"again with --store, then {_again(reembedding)}"
+        )
+    if coverage.missing:
+        return _stuck(reembedding, coverage, run) or QueueMissing()
+    if accepted(reembedding):
+        return Switch()
+    if coverage.dead > coverage.entries * MOST_DEAD:
+        return Stop(
+            f"{reembedding.new_model} failed on {coverage.dead:,} of {plural(coverage.entries, 'entry', 'entries')}: see "
+            f"'embedq dead list {shown(reembedding.next_name)}'; requeue them, then {_again(reembedding)}, or do without "
+            "them with --accept"
+        )
+    return Switch() if passed or reembedding.golden is None else CheckGolden()
+
+
+def accepted(reembedding: Reembedding) -> bool:
+    """Whether somebody takes the new vectors as they are: a recall of nothing is required of them."""
+    return reembedding.recall == 0
+
+
+def after_check(reembedding: Reembedding, verdict: Verdict) -> Stop | None:
+    """What follows a golden check; None where it was passed."""
+    if not verdict.reason:
+        return None
+    return Stop(f"{verdict.reason}. To switch all the same: {_again(reembedding)} --accept")
+
+
+def _stuck(reembedding: Reembedding, coverage: Coverage, run: RunSummary | None) -> Stop | None:
+    """All that was queued was found stored, and is missing all the same: it would go on for ever."""
+    if run is None or not run.items or run.counts.unchanged < run.items or coverage.missing < run.items:
+        return None
+    return Stop(
+        f"{plural(coverage.missing, 'entry', 'entries')} can't be covered: the content that is stored is not the one that "
+        f"was embedded. Submit the source again, then {_again(reembedding)}"
+    )
+
+
+def _again(reembedding: Reembedding) -> str:
+    return f"'embedq reembed {shown(reembedding.collection)} -m {shown(reembedding.new_model)}'"

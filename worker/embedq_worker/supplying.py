@@ -1,0 +1,160 @@
+"""Queueing what a re-embedding lacks: a run of the entries that have no vector of the wanted model yet."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from embedq_core.errors import QueueError, RunMissing
+from embedq_core.items import Item
+from embedq_core.settings import Settings
+from embedq_jobs import Chunk, Patience, Queue, Run, RunSummary, new_run_id
+from embedq_jobs.turns import Turn, turn
+from embedq_store import Reembedding, Store
+
+# How often to look whether a full queue has room, and to say meanwhile that the run goes on.
+HOLD_SECONDS: Final = 0.05
+BEAT_SECONDS: Final = 1.0
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Supply:
+    """A run on its way into the queue: grows while it is queued. `interrupted` where it was not queued to its end."""
+
+    run: Run
+    items: int = 0
+    chunks: int = 0
+    holding: bool = False
+    interrupted: bool = False
+
+
+def turn_of(queue: Queue, collection: str) -> AbstractAsyncContextManager[Turn | None]:
+    """The turn to queue for the re-embedding of a collection, or to finish it: None where another process has it."""
+    return turn(queue.redis, queue.names.turn(collection), queue.where)
+
+
+async def latest_run(queue: Queue, reembedding: Reembedding) -> RunSummary | None:
+    """The run that queued last for a re-embedding; None before the first, and where the ledger has forgotten it."""
+    if reembedding.run is None:
+        return None
+    try:
+        return await queue.runs.summary(reembedding.run)
+    except RunMissing:
+        return None
+
+
+def new_supply(reembedding: Reembedding) -> Supply:
+    """A run that has not begun, for what a re-embedding lacks; after a rollback, for what the old vectors lack."""
+    if reembedding.state == "rolled back":
+        collection, model_id, source = reembedding.collection, reembedding.old_model, "rollback"
+    else:
+        collection, model_id, source = reembedding.next_name, reembedding.new_model, "reembed"
+    return Supply(Run(new_run_id(), collection, model_id, f"{source} {reembedding.collection}", time.time()))
+
+
+async def supply_missing(
+    supply: Supply,
+    reembedding: Reembedding,
+    store: Store,
+    queue: Queue,
+    settings: Settings,
+    *,
+    stop: Callable[[], bool],
+    patience: Patience | None = None,
+) -> None:
+    """Queue what a re-embedding lacks, as `supply`, which is noted with it first. To be called in its turn.
+
+    Raises QueueError, StoreError.
+    """
+    await store.reembeddings.note_run(reembedding, supply.run.id)
+    found = store.reembeddings.newcomers if reembedding.state == "rolled back" else store.reembeddings.missing
+
+    async def page(after: str | None) -> list[Item]:
+        return await found(reembedding, after, max_items=settings.chunk_items, max_bytes=settings.chunk_bytes)
+
+    await _Supplier(supply, queue, settings, stop=stop, patience=patience).queue_all(page)
+
+
+class _Supplier:
+    """Queues one supply. `page` gives the next entries after an id, none at the end; `stop` says when to end before.
+
+    Nothing that is queued twice costs anything twice, and what a Redis that died has forgotten is found missing
+    afterwards: so nothing is kept here to be sent again.
+    """
+
+    def __init__(
+        self,
+        supply: Supply,
+        queue: Queue,
+        settings: Settings,
+        *,
+        stop: Callable[[], bool],
+        patience: Patience | None,
+    ) -> None:
+        self._supply = supply
+        self._queue = queue
+        self._settings = settings
+        self._stop = stop
+        self._patience = patience
+
+    async def queue_all(self, page: Callable[[str | None], Awaitable[list[Item]]]) -> None:
+        """Queue what `page` gives, with the back-pressure of any submission. Raises QueueError, StoreError."""
+        supply = self._supply
+        supply.interrupted = True
+        await self._insist(lambda: self._queue.runs.open(supply.run))
+        await self._insist(
+            lambda: self._queue.set_collection_model(supply.run.collection, supply.run.model_id),
+        )
+        try:
+            # What others have queued is not known before somebody asks.
+            queued, after = self._settings.queue_bytes, None
+            while items := await page(after):
+                if queued >= self._settings.queue_bytes and not await self._room():
+                    return
+                queued, after = await self._place(items), items[-1].id
+                if self._stop():
+                    return
+            supply.interrupted = self._stop()
+        finally:
+            with contextlib.suppress(QueueError):
+                await self._queue.runs.close(
+                    supply.run.id, supply.chunks, skipped=0, duplicates=0, interrupted=supply.interrupted
+                )
+
+    async def _place(self, items: list[Item]) -> int:
+        run = self._supply.run
+        chunk = Chunk(
+            run=run.id,
+            number=self._supply.chunks,
+            collection=run.collection,
+            model_id=run.model_id,
+            store=True,
+            after=[],
+            items=items,
+        )
+        placed = await self._insist(lambda: self._queue.place(chunk))
+        self._supply.chunks += 1
+        self._supply.items += len(items)
+        return placed.bytes_queued
+
+    async def _room(self) -> bool:
+        """Wait until the queue has room. False if `stop` says so before."""
+        run, beat = self._supply.run, time.monotonic()
+        while await self._insist(lambda: self._queue.bytes_queued(run.model_id)) >= self._settings.queue_bytes:
+            if self._stop():
+                return False
+            self._supply.holding = True
+            if time.monotonic() - beat > BEAT_SECONDS:
+                beat = time.monotonic()
+                await self._insist(lambda: self._queue.runs.beat(run.id))
+            await asyncio.sleep(HOLD_SECONDS)
+        self._supply.holding = False
+        return not self._stop()
+
+    async def _insist(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        return await (ask() if self._patience is None else self._patience.insist(ask))
