@@ -9,7 +9,8 @@ EmbedqError
 │   ├── UnknownModel
 │   ├── NoModel
 │   ├── ModelMismatch
-│   │   └── ConfigurationMismatch   the same model, but other prefixes, another revision …
+│   │   ├── ConfigurationMismatch   the same model, but other prefixes, another revision …
+│   │   └── CollectionMoved    it was embedded anew, and the new vectors have taken the place of the old
 │   ├── UnsupportedContent     text for a model of bytes, or the reverse
 │   ├── KilledWorker           the model ended its process: out of memory, a segmentation fault
 │   ├── ModelUnavailable       the model can't be reached for now; the same call may succeed later
@@ -27,6 +28,9 @@ EmbedqError
 │   ├── DatabaseLocked
 │   ├── DiskFull
 │   ├── CollectionMissing
+│   ├── ReembeddingMissing     nothing is being embedded anew, or kept from before
+│   ├── ContentMissing         contents were not stored, so they can't be embedded anew
+│   ├── NotCovered             the new vectors are not complete
 │   └── EntryMissing
 └── QueueError
     ├── RedisUnreachable
@@ -110,6 +114,10 @@ class ConfigurationMismatch(ModelMismatch):
     """The collection was embedded with the same model in another configuration."""
 
 
+class CollectionMoved(ModelMismatch):
+    """The collection was embedded anew: what was meant for the old vectors, or for the new ones beside them, is not."""
+
+
 class UnsupportedContent(ModelError, ValueError):  # noqa: N818
     """The model does not take content of this kind."""
 
@@ -188,6 +196,20 @@ class CollectionMissing(StoreError):  # noqa: N818
     """The collection does not exist."""
 
     exit_code = 2
+
+
+class ReembeddingMissing(StoreError):  # noqa: N818
+    """Of this collection nothing is being embedded anew, or nothing is kept from before."""
+
+    exit_code = 2
+
+
+class ContentMissing(StoreError):  # noqa: N818
+    """The contents of entries were not stored, so they can't be embedded anew."""
+
+
+class NotCovered(StoreError):  # noqa: N818
+    """Entries have no vector of the new model yet, and no dead letter either."""
 
 
 class EntryMissing(StoreError):  # noqa: N818

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from embedq_store.graph import Built
     from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
     from embedq_store.querying import query_vectors
+    from embedq_store.reembedding import Coverage, Moved, Reembedding, Role, RolledBack, Switched
+    from embedq_store.reembeddings import Reembeddings
     from embedq_store.search import Entry
     from embedq_store.standing import CollectionFigures, CollectionInfo, Standing
     from embedq_store.store import Store
@@ -28,6 +30,7 @@ __all__ = [
     "Collection",
     "CollectionFigures",
     "CollectionInfo",
+    "Coverage",
     "DeadGroup",
     "DeadHeading",
     "DeadLetter",
@@ -35,12 +38,18 @@ __all__ = [
     "Entry",
     "Incoming",
     "Known",
+    "Moved",
     "Plan",
+    "Reembedding",
+    "Reembeddings",
+    "Role",
+    "RolledBack",
     "Row",
     "Selection",
     "Standing",
     "Store",
     "Stored",
+    "Switched",
     "Target",
     "Where",
     "Write",
@@ -58,6 +67,7 @@ _HOMES = {
     "Collection": "embedq_store.sync",
     "CollectionFigures": "embedq_store.standing",
     "CollectionInfo": "embedq_store.standing",
+    "Coverage": "embedq_store.reembedding",
     "DeadGroup": "embedq_store.deadletters",
     "DeadHeading": "embedq_store.deadletters",
     "DeadLetter": "embedq_store.deadletters",
@@ -65,12 +75,18 @@ _HOMES = {
     "Entry": "embedq_store.search",
     "Incoming": "embedq_store.outcomes",
     "Known": "embedq_store.outcomes",
+    "Moved": "embedq_store.reembedding",
     "Plan": "embedq_store.outcomes",
+    "Reembedding": "embedq_store.reembedding",
+    "Reembeddings": "embedq_store.reembeddings",
+    "Role": "embedq_store.reembedding",
+    "RolledBack": "embedq_store.reembedding",
     "Row": "embedq_store.writes",
     "Selection": "embedq_store.deadletters",
     "Standing": "embedq_store.standing",
     "Store": "embedq_store.store",
     "Stored": "embedq_store.outcomes",
+    "Switched": "embedq_store.reembedding",
     "Target": "embedq_store.writes",
     "Where": "embedq_store.filters",
     "Write": "embedq_store.writes",

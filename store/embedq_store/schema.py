@@ -175,6 +175,46 @@ EMBEDQ_TABLES: Final = (
     "CREATE INDEX IF NOT EXISTS embedq_dead_error ON embedq_dead (error, collection)",
     # And for the newest, without a look at the contents of the others.
     "CREATE INDEX IF NOT EXISTS embedq_dead_died ON embedq_dead (died)",
+    # Which collection is, or was, embedded anew beside itself: see `embedq_store.reembeddings`. `source` and `shadow`
+    # are the keys of the collections with the old vectors and the new; `removing` is one whose rows are being removed.
+    """CREATE TABLE IF NOT EXISTS embedq_reembeddings (
+        key INTEGER PRIMARY KEY,
+        collection TEXT NOT NULL,
+        source INTEGER NOT NULL,
+        shadow INTEGER NOT NULL,
+        old_model TEXT NOT NULL,
+        new_model TEXT NOT NULL,
+        golden TEXT,
+        recall REAL,
+        drop_old INTEGER NOT NULL,
+        run TEXT,
+        state TEXT NOT NULL,
+        message TEXT,
+        started REAL NOT NULL,
+        switched REAL,
+        removing INTEGER
+    )""",
+    """CREATE UNIQUE INDEX IF NOT EXISTS embedq_reembeddings_open ON embedq_reembeddings (collection)
+        WHERE state IN ('embedding', 'stopped')""",
+    # Ids that the collection in use lacks, or has in an older version, while the other one's is the newer: after a
+    # switch those that the new model could not embed, after a rollback those that came since the switch. `held` is the
+    # hash of what the one in use had then; where it has something else, that is the newer.
+    """CREATE TABLE IF NOT EXISTS embedq_reembedding_ids (
+        shadow INTEGER NOT NULL,
+        id TEXT NOT NULL,
+        held BLOB,
+        PRIMARY KEY (shadow, id)
+    ) WITHOUT ROWID""",
+    # Whoever deletes a collection, `llm` among them, ends what was going on with it: its key may be given out again.
+    """CREATE TRIGGER IF NOT EXISTS embedq_reembedded_deleted AFTER DELETE ON collections
+    BEGIN
+        UPDATE embedq_reembeddings SET state = 'cancelled', message = 'collection ' || old.name || ' was deleted'
+            WHERE state IN ('embedding', 'stopped') AND old.id IN (source, shadow);
+        UPDATE embedq_reembeddings SET state = 'dropped'
+            WHERE state IN ('switched', 'rolled back') AND old.id IN (source, shadow);
+        UPDATE embedq_reembeddings SET removing = NULL WHERE removing = old.id;
+        DELETE FROM embedq_reembedding_ids WHERE shadow = old.id;
+    END""",
     # What a chunk has come to, written with its rows: a chunk that runs twice is counted once.
     """CREATE TABLE IF NOT EXISTS embedq_chunks (
         run TEXT NOT NULL,
@@ -211,6 +251,7 @@ async def check_schema(db: aiosqlite.Connection, path: str) -> bool:
     needed = {"collections", "embeddings", "embedq_schema", "embedq_changes", "embedq_dead", "embedq_chunks"}
     needed |= {"embedq_metadata_changes", "embedq_metadata_updated"}
     needed |= {"embedq_configurations", "embedq_collection_deleted"}
+    needed |= {"embedq_reembeddings", "embedq_reembeddings_open", "embedq_reembedding_ids", "embedq_reembedded_deleted"}
     needed |= {"embedq_rewrites", "embedq_tails", "embedq_tails_floor", "embedq_copies", *COUNTING_TRIGGERS}
     return needed | {"embedq_dead_item", "embedq_dead_error", "embedq_dead_died"} <= names
 

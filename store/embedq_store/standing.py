@@ -8,6 +8,8 @@ import msgspec
 from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_store.configurations import configuration_in_force
+from embedq_store.reembedding import Moved, base_name
+from embedq_store.reembedding_records import moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,15 @@ class CollectionFigures:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What bears on a chunk as a whole: its mark, its collection, and what the collection's vectors are: how long, and
-    made with which configuration of its model.
+    made with which configuration of its model. `moved` is set where the chunk was cut for what the collection was
+    before it was embedded anew.
     """
 
     mark: tuple[Counts, bool] | None
     collection: CollectionInfo | None
     dimension: int | None
     configuration: Configuration | None
+    moved: Moved | None = None
 
 
 def find_collection(db: sqlite3.Connection, name: str) -> CollectionInfo | None:
@@ -61,12 +65,16 @@ def chunk_mark(db: sqlite3.Connection, run: str, chunk: int) -> tuple[Counts, bo
     return None if row is None else (msgspec.json.decode(row[0], type=Counts), bool(row[1]))
 
 
-def standing(db: sqlite3.Connection, run: str, chunk: int, collection: str) -> Standing:
-    """What bears on a chunk of `collection`."""
+def standing(db: sqlite3.Connection, run: str, chunk: int, collection: str, model_id: str) -> Standing:
+    """What bears on a chunk for `collection` that is to be embedded with the model `model_id`."""
     found = find_collection(db, collection)
     dimension = None if found is None else dimension_of(db, found.id)
     configuration = None if found is None else configuration_in_force(db, found.id)
-    return Standing(chunk_mark(db, run, chunk), found, dimension, configuration)
+    where = None
+    # Of all other chunks nothing has to be asked.
+    if found is None or found.model_id != model_id or base_name(collection) is not None:
+        where = moved(db, collection, model_id)
+    return Standing(chunk_mark(db, run, chunk), found, dimension, configuration, where)
 
 
 def dimension_of(db: sqlite3.Connection, collection_id: int) -> int | None:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from embedq_store.copying import CopyFolder
     from embedq_store.filters import Where
     from embedq_store.graph import Built, Report
+    from embedq_store.reembeddings import Reembeddings
     from embedq_store.search import CollectionIndex, Entry
 
 DEFAULT_BUSY_SECONDS = 30.0
@@ -164,6 +165,9 @@ class Store:
             await db.execute("DELETE FROM collections WHERE id = ?", (collection_id,))
 
         await self._writing().transact(delete)
+        await self._removed(collection_id)
+
+    async def _removed(self, collection_id: int) -> None:
         self._indexes.pop(collection_id, None)
         if self._copies is not None:
             await asyncio.to_thread(self._copies.remove, collection_id)
@@ -345,17 +349,24 @@ class Store:
         if self._upkeep is not None:
             await self._upkeep.run(go_on)
 
-    # --- chunks and dead letters
+    # --- chunks and dead letters, re-embeddings
+
+    @cached_property
+    def reembeddings(self) -> "Reembeddings":
+        """Collections that are embedded anew beside themselves."""
+        from embedq_store.reembeddings import Reembeddings
+
+        return Reembeddings(self.path, self._reader, self._writer, self.collection, self._removed)
 
     async def chunk_mark(self, run: str, chunk: int) -> tuple[Counts, bool] | None:
         """What a chunk had come to when it was last written, and whether it was finished then."""
         with translated(self.path):
             return await in_thread(self._reader, lambda db: chunk_mark(db, run, chunk))
 
-    async def standing(self, run: str, chunk: int, collection: str) -> Standing:
-        """What a worker asks about a chunk of `collection` before its items, at one go."""
+    async def standing(self, run: str, chunk: int, collection: str, model_id: str) -> Standing:
+        """What a worker asks about a chunk for `collection` and `model_id` before its items, at one go."""
         with translated(self.path):
-            return await in_thread(self._reader, lambda db: standing(db, run, chunk, collection))
+            return await in_thread(self._reader, lambda db: standing(db, run, chunk, collection, model_id))
 
     async def dead_ids(self, run: str, chunk: int) -> set[str]:
         """Ids of the items of a chunk that are dead letters."""

@@ -18,14 +18,16 @@ import msgspec
 
 from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
-from embedq_core.errors import BadVectors, EmbedqError, ModelMismatch, StoreError
+from embedq_core.errors import BadVectors, CollectionMoved, EmbedqError, ModelMismatch, StoreError
 from embedq_store import bulk, deadletters
 from embedq_store.configurations import record
 from embedq_store.connection import translated
 from embedq_store.deadletters import DeadLetter, Origin, Suspects
 from embedq_store.outcomes import Incoming
+from embedq_store.reembedding import base_name
+from embedq_store.reembedding_records import moved
 from embedq_store.stale import remove_stale
-from embedq_store.standing import dimension_of
+from embedq_store.standing import dimension_of, find_collection
 from embedq_store.writes import ChunkMark, Target, Write
 
 # In a large table with ids in no order, each transaction touches most pages of both indexes: the fewer, the better.
@@ -322,7 +324,12 @@ def _is_one_s_own(error: Exception) -> bool:
 
 
 async def ensure_collection(db: aiosqlite.Connection, target: Target) -> tuple[int, str]:
-    """The id and the model of a collection, made if it isn't there. Call it inside a transaction."""
+    """The id and the model of a collection, made if it isn't there. Call it inside a transaction.
+
+    Raises CollectionMoved for one that stood beside another, and is gone: it is not for a write to make it.
+    """
+    if base_name(target.collection) is not None:
+        await bulk.in_thread(db, partial(_check_not_moved, target=target))
     await db.execute(
         "INSERT INTO collections (name, model) SELECT ?1, ?2"
         " WHERE NOT EXISTS (SELECT 1 FROM collections WHERE name = ?1)",
@@ -332,6 +339,14 @@ async def ensure_collection(db: aiosqlite.Connection, target: Target) -> tuple[i
     for collection_id, model_id in rows:
         return int(collection_id), str(model_id)
     raise StoreError(f"the collection {target.collection!r} could not be made")
+
+
+def _check_not_moved(db: sqlite3.Connection, target: Target) -> None:
+    if find_collection(db, target.collection) is None and moved(db, target.collection, target.model_id) is not None:
+        raise CollectionMoved(
+            f"{target.collection!r} held vectors beside {base_name(target.collection)!r} while it was embedded anew:"
+            " it is gone since"
+        )
 
 
 def check_model(target: Target, model_id: str) -> None:

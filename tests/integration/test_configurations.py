@@ -92,8 +92,8 @@ async def test_what_is_stored_is_brought_up_to_date_though_others_were_quicker_w
 ) -> None:
     standing = store.standing
 
-    async def just_before(run: str, number: int, collection: str) -> Standing:
-        found = await standing(run, number, collection)
+    async def just_before(run: str, number: int, collection: str, model_id: str) -> Standing:
+        found = await standing(run, number, collection, model_id)
         await store.write(Write(Target("pets", "recording", {"document_prefix": "passage: "}), rows("a")))
         return found
 

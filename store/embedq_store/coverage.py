@@ -1,0 +1,192 @@
+"""How far a shadow covers its collection, and what of the one differs from the other: read page by page.
+
+SQLite compares, on the index of ids, so that a page of some thousand entries is one row in Python; and no statement
+takes long, so that others that share the connection get their turns.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from embedq_core.items import Item
+from embedq_store.bulk import marks, steps
+from embedq_store.reembedding import Coverage
+
+# Entries that are compared in one statement: some ten milliseconds.
+PAGE: Final = 2048
+
+_SIZE: Final = "coalesce(length(CAST(s.content AS BLOB)), length(s.content_blob), 0)"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two collections by their keys: what `source` holds, `shadow` is to hold, with vectors of `model_id`.
+
+    `letters` is the collection under whose name dead letters of the shadow stand, `new` the key of that one of the two
+    that has the vectors of the newer model: it is that of `embedq_reembedding_ids`.
+    """
+
+    source: int
+    shadow: int
+    letters: str
+    model_id: str
+    new: int
+
+    @property
+    def values(self) -> dict[str, object]:
+        """For the statements here."""
+        return {
+            "source": self.source,
+            "shadow": self.shadow,
+            "letters": self.letters,
+            "model": self.model_id,
+            "new": self.new,
+        }
+
+
+# `s` is the row of the source, `n` that of the shadow. A hash that another program left wrong is not what the shadow's
+# row will have: then contents are compared. What stands in `embedq_reembedding_ids` with the hash that the source has
+# still came to the shadow after the source was in use: the shadow's is the newer.
+_BARE: Final = "s.content IS NULL AND s.content_blob IS NULL"
+_SAME_CONTENT: Final = "n.content IS s.content AND n.content_blob IS s.content_blob"
+_KNOWN_ID: Final = "SELECT 1 FROM embedq_reembedding_ids i WHERE i.shadow = :new AND i.id = c.id"
+_CLASS: Final = f"""CASE
+    WHEN s.rowid IS NULL THEN CASE WHEN n.rowid IS NULL OR EXISTS ({_KNOWN_ID}) THEN 'gone' ELSE 'extra' END
+    WHEN n.content_hash = s.content_hash THEN CASE
+        WHEN n.metadata IS s.metadata AND (({_BARE}) OR n.content IS NOT NULL OR n.content_blob IS NOT NULL)
+        THEN 'covered' ELSE 'outdated' END
+    WHEN n.rowid IS NOT NULL AND EXISTS ({_KNOWN_ID} AND i.held IS s.content_hash) THEN 'covered'
+    WHEN {_BARE} THEN 'bare'
+    WHEN n.rowid IS NOT NULL AND {_SAME_CONTENT} THEN CASE
+        WHEN n.metadata IS s.metadata THEN 'covered' ELSE 'outdated' END
+    WHEN EXISTS (SELECT 1 FROM embedq_dead d WHERE d.collection = :letters AND d.id = c.id AND d.model = :model
+        AND d.content IS s.content AND d.content_blob IS s.content_blob) THEN 'dead'
+    ELSE 'missing' END"""  # noqa: S608 - put together from constants
+
+# With a place for the query that says which ids are compared.
+_COMPARED: Final = f"""SELECT c.id AS id, {_CLASS} AS class, s.rowid AS source_row, n.rowid AS shadow_row
+    FROM ({{candidates}}) c
+    LEFT JOIN embeddings s ON s.collection_id = :source AND s.id = c.id
+    LEFT JOIN embeddings n ON n.collection_id = :shadow AND n.id = c.id"""  # noqa: S608
+
+_OF_SOURCE: Final = "SELECT id FROM embeddings WHERE collection_id = :source AND id {after} ORDER BY id LIMIT :page"
+_OF_SHADOW: Final = "SELECT id FROM embeddings WHERE collection_id = :shadow AND id {after} ORDER BY id LIMIT :page"
+
+
+def compared(candidates: str) -> str:
+    """The statement that compares the ids that `candidates`, a query, gives: id, class, both rowids."""
+    return _COMPARED.format(candidates=candidates)
+
+
+def _after(after: str | None) -> str:
+    return ">= ''" if after is None else "> :after"
+
+
+def covered_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple[Coverage, int, str | None]:
+    """Compare the entries of the source that follow `after` in the order of ids.
+
+    Returns what they come to, how many of the covered ones have other metadata or lack the content, and the last id;
+    None at the end.
+    """
+    sql = compared(_OF_SOURCE.format(after=_after(after)))
+    row = db.execute(
+        "SELECT count(*), sum(class IN ('covered', 'outdated')), sum(class = 'dead'), sum(class = 'missing'),"  # noqa: S608
+        f" sum(class = 'bare'), sum(class = 'outdated'), max(id) FROM ({sql})",
+        pair.values | {"after": after, "page": PAGE},
+    ).fetchone()
+    if not row[0]:
+        return Coverage(), 0, None
+    return Coverage(*row[:5]), int(row[5]), row[6]
+
+
+def extra_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple[int, str | None]:
+    """How many of the shadow's entries that follow `after` the source has no more, and the last id; None at the end."""
+    row = db.execute(
+        f"SELECT sum(NOT EXISTS (SELECT 1 FROM embeddings WHERE collection_id = :source AND id = c.id)"  # noqa: S608
+        f" AND NOT EXISTS ({_KNOWN_ID})), max(id) FROM ({_OF_SHADOW.format(after=_after(after))}) c",
+        pair.values | {"after": after, "page": PAGE},
+    ).fetchone()
+    return (0, None) if row[1] is None else (int(row[0]), row[1])
+
+
+def missing_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple[list[tuple[str, int]], str | None]:
+    """Ids and bytes of those of the next entries of the source that are missing, and the last id that was looked at."""
+    sql = compared(_OF_SOURCE.format(after=_after(after)))
+    return _sized(db, f"SELECT * FROM ({sql}) WHERE class = 'missing'", pair, after)  # noqa: S608
+
+
+# What came to the new vectors, which are the shadow here, while they were in use: not here as it is there, not dead
+# here, and not changed here since.
+_NEWCOMERS: Final = """SELECT i.id AS id, s.rowid AS source_row FROM
+    (SELECT id, held FROM embedq_reembedding_ids WHERE shadow = :new AND id {after} ORDER BY id LIMIT :page) i
+    JOIN embeddings s ON s.collection_id = :source AND s.id = i.id
+    LEFT JOIN embeddings n ON n.collection_id = :shadow AND n.id = i.id
+    WHERE n.content_hash IS i.held AND (n.rowid IS NULL OR n.content_hash IS NOT s.content_hash)
+    AND NOT EXISTS (SELECT 1 FROM embedq_dead d WHERE d.collection = :letters AND d.id = i.id AND d.model = :model
+        AND d.content IS s.content AND d.content_blob IS s.content_blob)"""
+
+
+def newcomers_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple[list[tuple[str, int]], str | None]:
+    """Ids and bytes of entries that came to the pair's source and are yet to come to its shadow, after a rollback.
+
+    Those without content have -1 bytes.
+    """
+    sql = _NEWCOMERS.format(after=_after(after))
+    values = pair.values | {"after": after, "page": PAGE}
+    last = db.execute(
+        "SELECT max(id) FROM (SELECT id FROM embedq_reembedding_ids"  # noqa: S608
+        f" WHERE shadow = :new AND id {_after(after)} ORDER BY id LIMIT :page)",
+        values,
+    ).fetchone()[0]
+    rows = db.execute(
+        f"SELECT p.id, CASE WHEN {_BARE} THEN -1 ELSE {_SIZE} END FROM ({sql}) p"  # noqa: S608
+        " JOIN embeddings s ON s.rowid = p.source_row ORDER BY p.id",
+        values,
+    )
+    return [(str(row[0]), int(row[1])) for row in rows], last
+
+
+def _sized(db: sqlite3.Connection, sql: str, pair: Pair, after: str | None) -> tuple[list[tuple[str, int]], str | None]:
+    values = pair.values | {"after": after, "page": PAGE}
+    last = db.execute(f"SELECT max(id) FROM ({_OF_SOURCE.format(after=_after(after))})", values).fetchone()[0]  # noqa: S608
+    rows = db.execute(
+        f"SELECT p.id, {_SIZE} FROM ({sql}) p JOIN embeddings s ON s.rowid = p.source_row ORDER BY p.id",  # noqa: S608
+        values,
+    )
+    return [(str(row[0]), int(row[1])) for row in rows], last
+
+
+def fitting(sized: list[tuple[str, int]], max_items: int, max_bytes: int) -> list[str]:
+    """The first of ids with their sizes: one at least, and as many as both limits leave room for."""
+    chosen: list[str] = []
+    for id_, size in sized[:max_items]:
+        max_bytes -= size
+        if max_bytes < 0 and chosen:
+            break
+        chosen.append(id_)
+    return chosen
+
+
+def items(db: sqlite3.Connection, collection_id: int, ids: list[str]) -> list[Item]:
+    """The entries with these ids as items, in their order; those that have gone, or have no content, are left out."""
+    found: dict[str, Item] = {}
+    for some in steps(ids):
+        rows = db.execute(
+            "SELECT id, coalesce(content, content_blob), metadata FROM embeddings"  # noqa: S608 - only question marks
+            f" WHERE collection_id = ? AND id IN ({marks(len(some))})",
+            (collection_id, *some),
+        )
+        found.update((str(row[0]), Item(row[0], row[1], row[2])) for row in rows if row[1] is not None)
+    return [found[id_] for id_ in ids if id_ in found]
+
+
+def bare_ids(db: sqlite3.Connection, pair: Pair, limit: int) -> Iterator[str]:
+    """Some ids of the source whose contents are needed and were not stored."""
+    rows = db.execute(
+        f"SELECT id FROM embeddings s WHERE collection_id = ? AND {_BARE}"  # noqa: S608 - put together from constants
+        " AND NOT EXISTS (SELECT 1 FROM embeddings n WHERE n.collection_id = ? AND n.id = s.id"
+        " AND n.content_hash = s.content_hash) LIMIT ?",
+        (pair.source, pair.shadow, limit),
+    )
+    return (str(row[0]) for row in rows)

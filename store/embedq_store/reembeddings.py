@@ -1,0 +1,299 @@
+"""Embedding collections anew beside themselves: begun, followed, switched, undone. Reached as `Store.reembeddings`.
+
+A worker, or whoever drives it, calls `begin`, queues what `missing` gives to the collection `NAME@next` with the new
+model, and asks `coverage`, until it is complete; then it calls `switch`. All may be called again after a process died.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from sqlite3 import Connection
+from typing import Final, TypeAlias, TypeVar
+
+import aiosqlite
+
+from embedq_core.errors import ContentMissing, DatabaseReadOnly, ReembeddingMissing, UsageError
+from embedq_core.items import Item
+from embedq_core.text import plural, shown
+from embedq_store import beginning, switching
+from embedq_store import coverage as covering
+from embedq_store import reembedding_records as records
+from embedq_store.bulk import in_thread
+from embedq_store.connection import translated
+from embedq_store.coverage import Pair
+from embedq_store.reembedding import Coverage, Reembedding, Role, RolledBack, Switched, next_name
+from embedq_store.standing import CollectionInfo
+from embedq_store.writer import Writer
+
+# How often both collections are gone through before the switch, while others write to them.
+_SURVEYS: Final = 3
+
+_T = TypeVar("_T")
+
+_Look: TypeAlias = Callable[[Connection, Pair, str | None], tuple[list[tuple[str, int]], str | None]]
+
+
+class Reembeddings:
+    """The re-embeddings of a database. `collection` finds one, or raises CollectionMissing; `removed` is told the
+    keys of those that are gone.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        reader: aiosqlite.Connection,
+        writer: Writer | None,
+        collection: Callable[[str], Awaitable[CollectionInfo]],
+        removed: Callable[[int], Awaitable[None]],
+    ) -> None:
+        self._path = path
+        self._reader = reader
+        self._writer = writer
+        self._collection = collection
+        self._removed = removed
+
+    # --- what there is
+
+    async def get(self, collection: str) -> Reembedding | None:
+        """The latest re-embedding of a collection, whatever has become of it."""
+        return await self._read(partial(records.latest, collection=collection))
+
+    async def open(self) -> list[Reembedding]:
+        """Those that are going on, or have stopped, the latest first. Cheap: one look into an index."""
+        return await self._read(records.open_records)
+
+    async def all(self) -> list[Reembedding]:
+        """All that are on record, the latest first."""
+        return await self._read(records.all_records)
+
+    async def roles(self) -> dict[str, Role]:
+        """What the collections are that stand beside others, by their names."""
+        return await self._read(records.roles)
+
+    async def kept(self, collection: str) -> Reembedding | None:
+        """The re-embedding whose other vectors are kept beside a collection: the old ones after a switch, which the
+        next switch removes, or the new ones after a rollback.
+        """
+
+        def look(db: Connection) -> Reembedding | None:
+            return records.kept_after_switch(db, collection) or records.kept_after_rollback(db, collection)
+
+        return await self._read(look)
+
+    # --- on the way
+
+    async def begin(
+        self,
+        collection: str,
+        model_id: str,
+        *,
+        golden: str | None = None,
+        recall: float | None = None,
+        drop_old: bool = False,
+        force: bool = False,
+    ) -> Reembedding:
+        """Begin to embed a collection anew with a model, or go on: what is going on, or stopped, with the same model
+        is returned, with what is given here in place of what was. A collection that has the model needs `force`.
+
+        New vectors that a rollback has kept are found and not paid for again. Raises CollectionMissing, UsageError,
+        ContentMissing where contents were not stored, naming some.
+        """
+        found = await self._collection(collection)
+        if await self._read(partial(records.open_record, collection=collection)) is None:
+            beginning.check_asked(found, model_id, force=force)
+            kept = await self._read(partial(beginning.shadow_to_use, collection=collection, model_id=model_id))
+            await self._check_contents(found, kept, model_id)
+        options: dict[str, object] = {"drop_old": True} if drop_old else {}
+        options |= {"golden": golden} if golden is not None else {}
+        options |= {"recall": recall} if recall is not None else {}
+        return await self._change(partial(beginning.begin, found=found, model_id=model_id, options=options))
+
+    async def _check_contents(self, found: CollectionInfo, kept: int | None, model_id: str) -> None:
+        # Keys of collections are positive.
+        pair = Pair(found.id, kept or -1, next_name(found.name), model_id, kept or -1)
+        total = await self._coverage(pair, extras=False)
+        if total.without_content:
+            names = await self._read(lambda db: [shown(id_) for id_ in covering.bare_ids(db, pair, 3)])
+            raise ContentMissing(
+                f"the contents of {plural(total.without_content, 'entry', 'entries')} of {found.name!r} were not stored"
+                f" (ids {', '.join(names)}{', …' if total.without_content > len(names) else ''}): submit the source"
+                " again with --store, which costs nothing for what is unchanged, then try again"
+            )
+
+    async def coverage(self, reembedding: Reembedding) -> Coverage:
+        """How far the new vectors go now. Reads all entries' ids and hashes, some thousand at a time."""
+        return await self._coverage(switching.forward(reembedding), extras=True)
+
+    async def _coverage(self, pair: Pair, *, extras: bool) -> Coverage:
+        return (await self._surveyed(pair, extras=extras))[0]
+
+    async def _surveyed(self, pair: Pair, *, extras: bool) -> tuple[Coverage, int]:
+        total, outdated, after = Coverage(), 0, None
+        while True:
+            page, some, after = await self._read(partial(covering.covered_page, pair=pair, after=after))
+            if after is None:
+                break
+            total, outdated = total + page, outdated + some
+        while extras:
+            extra, after = await self._read(partial(covering.extra_page, pair=pair, after=after))
+            if after is None:
+                break
+            total += Coverage(extra=extra)
+        return total, outdated
+
+    async def missing(
+        self, reembedding: Reembedding, after: str | None, *, max_items: int, max_bytes: int
+    ) -> list[Item]:
+        """The next entries, in the order of ids, that are still to be embedded with the new model, content and metadata
+        as they are stored: at most `max_items`, of about `max_bytes`, at least one; empty at the end.
+
+        `after` is the last id of the page before.
+        """
+        pair = switching.forward(reembedding)
+        return await self._page(pair, covering.missing_page, after, max_items, max_bytes)
+
+    async def newcomers(
+        self, reembedding: Reembedding, after: str | None, *, max_items: int, max_bytes: int
+    ) -> list[Item]:
+        """After a rollback: the next entries that came while the new vectors were in use, and that are still to be
+        embedded with the old model, in pages as of `missing`.
+        """
+        pair = switching.backward(reembedding, reembedding.collection)
+        return await self._page(pair, covering.newcomers_page, after, max_items, max_bytes)
+
+    async def _page(
+        self,
+        pair: Pair,
+        look: _Look,
+        after: str | None,
+        max_items: int,
+        max_bytes: int,
+    ) -> list[Item]:
+        while True:
+            sized, last = await self._sized(look, pair, after)
+            ids = covering.fitting([one for one in sized if one[1] >= 0], max_items, max_bytes)
+            items = await self._read(partial(covering.items, collection_id=pair.source, ids=ids))
+            if items or last is None:
+                return items
+            # Where entries went between the two looks, those behind them follow.
+            after = ids[-1] if ids else last
+
+    async def _sized(self, look: _Look, pair: Pair, after: str | None) -> tuple[list[tuple[str, int]], str | None]:
+        return await self._read(lambda db: look(db, pair, after))
+
+    async def owed(self, reembedding: Reembedding) -> tuple[int, int]:
+        """After a rollback: how many entries `newcomers` would give, and how many more there are without content."""
+        pair = switching.backward(reembedding, reembedding.collection)
+        count, bare, after = 0, 0, None
+        while True:
+            sized, after = await self._read(partial(covering.newcomers_page, pair=pair, after=after))
+            if after is None:
+                return count, bare
+            bare += sum(size < 0 for _, size in sized)
+            count += sum(size >= 0 for _, size in sized)
+
+    async def note_run(self, reembedding: Reembedding, run: str) -> Reembedding:
+        """Note which run has queued last for it."""
+        return await self._change(partial(records.change, key=reembedding.key, run=run))
+
+    async def stop(self, reembedding: Reembedding, reason: str) -> Reembedding:
+        """Have it wait for somebody to look at it; `begin` goes on with it."""
+        return await self._change(partial(beginning.stop, key=reembedding.key, reason=reason))
+
+    # --- the switch and the way back
+
+    async def switch(self, reembedding: Reembedding) -> Switched:
+        """Put the new vectors in the place of the old, in one transaction that takes as long as there was written to
+        either since they were last gone through. Old vectors that are kept from a switch before are removed.
+
+        Raises NotCovered, and has changed nothing, where an entry has no new vector and no dead letter either;
+        ReembeddingMissing where it has ended meanwhile.
+        """
+        pair = switching.forward(reembedding)
+        survey: switching.Survey | None = None
+        for _ in range(_SURVEYS):
+            mark = await self._read(partial(switching.Mark.of, pair=pair))
+            survey = switching.Survey(mark, *await self._surveyed(pair, extras=True))
+            if not survey.coverage.complete:
+                break
+            if not (survey.outdated or survey.coverage.extra):
+                break
+            await self._adjust(pair)
+        assert survey is not None  # noqa: S101 - there is one round at least
+        if survey.coverage.complete:
+            await self._remove_earlier(reembedding)
+        return await self._change(partial(switching.switch, record=reembedding, survey=survey))
+
+    async def _adjust(self, pair: Pair) -> None:
+        """Bring the shadow up to date before the switch, so that little is left to do within it."""
+        for collection_id in (pair.source, pair.shadow):
+            after: str | None = None
+            while True:
+                step = partial(switching.adjust_next, pair=pair, collection_id=collection_id, after=after)
+                after = await self._change(step)
+                if after is None:
+                    break
+
+    async def _remove_earlier(self, reembedding: Reembedding) -> None:
+        def let_go(db: Connection) -> None:
+            earlier = records.kept_after_switch(db, reembedding.collection)
+            if earlier is not None and earlier.key != reembedding.key:
+                switching.absorb_letters(db, earlier.previous_name, earlier.collection)
+                switching.begin_removal(db, earlier, earlier.source, "dropped")
+
+        await self._change(let_go)
+        await self.sweep()
+
+    async def rollback(self, collection: str) -> RolledBack:
+        """Undo the last switch of a collection, in one transaction: it has its old vectors again.
+
+        What came since is kept with the new ones, and given by `newcomers`. Raises ReembeddingMissing where no old
+        vectors are kept, UsageError while another re-embedding is going on.
+        """
+        return await self._change(partial(switching.roll_back, collection=collection))
+
+    async def drop(self, collection: str, *, force: bool = False) -> Reembedding:
+        """Remove the vectors that are kept beside a collection: the old ones after a switch, or the new ones after a
+        rollback. Raises ReembeddingMissing where there are none; UsageError where entries are nowhere else, but with
+        `force`.
+        """
+        kept = await self.kept(collection)
+        if kept is None:
+            raise ReembeddingMissing(f"no other vectors of {collection!r} are kept: there is nothing to drop")
+        if kept.state == "rolled back" and not force:
+            count, bare = await self.owed(kept)
+            if count + bare:
+                raise UsageError(
+                    f"{plural(count + bare, 'entry', 'entries')} that came before the rollback of {collection!r} are"
+                    f" not embedded with {kept.old_model} yet, and stand in {kept.next_name!r} alone"
+                    + (f" ({bare:,} without content: submit their source again)" if bare else ": wait for a worker")
+                )
+        record = await self._change(partial(beginning.drop, record=kept))
+        await self.sweep()
+        return record
+
+    async def cancel(self, collection: str) -> Reembedding:
+        """End a re-embedding that is going on, or has stopped: its vectors and dead letters are removed.
+
+        Those that a rollback had kept stay. Raises ReembeddingMissing.
+        """
+        record = await self._change(partial(beginning.cancel, collection=collection))
+        await self.sweep()
+        return record
+
+    async def sweep(self) -> None:
+        """Remove what is left of collections that were to be removed when a process died."""
+        for key in await self._read(records.removals):
+            while await self._change(partial(switching.remove_some, key=key)):
+                pass
+            await self._removed(key)
+
+    # --- private
+
+    async def _read(self, look: Callable[[Connection], _T]) -> _T:
+        with translated(self._path):
+            return await in_thread(self._reader, look)
+
+    async def _change(self, operation: Callable[[Connection], _T]) -> _T:
+        if self._writer is None:
+            raise DatabaseReadOnly(f"{self._path}: was opened for reading only")
+        return await self._writer.transact(lambda db: in_thread(db, operation))

@@ -1,0 +1,321 @@
+"""The switch of a collection to its new vectors, and the way back: each within one transaction of the caller's.
+
+Everything here runs in the thread of the connection that writes. Errors of ours come before anything is changed.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from embedq_core.errors import NotCovered, ReembeddingMissing, UsageError
+from embedq_core.text import plural
+from embedq_store import reembedding_records as records
+from embedq_store.coverage import PAGE, Pair, compared, covered_page
+from embedq_store.reembedding import REMOVING, Coverage, Reembedding, RolledBack, State, Switched
+from embedq_store.standing import find_collection
+
+# Rows that are removed in one transaction: a second's work at most.
+_REMOVED_ROWS: Final = 8192
+
+
+def forward(record: Reembedding) -> Pair:
+    """What the old vectors have, the new ones are to have."""
+    return Pair(record.source, record.shadow, record.next_name, record.new_model, record.shadow)
+
+
+def backward(record: Reembedding, letters: str) -> Pair:
+    """What the new vectors have, the old ones are to have, whose dead letters stand under the name `letters`."""
+    return Pair(record.shadow, record.source, letters, record.old_model, record.shadow)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A state of the database, as far as it bears on a pair of collections. Where a later one differs in `last_row`
+    alone, rows beyond that are the only ones that were written since: see `embedq_store.freshness`.
+    """
+
+    last_row: int
+    counters: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, db: sqlite3.Connection, pair: Pair) -> "Mark":
+        """The state now; to be taken before what it is to describe is read."""
+        row = db.execute(
+            "SELECT coalesce((SELECT max(rowid) FROM embeddings), 0), schema_version,"
+            " (SELECT max(number) FROM embedq_tails),"
+            " (SELECT sum(rewrites) FROM embedq_rewrites WHERE collection_id IN (:source, :shadow)),"
+            " (SELECT sum(changes) FROM embedq_changes WHERE collection_id IN (:source, :shadow)),"
+            " (SELECT sum(changes) FROM embedq_metadata_changes WHERE collection_id IN (:source, :shadow)),"
+            " (SELECT count(*) FROM embedq_dead WHERE collection = :letters),"
+            " (SELECT max(key) FROM embedq_dead WHERE collection = :letters)"
+            " FROM pragma_schema_version",
+            pair.values,
+        ).fetchone()
+        return cls(row[0], tuple(row[1:]))
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was found of a pair of collections after `mark`: how far the shadow covers the source, and how many of its
+    entries are to be brought up to date.
+    """
+
+    mark: Mark
+    coverage: Coverage
+    outdated: int
+
+
+# --- forward
+
+
+def switch(db: sqlite3.Connection, record: Reembedding, survey: Survey | None) -> Switched:
+    """Exchange names, so that the new vectors are the collection, where they cover it; else raise NotCovered.
+
+    What a `survey` has found is not looked at again, as far as it still holds. Raises ReembeddingMissing where the
+    re-embedding has ended meanwhile.
+    """
+    began = time.monotonic()
+    record = _still_open(db, record)
+    pair = forward(record)
+    changed = None
+    if survey is not None and not survey.outdated and survey.coverage.complete and not survey.coverage.extra:
+        mark = Mark.of(db, pair)
+        changed = survey.mark.last_row if mark.counters == survey.mark.counters else None
+    _check_covered(record, _coverage_of_changed(db, pair, changed) if changed is not None else _coverage(db, pair))
+    if changed is not None:
+        _bring_up_to_date(db, pair, _BEYOND, {"last": changed})
+    else:
+        for values in _ranges(db, pair):
+            _bring_up_to_date(db, pair, _RANGE, values)
+    db.execute("DELETE FROM embedq_reembedding_ids WHERE shadow = ?", (record.shadow,))
+    dead = _note_dead(db, pair)
+    _rename(db, record.source, record.previous_name)
+    _rename(db, record.shadow, record.collection)
+    move_letters(db, record.collection, record.previous_name)
+    move_letters(db, record.next_name, record.collection)
+    record = records.change(db, record.key, state="switched", message=None, switched=time.time())
+    entries = db.execute("SELECT count(*) FROM embeddings WHERE collection_id = ?", (record.shadow,)).fetchone()[0]
+    return Switched(record, int(entries), dead, time.monotonic() - began)
+
+
+def _still_open(db: sqlite3.Connection, record: Reembedding) -> Reembedding:
+    record = records.by_key(db, record.key)
+    if not record.open:
+        raise ReembeddingMissing(f"the re-embedding of {record.collection!r} has ended: it is {record.state}")
+    for name, key in ((record.collection, record.source), (record.next_name, record.shadow)):
+        found = find_collection(db, name)
+        if found is None or found.id != key:
+            raise ReembeddingMissing(
+                f"{name!r} is another collection than the one that the re-embedding of {record.collection!r} began"
+                f" with: cancel it with 'embedq reembed {record.collection} --cancel', and begin again"
+            )
+    if find_collection(db, record.previous_name) is not None:
+        raise UsageError(
+            f"there is a collection {record.previous_name!r}, the name for the vectors that are in use now: delete it"
+        )
+    return record
+
+
+def _check_covered(record: Reembedding, coverage: Coverage) -> None:
+    if not coverage.complete:
+        count = coverage.missing + coverage.without_content
+        raise NotCovered(
+            f"{plural(count, 'entry', 'entries')} of {record.collection!r} still to be embedded with"
+            f" {record.new_model}: nothing was switched"
+        )
+
+
+def _coverage(db: sqlite3.Connection, pair: Pair) -> Coverage:
+    total, after = Coverage(), None
+    while True:
+        page, _, after = covered_page(db, pair, after)
+        if after is None:
+            return total
+        total += page
+
+
+_BEYOND: Final = "SELECT DISTINCT id FROM embeddings WHERE rowid > :last AND +collection_id IN (:source, :shadow)"
+_RANGE: Final = "SELECT id FROM embeddings WHERE collection_id = :walked AND id >= :first AND id <= :last"
+
+
+def _coverage_of_changed(db: sqlite3.Connection, pair: Pair, last_row: int) -> Coverage:
+    row = db.execute(
+        "SELECT coalesce(sum(class = 'missing'), 0), coalesce(sum(class = 'bare'), 0)"  # noqa: S608
+        f" FROM ({compared(_BEYOND)})",
+        pair.values | {"last": last_row},
+    ).fetchone()
+    return Coverage(missing=int(row[0]), without_content=int(row[1]))
+
+
+def next_range(db: sqlite3.Connection, collection_id: int, after: str | None) -> dict[str, object] | None:
+    """The values of `_RANGE` for the next ids of a collection, some thousand; None at the end."""
+    row = db.execute(
+        "SELECT min(id), max(id) FROM (SELECT id FROM embeddings WHERE collection_id = ?"  # noqa: S608
+        f" AND id {'>=' if after is None else '>'} ? ORDER BY id LIMIT ?)",
+        (collection_id, after or "", PAGE),
+    ).fetchone()
+    return None if row[1] is None else {"walked": collection_id, "first": row[0], "last": row[1]}
+
+
+def _ranges(db: sqlite3.Connection, pair: Pair) -> Iterator[dict[str, object]]:
+    """The values of `_RANGE` for all ids of both collections."""
+    for collection_id in (pair.source, pair.shadow):
+        values = next_range(db, collection_id, None)
+        while values is not None:
+            yield values
+            values = next_range(db, collection_id, str(values["last"]))
+
+
+def adjust_next(db: sqlite3.Connection, pair: Pair, collection_id: int, after: str | None) -> str | None:
+    """Bring the shadow up to date in the next ids of one of the two collections; return the last id, None at the end.
+
+    Done before the switch it leaves little to do within it.
+    """
+    values = next_range(db, collection_id, after)
+    if values is None:
+        return None
+    _bring_up_to_date(db, pair, _RANGE, values)
+    return str(values["last"])
+
+
+def _bring_up_to_date(db: sqlite3.Connection, pair: Pair, candidates: str, values: dict[str, object]) -> int:
+    """Of the shadow's entries among `candidates`, remove those that the source has no more, and give the others the
+    metadata, and content that is missing, of the source's. Return how many were removed.
+    """
+    values = pair.values | values
+    removed = db.execute(
+        "DELETE FROM embeddings WHERE collection_id = :shadow"  # noqa: S608 - put together from constants
+        f" AND id IN (SELECT id FROM ({compared(candidates)}) WHERE class = 'extra')",
+        values,
+    ).rowcount
+    db.execute(
+        "UPDATE embeddings SET (metadata, content, content_blob) = (SELECT s.metadata,"  # noqa: S608
+        " CASE WHEN embeddings.content IS NULL AND embeddings.content_blob IS NULL THEN s.content"
+        " ELSE embeddings.content END,"
+        " CASE WHEN embeddings.content IS NULL AND embeddings.content_blob IS NULL THEN s.content_blob"
+        " ELSE embeddings.content_blob END"
+        " FROM embeddings s WHERE s.collection_id = :source AND s.id = embeddings.id)"
+        " WHERE collection_id = :shadow"
+        f" AND id IN (SELECT id FROM ({compared(candidates)}) WHERE class = 'outdated')",
+        values,
+    )
+    return removed
+
+
+def _note_dead(db: sqlite3.Connection, pair: Pair) -> int:
+    """Note which entries the new model could not embed: the old vectors alone have them. Return how many."""
+    letters = "SELECT DISTINCT id FROM embedq_dead WHERE collection = :letters"
+    return db.execute(
+        "INSERT INTO embedq_reembedding_ids (shadow, id, held)"  # noqa: S608 - put together from constants
+        f" SELECT :new, c.id, n.content_hash FROM ({compared(letters)}) c"
+        " LEFT JOIN embeddings n ON n.rowid = c.shadow_row WHERE c.class = 'dead'",
+        pair.values,
+    ).rowcount
+
+
+# --- back
+
+
+def roll_back(db: sqlite3.Connection, collection: str) -> RolledBack:
+    """Exchange names back: the old vectors are the collection again, and hold what they held, less what was deleted.
+
+    The new vectors are kept. Raises ReembeddingMissing where no switch can be undone, UsageError while another
+    re-embedding is going on.
+    """
+    record = _undoable(db, collection)
+    pair = backward(record, record.previous_name)
+    newcomers = bare = removed = 0
+    for values in _ranges(db, pair):
+        missing, without = db.execute(
+            "SELECT coalesce(sum(class = 'missing'), 0), coalesce(sum(class = 'bare'), 0)"  # noqa: S608
+            f" FROM ({compared(_RANGE)})",
+            pair.values | values,
+        ).fetchone()
+        newcomers, bare = newcomers + int(missing) + int(without), bare + int(without)
+        # Under another key meanwhile: what is noted there is read by the comparison.
+        db.execute(
+            "INSERT OR REPLACE INTO embedq_reembedding_ids (shadow, id, held)"  # noqa: S608
+            f" SELECT -:new, c.id, n.content_hash FROM ({compared(_RANGE)}) c"
+            " LEFT JOIN embeddings n ON n.rowid = c.shadow_row WHERE c.class IN ('missing', 'bare', 'dead')",
+            pair.values | values,
+        )
+        removed += _bring_up_to_date(db, pair, _RANGE, values)
+    db.execute("DELETE FROM embedq_reembedding_ids WHERE shadow = ?", (record.shadow,))
+    db.execute("UPDATE embedq_reembedding_ids SET shadow = ? WHERE shadow = ?", (record.shadow, -record.shadow))
+    _rename(db, record.shadow, record.next_name)
+    _rename(db, record.source, record.collection)
+    # Letters of the new model stay where the old vectors lack their items: nobody would look for them elsewhere.
+    held = (
+        "EXISTS (SELECT 1 FROM embeddings s WHERE s.collection_id = :key AND s.id = embedq_dead.id"
+        " AND s.content IS embedq_dead.content AND s.content_blob IS embedq_dead.content_blob)"
+    )
+    move_letters(db, record.collection, record.next_name, held, key=record.source)
+    letters = db.execute("SELECT count(*) FROM embedq_dead WHERE collection = ?", (record.collection,)).fetchone()[0]
+    move_letters(db, record.previous_name, record.collection)
+    record = records.change(db, record.key, state="rolled back", message=None)
+    return RolledBack(record, newcomers, bare, removed, int(letters))
+
+
+def _undoable(db: sqlite3.Connection, collection: str) -> Reembedding:
+    current = records.open_record(db, collection)
+    if current is not None:
+        raise UsageError(
+            f"{collection!r} is being embedded anew with {current.new_model}: cancel that first with"
+            f" 'embedq reembed {collection} --cancel'"
+        )
+    record = records.kept_after_switch(db, collection)
+    found = find_collection(db, collection)
+    if record is None or found is None or found.id != record.shadow:
+        raise ReembeddingMissing(f"no earlier vectors of {collection!r} are kept: there is no switch to undo")
+    if find_collection(db, record.next_name) is not None:
+        raise UsageError(f"there is a collection {record.next_name!r}, the name for the vectors in use now: delete it")
+    return record
+
+
+# --- what is kept beside
+
+
+def absorb_letters(db: sqlite3.Connection, kept: str, collection: str) -> None:
+    """Give dead letters of vectors that are about to go to the collection, as far as it doesn't have their items."""
+    stored = (
+        "EXISTS (SELECT 1 FROM collections JOIN embeddings s ON s.collection_id = collections.id"
+        " WHERE collections.name = :target AND s.id = embedq_dead.id"
+        " AND s.content IS embedq_dead.content AND s.content_blob IS embedq_dead.content_blob)"
+    )
+    db.execute(f"DELETE FROM embedq_dead WHERE collection = :kept AND {stored}", {"kept": kept, "target": collection})  # noqa: S608
+    move_letters(db, kept, collection)
+
+
+def begin_removal(db: sqlite3.Connection, record: Reembedding, key: int, state: State) -> Reembedding:
+    """Take its name from a collection whose rows are to be removed: from now on it is nobody's."""
+    _rename(db, key, f"{record.collection}{REMOVING}{key}")
+    return records.change(db, record.key, state=state, removing=key)
+
+
+def remove_some(db: sqlite3.Connection, key: int) -> bool:
+    """Remove some rows of a collection, and in the end the collection; whether rows are left."""
+    removed = db.execute(
+        "DELETE FROM embeddings WHERE rowid IN (SELECT rowid FROM embeddings WHERE collection_id = ? LIMIT ?)",
+        (key, _REMOVED_ROWS),
+    ).rowcount
+    if removed == _REMOVED_ROWS:
+        return True
+    db.execute("DELETE FROM collections WHERE id = ?", (key,))
+    return False
+
+
+def move_letters(db: sqlite3.Connection, origin: str, target: str, condition: str = "1", **values: object) -> None:
+    """Put dead letters under the name of another collection."""
+    values |= {"origin": origin, "target": target}
+    # One that is there already is of the same item of the same chunk.
+    db.execute(
+        f"UPDATE OR IGNORE embedq_dead SET collection = :target WHERE collection = :origin AND {condition}",  # noqa: S608
+        values,
+    )
+    db.execute(f"DELETE FROM embedq_dead WHERE collection = :origin AND {condition}", values)  # noqa: S608
+
+
+def _rename(db: sqlite3.Connection, key: int, name: str) -> None:
+    db.execute("UPDATE collections SET name = ? WHERE id = ?", (name, key))
