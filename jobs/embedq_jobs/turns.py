@@ -28,9 +28,7 @@ class Turn:
 
 
 @asynccontextmanager
-async def turn(
-    redis: ArqRedis, key: str, where: str, *, seconds: float = TURN_SECONDS
-) -> AsyncIterator[Turn | None]:
+async def turn(redis: ArqRedis, key: str, where: str, *, seconds: float = TURN_SECONDS) -> AsyncIterator[Turn | None]:
     """The turn that `key` stands for, while the block runs; None where another process has it. Raises QueueError.
 
     It excludes nobody with certainty, as no lock with a time to live does: what is done must bear being done twice.
@@ -52,9 +50,7 @@ async def turn(
             await redis.register_script(_END)(keys=[key], args=[token])
 
 
-async def _renew_forever(
-    redis: ArqRedis, key: str, where: str, token: str, milliseconds: int, held: Turn
-) -> None:
+async def _renew_forever(redis: ArqRedis, key: str, where: str, token: str, milliseconds: int, held: Turn) -> None:
     renew = redis.register_script(_RENEW)
     while not held.lost:
         await asyncio.sleep(milliseconds / 1000 / RENEWALS)

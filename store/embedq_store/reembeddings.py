@@ -103,7 +103,8 @@ class Reembeddings:
             kept = await self._read(partial(beginning.shadow_to_use, collection=collection, model_id=model_id))
             await self._check_contents(found, kept, model_id)
         options: dict[str, object] = {"drop_old": True} if drop_old else {}
-        options |= {"golden": golden} if golden is not None else {}
+        # Other queries begin with a clean slate: what was required of the ones before says nothing.
+        options |= {"golden": golden, "recall": recall} if golden is not None else {}
         options |= {"recall": recall} if recall is not None else {}
         return await self._change(partial(beginning.begin, found=found, model_id=model_id, options=options))
 
@@ -279,6 +280,10 @@ class Reembeddings:
         record = await self._change(partial(beginning.cancel, collection=collection))
         await self.sweep()
         return record
+
+    async def adopt_letters(self, kept: str, collection: str) -> None:
+        """Put dead letters of vectors that stand, or stood, beside a collection with the collection's own."""
+        await self._change(partial(switching.absorb_letters, kept=kept, collection=collection))
 
     async def sweep(self) -> None:
         """Remove what is left of collections that were to be removed when a process died."""

@@ -84,14 +84,12 @@ def judge(
     verdict = Verdict(float(recall), None if old_recall is None else float(old_recall))
     if bar is None or recall >= bar:
         return verdict
-    than = (f"{float(bar):.3f} is required" if required is not None else "") + (
-        f"{', ' if required is not None else ''}the old vectors have {float(old_recall):.3f}"
-        if old_recall is not None
-        else ""
-    )
+    bars = [f"{required:.3f} is required"] if required is not None else []
+    bars += [f"the old vectors have {float(old_recall):.3f}"] if old_recall is not None else []
+    count = plural(len(queries), "golden query", "golden queries")
     reason = (
-        f"recall@{FIRST} of the new vectors is {float(recall):.3f} over {plural(len(queries), 'golden query', 'golden queries')}"
-        f" ({than}); worst: {_worst(queries, found, before)}"
+        f"recall@{FIRST} of the new vectors is {float(recall):.3f} over {count} ({', '.join(bars)}); "
+        f"worst: {_worst(queries, found, before)}"
     )
     return Verdict(verdict.new, verdict.old, reason)
 

@@ -1,10 +1,9 @@
 """Asking golden queries of a collection's old vectors and of its new ones, each with the model that made them."""
 
 from collections.abc import Sequence
-
 from typing import Final
 
-from embedq_core.errors import ModelMismatch, ModelMisconfigured, SettingsError, UnknownModel
+from embedq_core.errors import ModelMisconfigured, ModelMismatch, SettingsError, UnknownModel
 from embedq_core.model import query_count
 from embedq_core.settings import Settings
 from embedq_plugins import EmbeddingModel, get_embedding_model, require_library

@@ -158,7 +158,7 @@ class ChunkWorker(Worker):
         """It was done already, and stays."""
         self._handed_on.discard(job)
 
-    async def finish_job(self, job_id: str, finish: bool, *arguments: Any) -> None:  # noqa: ANN401, FBT001 - as arq's
+    async def finish_job(self, job_id: str, finish: bool, *arguments: Any) -> None:  # noqa: ANN401 - as arq's
         """What arq does with a job that has ended, or that goes back. Of one that was handed on only the lease goes:
         from then on, workers of the other model may take it.
         """

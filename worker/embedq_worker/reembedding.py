@@ -78,6 +78,8 @@ class Reembeddings:
         """One round: whether there is anything to look after, and whether something was done."""
         self._round = number = self._round + 1
         busy = False
+        if number == 1:
+            await self._sweep()
         mine = await self._mine()
         for reembedding in mine:
             if time.monotonic() >= self._not_before.get(reembedding.key, 0.0):
@@ -103,6 +105,13 @@ class Reembeddings:
         """There is something in the queues again: rounds before now say nothing."""
         self._asked = None
 
+    async def _sweep(self) -> None:
+        """Remove what a process that died was about to remove."""
+        try:
+            await self._store.reembeddings.sweep()
+        except StoreError as error:
+            _log.debug("%s", error)
+
     async def _mine(self) -> list[Reembedding]:
         try:
             found = await self._store.reembeddings.all()
@@ -126,9 +135,7 @@ class Reembeddings:
             async with turn_of(self._queue, reembedding.collection) as held:
                 return held is not None and await self._step(reembedding, held)
         except (*_MAY_PASS, UnknownModel) as error:
-            _log.warning(
-                "re-embedding %r: %s; trying again in %.0f s", reembedding.collection, error, AGAIN_SECONDS
-            )
+            _log.warning("re-embedding %r: %s; trying again in %.0f s", reembedding.collection, error, AGAIN_SECONDS)
         except Exception:  # whatever it was, the others go on
             _log.exception("re-embedding %r failed; trying again in %.0f s", reembedding.collection, AGAIN_SECONDS)
         self._not_before[reembedding.key] = time.monotonic() + AGAIN_SECONDS

@@ -55,22 +55,13 @@ def next_step(reembedding: Reembedding, coverage: Coverage, run: RunSummary | No
         return Wait()
     if run is not None and run.state == "cancelled":
         return Stop(f"its run {run.run.id} was cancelled: {_again(reembedding)} goes on, --cancel ends it")
-    if coverage.without_content:
-        return Stop(
-            f"the contents of {plural(coverage.without_content, 'entry', 'entries')} were not stored: submit the source "
-            f"again with --store, then {_again(reembedding)}"
-        )
+    problem = _obstacle(reembedding, coverage, run)
+    if problem is not None:
+        return problem
     if coverage.missing:
-        return _stuck(reembedding, coverage, run) or QueueMissing()
-    if accepted(reembedding):
-        return Switch()
-    if coverage.dead > coverage.entries * MOST_DEAD:
-        return Stop(
-            f"{reembedding.new_model} failed on {coverage.dead:,} of {plural(coverage.entries, 'entry', 'entries')}: see "
-            f"'embedq dead list {shown(reembedding.next_name)}'; requeue them, then {_again(reembedding)}, or do without "
-            "them with --accept"
-        )
-    return Switch() if passed or reembedding.golden is None else CheckGolden()
+        return QueueMissing()
+    checked = passed or accepted(reembedding) or reembedding.golden is None
+    return Switch() if checked else CheckGolden()
 
 
 def accepted(reembedding: Reembedding) -> bool:
@@ -85,14 +76,23 @@ def after_check(reembedding: Reembedding, verdict: Verdict) -> Stop | None:
     return Stop(f"{verdict.reason}. To switch all the same: {_again(reembedding)} --accept")
 
 
-def _stuck(reembedding: Reembedding, coverage: Coverage, run: RunSummary | None) -> Stop | None:
-    """All that was queued was found stored, and is missing all the same: it would go on for ever."""
-    if run is None or not run.items or run.counts.unchanged < run.items or coverage.missing < run.items:
-        return None
-    return Stop(
-        f"{plural(coverage.missing, 'entry', 'entries')} can't be covered: the content that is stored is not the one that "
-        f"was embedded. Submit the source again, then {_again(reembedding)}"
-    )
+def _obstacle(reembedding: Reembedding, coverage: Coverage, run: RunSummary | None) -> Stop | None:
+    """Why it can't go on by itself."""
+    again = _again(reembedding)
+    if coverage.without_content:
+        count = plural(coverage.without_content, "entry", "entries")
+        return Stop(f"the contents of {count} were not stored: submit the source again with --store, then {again}")
+    if coverage.missing and run is not None and 0 < run.items <= min(run.counts.unchanged, coverage.missing):
+        # All that was queued was found stored, and is missing all the same: that would go on for ever.
+        count = plural(coverage.missing, "entry", "entries")
+        return Stop(f"{count} can't be covered, as other content is stored than was embedded: submit the source again")
+    if not coverage.missing and coverage.dead > coverage.entries * MOST_DEAD and not accepted(reembedding):
+        return Stop(
+            f"{reembedding.new_model} failed on {coverage.dead:,} of {plural(coverage.entries, 'entry', 'entries')}: "
+            f"see 'embedq dead list {shown(reembedding.next_name)}'; requeue them, then {again}, or do without them "
+            "with --accept"
+        )
+    return None
 
 
 def _again(reembedding: Reembedding) -> str:
