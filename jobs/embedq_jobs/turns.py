@@ -12,7 +12,7 @@ from arq.connections import ArqRedis
 from embedq_core.errors import QueueError
 from embedq_jobs.errors import translated
 
-# How long a turn outlives a process that was killed, and how often it is renewed in that time.
+# As long as the leases of chunks.
 TURN_SECONDS: Final = 15.0
 RENEWALS: Final = 3
 
@@ -28,8 +28,10 @@ class Turn:
 
 
 @asynccontextmanager
-async def turn(redis: ArqRedis, key: str, where: str, *, seconds: float = TURN_SECONDS) -> AsyncIterator[Turn | None]:
+async def turn(redis: ArqRedis, key: str, where: str, seconds: float) -> AsyncIterator[Turn | None]:
     """The turn that `key` stands for, while the block runs; None where another process has it. Raises QueueError.
+
+    It outlives a process that is killed by `seconds`, and is renewed some times in these.
 
     It excludes nobody with certainty, as no lock with a time to live does: what is done must bear being done twice.
     """

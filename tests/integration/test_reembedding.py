@@ -1,25 +1,23 @@
 """A collection gets another model while it is searched and written to: workers queue, check, switch, hand chunks on."""
 
 import asyncio
-import logging
 from collections.abc import Iterable
 
 import pytest
 
 import embedq_worker.reembedding
 import embedq_worker.service
-from embedq_core.counts import Counts
 from embedq_core.items import Item
 from embedq_core.settings import Settings
-from embedq_jobs import Queue, job_id
-from embedq_jobs.names import lease_key, payload_key
+from embedq_jobs import Queue
 from embedq_store import Reembedding, Store
+from embedq_worker import golden
 from embedq_worker.service import ServiceOptions
-from embedq_worker.supplying import latest_run
-from support.chunks import RUN, chunk, install, items, submit
+from embedq_worker.supplying import turn_of
+from support.chunks import chunk, install, items, submit
 from support.models import FaultyModel, RecordingModel, raising, vector_of
 from support.waiting import Eventually
-from support.working import burst, complete, nothing_is_left, worker
+from support.working import burst, nothing_is_left, worker
 
 OLD, NEW = "recording", "newer"
 # What tells which model made a vector.
@@ -114,3 +112,147 @@ async def test_a_worker_queues_embeds_and_switches_and_a_rollback_gives_newcomer
     assert await held(store) == made(items(36), NEW_SIZE)
     assert (old.inputs, new.inputs) == (6, 36)
     await nothing_is_left(queue)
+
+
+@pytest.mark.usefixtures("pets")
+async def test_a_worker_that_runs_on_finishes_it_and_drops_the_old_vectors_where_it_is_told_to(
+    settings: Settings, queue: Queue, store: Store, eventually: Eventually
+) -> None:
+    async def dropped() -> bool:
+        return await state(store) == "dropped"
+
+    async with worker(settings):
+        await begun(store, drop_old=True)
+        await eventually(dropped)
+    assert [info.name for info in await store.collections()] == ["pets"]
+    assert await held(store) == made(items(30), NEW_SIZE)
+    await nothing_is_left(queue)
+
+
+@pytest.mark.usefixtures("pets")
+async def test_a_worker_for_other_models_leaves_it_to_those_that_serve_the_new_one(
+    settings: Settings, queue: Queue, store: Store
+) -> None:
+    await begun(store)
+    async with asyncio.timeout(10):
+        await embedq_worker.service.serve(
+            settings, ServiceOptions(models=(OLD,), burst=True), queue, store, asyncio.Event()
+        )
+    assert await state(store) == "embedding"
+    assert await queue.length(NEW) == 0
+
+
+@pytest.mark.usefixtures("pets")
+async def test_a_re_embedding_that_is_another_s_turn_is_left_alone(
+    settings: Settings, queue: Queue, store: Store
+) -> None:
+    await begun(store)
+    async with turn_of(queue, "pets") as mine:
+        assert mine is not None
+        async with turn_of(queue, "pets") as theirs:
+            assert theirs is None
+        await burst(settings, queue, store)
+        assert (await state(store), await queue.length(NEW)) == ("embedding", 0)
+    await burst(settings, queue, store)
+    assert await state(store) == "switched"
+
+
+# --- what stops it
+
+
+@pytest.fixture
+async def picky(
+    settings: Settings, queue: Queue, store: Store, old: RecordingModel, monkeypatch: pytest.MonkeyPatch
+) -> RecordingModel:
+    """Thirty pets and three that the new model refuses, unless they are given to it again."""
+    model = FaultyModel(raising, NEW, batch_size=16)
+    install(monkeypatch, old, model)
+    await submit(queue, chunk([*items(30), *items(3, first=30, text="poison")]))
+    await burst(settings, queue, store)
+    return model
+
+
+async def test_dead_letters_are_done_without_when_they_are_few(
+    settings: Settings, queue: Queue, store: Store, picky: RecordingModel
+) -> None:
+    await begun(store)
+    await burst(settings, queue, store)
+    assert await state(store) == "switched"
+    assert set(await held(store)) == {item.id for item in items(30)}
+    assert {letter.id for letter in await store.dead_letters(collection="pets")} == {"000030", "000031", "000032"}
+    assert picky.inputs > 0
+
+
+async def test_where_the_new_model_fails_on_many_somebody_has_to_look_or_to_accept_it(
+    settings: Settings, queue: Queue, store: Store, picky: RecordingModel
+) -> None:
+    await submit(queue, chunk(items(1, first=33, text="more poison"), run="more"))
+    await burst(settings, queue, store)
+    await begun(store)
+    await burst(settings, queue, store)
+    found = await store.reembeddings.get("pets")
+    assert found is not None
+    assert found.state == "stopped"
+    assert str(found.message).startswith("newer failed on 4 of 34 entries: see 'embedq dead list pets@next'")
+    assert len(await held(store)) == 34, "it is searched as before"
+    paid = picky.inputs
+    await begun(store, recall=0.0)
+    await burst(settings, queue, store)
+    assert await state(store) == "switched"
+    assert picky.inputs == paid
+    await nothing_is_left(queue)
+
+
+GOLDEN = '{"query": "text 1", "expected": ["000001"]}\n{"query": "text 12", "expected": ["000012", "000019"]}\n'
+
+
+class Forgetful(RecordingModel):
+    """Gives the same vector to all texts but one, so that it finds little."""
+
+    def embed_batch(self, items: Iterable[str | bytes]) -> Iterable[list[float]]:
+        batch = list(items)
+        super().embed_batch(batch)
+        return [vector_of(item if item == "text 1" else "x", NEW_SIZE) for item in batch]
+
+
+@pytest.mark.usefixtures("pets")
+async def test_golden_queries_are_asked_of_both_models_and_stop_a_worse_one(
+    settings: Settings, queue: Queue, store: Store, old: RecordingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(golden, "FIRST", 2)
+    worse = Forgetful(NEW, batch_size=10)
+    install(monkeypatch, old, worse)
+    # Of the two nearest, what is equal stands in the order of ids: these two come late.
+    await begun(store, golden=GOLDEN)
+    await burst(settings, queue, store)
+    found = await store.reembeddings.get("pets")
+    assert found is not None
+    assert found.state == "stopped"
+    assert "of the new vectors is 0.500 over 2 golden queries (the old vectors have 1.000)" in str(found.message)
+    assert "worst: 'text 12' (0 of 2, was 2)" in str(found.message)
+    assert "'embedq reembed pets -m newer --accept'" in str(found.message)
+    assert len(next(iter((await held(store)).values()))) == OLD_SIZE
+    paid = worse.inputs
+    # The same again is checked again; a lower bar lets it pass, and nothing is embedded twice.
+    await begun(store)
+    await burst(settings, queue, store)
+    assert await state(store) == "stopped"
+    await begun(store, golden=GOLDEN, recall=0.5)
+    await burst(settings, queue, store)
+    assert await state(store) == "switched"
+    assert worse.inputs == paid + 4, "the queries"
+
+
+@pytest.mark.usefixtures("pets")
+async def test_where_the_old_model_is_gone_only_a_recall_that_is_required_can_be_checked(
+    settings: Settings, queue: Queue, store: Store, new: RecordingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, new)
+    await begun(store, golden=GOLDEN)
+    await burst(settings, queue, store)
+    found = await store.reembeddings.get("pets")
+    assert found is not None
+    assert "the old vectors can't be asked the golden queries" in str(found.message)
+    await begun(store, golden=GOLDEN, recall=0.5)
+    await burst(settings, queue, store)
+    assert await state(store) == "switched"

@@ -4,16 +4,20 @@ import asyncio
 import os
 import resource
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from multiprocessing.context import ForkServerProcess
+from typing import TypeAlias
 
 import embedq_worker.pipeline
 from embedq_core.settings import Settings, load_settings
-from embedq_jobs import open_queue
+from embedq_jobs import Chunk, open_queue
+from embedq_jobs.forwarding import Forwarding
 from embedq_store import Store
 from embedq_worker.service import ServiceOptions, serve, stop_on_signals
 from support import forked
 from support.command_line import TESTS
+
+_Forward: TypeAlias = Callable[[Forwarding, Chunk, str], Awaitable[bool]]
 
 
 def start_worker(
@@ -21,12 +25,14 @@ def start_worker(
     lease_seconds: float,
     *,
     kill_at: str | None = None,
+    kill_after_handing_on: bool = False,
     file_size: int | None = None,
     **environment: str,
 ) -> ForkServerProcess:
     """Start a worker with the tests' models; SIGTERM stops it.
 
-    It kills itself when it begins the SQL statement `kill_at`. The system refuses to let its files grow beyond
+    It kills itself when it begins the SQL statement `kill_at`, or when Redis has answered that a chunk is in the queue
+    of another model. The system refuses to let its files grow beyond
     `file_size`, until it is sent SIGUSR1.
     """
     assert settings.redis_url is not None
@@ -37,15 +43,32 @@ def start_worker(
         "EMBEDQ_REDIS_URL": str.__str__(settings.redis_url),
         **environment,
     }
-    return forked.call(_work, given, lease_seconds, kill_at, file_size)
+    return forked.call(_work, given, lease_seconds, kill_at, kill_after_handing_on, file_size)
 
 
-def _work(environment: Mapping[str, str], lease_seconds: float, kill_at: str | None, file_size: int | None) -> None:
+def _work(
+    environment: Mapping[str, str],
+    lease_seconds: float,
+    kill_at: str | None,
+    kill_after_handing_on: bool,
+    file_size: int | None,
+) -> None:
     os.environ.clear()
     os.environ.update(environment)
     if file_size is not None:
         _bound_files(file_size)
+    if kill_after_handing_on:
+        Forwarding.forward = _forwarding_and_dying(Forwarding.forward)  # type: ignore[method-assign]
     asyncio.run(_serve(lease_seconds, kill_at))
+
+
+def _forwarding_and_dying(forward: _Forward) -> _Forward:
+    async def forwarding(self: Forwarding, chunk: Chunk, from_model: str) -> bool:
+        await forward(self, chunk, from_model)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return True
+
+    return forwarding
 
 
 def _bound_files(size: int) -> None:

@@ -22,7 +22,7 @@ from embedq_core.errors import (
 from embedq_core.settings import Settings
 from embedq_core.text import plural
 from embedq_jobs import Queue
-from embedq_jobs.turns import Turn
+from embedq_jobs.turns import TURN_SECONDS, Turn
 from embedq_store import Reembedding, Store
 from embedq_store.reembedding import next_name
 from embedq_worker.golden import recalls
@@ -50,13 +50,23 @@ _MAY_PASS: Final = (ModelUnavailable, StoreError, QueueError, OSError)
 
 
 class Reembeddings:
-    """Those that this worker finishes: for models that it `serves`, one step after the other."""
+    """Those that this worker finishes: for models that it `serves`, one step after the other. Others can take over
+    `turn_seconds` after its death.
+    """
 
-    def __init__(self, queue: Queue, store: Store, settings: Settings, serves: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        store: Store,
+        settings: Settings,
+        serves: Callable[[str], bool],
+        turn_seconds: float = TURN_SECONDS,
+    ) -> None:
         self._queue = queue
         self._store = store
         self._settings = settings
         self._serves = serves
+        self._turn_seconds = turn_seconds
         self._not_before: dict[int, float] = {}
         self._passed: dict[int, tuple[str | None, float | None]] = {}
         self._settled: set[int] = set()
@@ -132,7 +142,7 @@ class Reembeddings:
         try:
             if is_going_on(await latest_run(self._queue, reembedding)):
                 return False
-            async with turn_of(self._queue, reembedding.collection) as held:
+            async with turn_of(self._queue, reembedding.collection, self._turn_seconds) as held:
                 return held is not None and await self._step(reembedding, held)
         except (*_MAY_PASS, UnknownModel) as error:
             _log.warning("re-embedding %r: %s; trying again in %.0f s", reembedding.collection, error, AGAIN_SECONDS)

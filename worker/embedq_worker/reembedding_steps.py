@@ -73,7 +73,7 @@ def after_check(reembedding: Reembedding, verdict: Verdict) -> Stop | None:
     """What follows a golden check; None where it was passed."""
     if not verdict.reason:
         return None
-    return Stop(f"{verdict.reason}. To switch all the same: {_again(reembedding)} --accept")
+    return Stop(f"{verdict.reason}. To switch all the same: {_again(reembedding, ' --accept')}")
 
 
 def _obstacle(reembedding: Reembedding, coverage: Coverage, run: RunSummary | None) -> Stop | None:
@@ -89,11 +89,11 @@ def _obstacle(reembedding: Reembedding, coverage: Coverage, run: RunSummary | No
     if not coverage.missing and coverage.dead > coverage.entries * MOST_DEAD and not accepted(reembedding):
         return Stop(
             f"{reembedding.new_model} failed on {coverage.dead:,} of {plural(coverage.entries, 'entry', 'entries')}: "
-            f"see 'embedq dead list {shown(reembedding.next_name)}'; requeue them, then {again}, or do without them "
-            "with --accept"
+            f"see 'embedq dead list {shown(reembedding.next_name)}'; requeue them, then {again}, or do without them: "
+            f"{_again(reembedding, ' --accept')}"
         )
     return None
 
 
-def _again(reembedding: Reembedding) -> str:
-    return f"'embedq reembed {shown(reembedding.collection)} -m {shown(reembedding.new_model)}'"
+def _again(reembedding: Reembedding, option: str = "") -> str:
+    return f"'embedq reembed {shown(reembedding.collection)} -m {shown(reembedding.new_model)}{option}'"

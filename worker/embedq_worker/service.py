@@ -106,7 +106,11 @@ class _Service:
         beating = asyncio.create_task(self._beat_forever(), name="embedq-heartbeat")
         copying = asyncio.create_task(self._copy_when_idle(), name="embedq-copies")
         self._reembeddings = Reembeddings(
-            self._queue, self._store, self._settings, lambda model_id: not wanted or model_id in wanted
+            self._queue,
+            self._store,
+            self._settings,
+            lambda model_id: not wanted or model_id in wanted,
+            self._options.lease_seconds,
         )
         finishing = asyncio.create_task(self._reembeddings.run_forever(), name="embedq-reembeddings")
         try:

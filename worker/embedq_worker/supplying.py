@@ -12,7 +12,7 @@ from embedq_core.errors import QueueError, RunMissing
 from embedq_core.items import Item
 from embedq_core.settings import Settings
 from embedq_jobs import Chunk, Patience, Queue, Run, RunSummary, new_run_id
-from embedq_jobs.turns import Turn, turn
+from embedq_jobs.turns import TURN_SECONDS, Turn, turn
 from embedq_store import Reembedding, Store
 
 # How often to look whether a full queue has room, and to say meanwhile that the run goes on.
@@ -33,9 +33,12 @@ class Supply:
     interrupted: bool = False
 
 
-def turn_of(queue: Queue, collection: str) -> AbstractAsyncContextManager[Turn | None]:
-    """The turn to queue for the re-embedding of a collection, or to finish it: None where another process has it."""
-    return turn(queue.redis, queue.names.turn(collection), queue.where)
+def turn_of(queue: Queue, collection: str, seconds: float = TURN_SECONDS) -> AbstractAsyncContextManager[Turn | None]:
+    """The turn to queue for the re-embedding of a collection, or to finish it: None where another process has it.
+
+    After the death of that process it is free in `seconds`.
+    """
+    return turn(queue.redis, queue.names.turn(collection), queue.where, seconds)
 
 
 async def latest_run(queue: Queue, reembedding: Reembedding) -> RunSummary | None:
