@@ -6,6 +6,7 @@ import sys
 import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 from embedq_core.errors import UsageError
 from embedq_core.model import explained
@@ -13,7 +14,7 @@ from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown, shown_lines
 from embedq_core.vectors import Vector
 from embedq_plugins import get_embedding_model, require_library
-from embedq_store import CollectionInfo, Entry, Store, Where, query_vectors, where_given
+from embedq_store import CollectionInfo, Entry, Store, Where, query_vectors, steadily, where_given
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +47,32 @@ def run_similar(request: SearchRequest, *, plain: bool, database: Path | None) -
 
 async def _search(request: SearchRequest, where: Where, settings: Settings) -> list[Entry]:
     async with await Store.open(settings.database, read_only=True, search_bytes=settings.search_bytes) as store:
-        found = await store.collection(request.collection)
-        if request.id is not None:
-            return await _nearest(store, found, await store.vector(found.id, request.id), request, where)
-        content = request.content if request.content is not None else read_value(request.input, binary=request.binary)
-        if not content:
-            raise UsageError("there is nothing to compare with: the value is empty")
-        model = get_embedding_model(found.model_id)
-        require_library(model)
-        with explained(model):
-            vectors = await query_vectors(store, found.id, found.name, model, [content])
-        return await _nearest(store, found, vectors[0], request, where)
+        await store.collection(request.collection)  # if it isn't there, nothing need be read
+        content = None
+        if request.id is None:
+            content = (
+                request.content if request.content is not None else read_value(request.input, binary=request.binary)
+            )
+            if not content:
+                raise UsageError("there is nothing to compare with: the value is empty")
+
+        async def search(found: CollectionInfo) -> list[Entry]:
+            vector = await _vector(store, found, request.id, content)
+            return await _nearest(store, found, vector, request, where)
+
+        return await steadily(store, lambda: store.collection(request.collection), search)
+
+
+async def _vector(store: Store, found: CollectionInfo, id_: str | None, content: str | bytes | None) -> Vector:
+    """The vector of the entry, or else of the content."""
+    if id_ is not None:
+        return await store.vector(found.id, id_)
+    assert content is not None  # noqa: S101 - one of both is given
+    model = get_embedding_model(found.model_id)
+    require_library(model)
+    with explained(model):
+        vectors = await query_vectors(store, found.id, found.name, model, [content])
+    return cast("Vector", vectors[0])
 
 
 async def _nearest(

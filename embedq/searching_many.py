@@ -18,7 +18,7 @@ from embedq_core.vectors import Matrix
 from embedq_plugins import EmbeddingModel, get_embedding_model, require_library
 from embedq_producer.readers import FORMATS, LINES, QuerySource, Reader, RowOptions
 from embedq_producer.terminal import RowReport
-from embedq_store import CollectionInfo, Store, Where, query_vectors, where_given
+from embedq_store import CollectionInfo, Entry, Store, Where, is_whole, query_vectors, steadily, where_given
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,11 @@ async def _search(request: BatchRequest, where: Where, settings: Settings, reade
         model = get_embedding_model(found.model_id)
         require_library(model)
         queries = _accepted(reader, model, report)
-        while some := await asyncio.to_thread(list, islice(queries, query_count(model))):
-            vectors = await _embedded(store, found, model, some, reader.describe())
-            answers = await store.similar_many(
-                found.id,
+
+        async def search(now: CollectionInfo) -> list[list[Entry]]:
+            vectors = await _embedded(store, now, get_embedding_model(now.model_id), some, reader.describe())
+            return await store.similar_many(
+                now.id,
                 vectors,
                 request.number,
                 prefix=request.prefix,
@@ -71,6 +72,16 @@ async def _search(request: BatchRequest, where: Where, settings: Settings, reade
                 ann=request.ann,
                 group=request.group,
             )
+
+        async def resolve() -> CollectionInfo:
+            # All are answered by one model, unless its vectors are removed meanwhile.
+            nonlocal found
+            if not await is_whole(store, found):
+                found = await store.collection(request.collection)
+            return found
+
+        while some := await asyncio.to_thread(list, islice(queries, query_count(model))):
+            answers = await steadily(store, resolve, search)
             if request.ann and not count:
                 say_why_exact(store, found)
             for query, entries in zip(some, answers, strict=True):

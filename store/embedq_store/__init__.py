@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from embedq_store.reembeddings import Reembeddings
     from embedq_store.search import Entry
     from embedq_store.standing import CollectionFigures, CollectionInfo, Standing
+    from embedq_store.steady import is_whole, steadily
     from embedq_store.store import Store
     from embedq_store.sync import Collection
     from embedq_store.writes import ChunkMark, Row, Target, Write
@@ -56,7 +57,9 @@ __all__ = [
     "checked_item",
     "decide",
     "embed_into",
+    "is_whole",
     "query_vectors",
+    "steadily",
     "where_given",
 ]
 
@@ -93,7 +96,9 @@ _HOMES = {
     "checked_item": "embedq_store.embedding",
     "decide": "embedq_store.outcomes",
     "embed_into": "embedq_store.embedding",
+    "is_whole": "embedq_store.steady",
     "query_vectors": "embedq_store.querying",
+    "steadily": "embedq_store.steady",
     "where_given": "embedq_store.filters",
 }
 

@@ -8,9 +8,10 @@ import time
 
 from embedq_core.errors import CollectionMissing, ReembeddingMissing, UsageError
 from embedq_store import reembedding_records as records
+from embedq_store.coverage import newcomers_page
 from embedq_store.reembedding import Reembedding, base_name, next_name, previous_name
 from embedq_store.standing import CollectionInfo, find_collection
-from embedq_store.switching import absorb_letters, begin_removal
+from embedq_store.switching import absorb_letters, backward, begin_removal, move_letters
 
 
 def check_asked(found: CollectionInfo, model_id: str, *, force: bool) -> None:
@@ -71,8 +72,10 @@ def begin(db: sqlite3.Connection, found: CollectionInfo, model_id: str, options:
         raise CollectionMissing(f"the collection {collection!r} was changed by another program just now: try again")
     shadow = shadow_to_use(db, collection, model_id)
     if shadow is None:
-        cursor = db.execute("INSERT INTO collections (name, model) VALUES (?, ?)", (next_name(collection), model_id))
-        shadow = int(cursor.lastrowid or 0)
+        shadow = _new_key(db)
+        db.execute(
+            "INSERT INTO collections (id, name, model) VALUES (?, ?, ?)", (shadow, next_name(collection), model_id)
+        )
     record = Reembedding(
         key=0,
         collection=collection,
@@ -91,6 +94,18 @@ def begin(db: sqlite3.Connection, found: CollectionInfo, model_id: str, options:
     )
     record = records.insert(db, record)
     return records.change(db, record.key, **options) if options else record
+
+
+def _new_key(db: sqlite3.Connection) -> int:
+    """A key that no collection has had that was embedded anew: SQLite gives out again that of the last one, and a
+    program that has searched it would take the new one for it.
+    """
+    return int(
+        db.execute(
+            "SELECT max(coalesce((SELECT max(id) FROM collections), 0),"
+            " coalesce((SELECT max(max(source, shadow)) FROM embedq_reembeddings), 0)) + 1"
+        ).fetchone()[0]
+    )
 
 
 def stop(db: sqlite3.Connection, key: int, reason: str) -> Reembedding:
@@ -122,3 +137,58 @@ def drop(db: sqlite3.Connection, record: Reembedding) -> Reembedding:
     switched = record.state == "switched"
     absorb_letters(db, record.previous_name if switched else record.next_name, record.collection)
     return begin_removal(db, record, record.source if switched else record.shadow, "dropped")
+
+
+def part_with(db: sqlite3.Connection, key: int) -> None:
+    """End what is going on with a collection that is about to be deleted, and let go of what stands beside it.
+
+    Dead letters of old vectors stay, under the name of the collection, as its own do. Raises UsageError for new vectors
+    that a rollback has kept, while entries are nowhere else.
+    """
+    row = db.execute("SELECT name FROM collections WHERE id = ?", (key,)).fetchone()
+    base = None if row is None else base_name(row[0])
+    if base is not None:
+        _part_beside(db, base, key)
+    elif row is not None:
+        _part_main(db, row[0], key)
+
+
+def _part_beside(db: sqlite3.Connection, collection: str, key: int) -> None:
+    current = records.open_record(db, collection)
+    if current is not None and current.shadow == key:
+        db.execute("DELETE FROM embedq_dead WHERE collection = ?", (current.next_name,))
+    kept = records.kept_after_rollback(db, collection)
+    if kept is not None and kept.shadow == key:
+        if owes(db, kept):
+            raise UsageError(
+                f"entries that came before the rollback of {collection!r} stand in {kept.next_name!r} alone: it can be"
+                f" dropped with 'embedq collections drop-old {collection}' when a worker has embedded them"
+            )
+        absorb_letters(db, kept.next_name, collection)
+    kept = records.kept_after_switch(db, collection)
+    if kept is not None and kept.source == key:
+        absorb_letters(db, kept.previous_name, collection)
+
+
+def _part_main(db: sqlite3.Connection, collection: str, key: int) -> None:
+    current = records.open_record(db, collection)
+    if current is not None and current.source == key:
+        db.execute("DELETE FROM embedq_dead WHERE collection = ?", (current.next_name,))
+        begin_removal(db, current, current.shadow, "cancelled")
+    kept = records.kept_after_rollback(db, collection)
+    if kept is not None and kept.source == key:
+        move_letters(db, kept.next_name, collection)
+        begin_removal(db, kept, kept.shadow, "dropped")
+    kept = records.kept_after_switch(db, collection)
+    if kept is not None:
+        move_letters(db, kept.previous_name, collection)
+        begin_removal(db, kept, kept.source, "dropped")
+
+
+def owes(db: sqlite3.Connection, record: Reembedding) -> bool:
+    """Whether, after a rollback, entries are in the new vectors alone."""
+    pair, after = backward(record, record.collection), None
+    while True:
+        sized, after = newcomers_page(db, pair, after)
+        if sized or after is None:
+            return bool(sized)

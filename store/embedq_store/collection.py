@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from embedq_core.configuration import check_writing
 from embedq_core.errors import CollectionMissing, EntryMissing, ModelMismatch, NoModel, UnknownModel, UsageError
@@ -21,10 +21,14 @@ from embedq_store.embedding import DEFAULT_BATCH_SIZE, Metadata, Value, checked_
 from embedq_store.filters import Where
 from embedq_store.querying import query_vectors
 from embedq_store.search import Entry
+from embedq_store.standing import CollectionInfo
+from embedq_store.steady import steadily
 from embedq_store.store import Store
 
 # Queries whose vectors are held at once.
 _QUERIES = 1024
+
+_T = TypeVar("_T")
 
 
 class AsyncCollection:
@@ -66,7 +70,7 @@ class AsyncCollection:
         self._search_bytes = search_bytes
         self._path = database_path(database)
         self._model = model
-        self._asked_model_id = model_id
+        self._asked_model_id = model_id if model is None else model.model_id
         self._create = create
         self._store: Store | None = None
 
@@ -107,8 +111,7 @@ class AsyncCollection:
             if not self._create:
                 raise self.DoesNotExist(f"there is no collection {self.name!r} in {self._path}")
             found = await store.create_collection(self.name, self._model_for_new().model_id)
-        self._check_model(found.model_id)
-        self.id, self.model_id = found.id, found.model_id
+        self._adopt(found)
 
     def _model_for_new(self) -> Model:
         if self._model is None:
@@ -117,16 +120,34 @@ class AsyncCollection:
             self._model = type(self).resolve_model(self._asked_model_id)
         return self._model
 
-    def _check_model(self, stored: str) -> None:
-        asked = self._model.model_id if self._model is not None else self._asked_model_id
-        if asked is None or asked == stored:
-            return
-        if self._model is None:
-            self._model = type(self).resolve_model(asked)  # it may be an alias
-        if self._model.model_id != stored:
-            raise ModelMismatch(
-                f"the collection {self.name!r} was embedded with {stored}, not with {self._model.model_id}"
-            )
+    def _adopt(self, found: CollectionInfo) -> None:
+        """Be the collection that was found: the one that was opened, or the one that has taken its place since."""
+        asked = self._asked_model_id
+        if asked is not None and asked != found.model_id:
+            if self._model is None:
+                self._model = type(self).resolve_model(asked)  # it may be an alias
+            if self._model.model_id != found.model_id:
+                raise ModelMismatch(
+                    f"the collection {self.name!r} was embedded with {found.model_id}, not with {self._model.model_id}"
+                )
+        elif self._model is not None and self._model.model_id != found.model_id:
+            self._model = None
+        self.id, self.model_id = found.id, found.model_id
+
+    async def _current(self) -> CollectionInfo:
+        """The collection as it is now: another program may have exchanged its vectors for those of another model.
+
+        Raises ModelMismatch where this object was told its model, and that is another.
+        """
+        found = await self._open_store().find_collection(self.name)
+        if found is None:  # deleted, by another program perhaps: what is written next makes it anew
+            return CollectionInfo(self.id, self.name, self.model_id)
+        if (found.id, found.model_id) != (self.id, self.model_id):
+            self._adopt(found)
+        return found
+
+    async def _steadily(self, use: Callable[[CollectionInfo], Awaitable[_T]]) -> _T:
+        return await steadily(self._open_store(), self._current, use)
 
     async def close(self) -> None:
         """Close the database. Everything that was awaited is committed."""
@@ -151,13 +172,16 @@ class AsyncCollection:
 
     def model(self) -> Model:
         """The live model of this collection. Raises UnknownModel where no plugin has it."""
-        if self._model is None:
-            self._model = type(self).resolve_model(self.model_id)
+        return self._model_called(self.model_id)
+
+    def _model_called(self, model_id: str) -> Model:
+        if self._model is None or self._model.model_id != model_id:
+            self._model = type(self).resolve_model(model_id)
         return self._model
 
     async def count(self) -> int:
         """The number of entries."""
-        return await self._open_store().count(self.id)
+        return await self._open_store().count((await self._current()).id)
 
     async def embed(self, id: str, value: Value, metadata: Metadata = None, store: bool = False) -> None:  # noqa: A002
         """Embed `value` and keep the vector under `id`; with `store`, keep the value beside it.
@@ -192,21 +216,34 @@ class AsyncCollection:
             await self._embed_batch([checked_item(*entry) for entry in batch], store=store, batch_size=batch_size)
 
     async def _embed_batch(self, items: list[Item], *, store: bool, batch_size: int) -> None:
-        database, model = self._open_store(), self.model()
+        while True:
+            found = await self._current()
+            try:
+                return await self._embed_into(found, items, store=store, batch_size=batch_size)
+            except ModelMismatch:
+                # It may have been exchanged meanwhile: then the model is the new one's.
+                if await self._current() == found:
+                    raise
+
+    async def _embed_into(self, found: CollectionInfo, items: list[Item], *, store: bool, batch_size: int) -> None:
+        database, model = self._open_store(), self._model_called(found.model_id)
         # Before the model is paid.
-        found = await database.configuration(self.id)
-        if found is not None:
-            check_writing(self.name, self.model_id, found, model.configuration)
+        recorded = await database.configuration(found.id)
+        if recorded is not None:
+            check_writing(self.name, found.model_id, recorded, model.configuration)
         if await embed_into(database, self.name, model, items, store=store, batch_size=batch_size):
             # A collection that was deleted, here or by another program, has been made anew under another key.
-            self.id = (await database.collection(self.name)).id
+            await self._current()
 
     async def vector(self, id: str) -> tuple[float, ...]:  # noqa: A002
         """The stored vector of the entry `id`. Raises DoesNotExist."""
+        return await self._steadily(lambda found: self._vector(found, id))
+
+    async def _vector(self, found: CollectionInfo, id_: str) -> tuple[float, ...]:
         try:
-            return await self._open_store().vector(self.id, id)
+            return await self._open_store().vector(found.id, id_)
         except EntryMissing as error:
-            raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id!r}") from error
+            raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id_!r}") from error
 
     async def similar(
         self,
@@ -229,11 +266,17 @@ class AsyncCollection:
         of a hundred. It needs `usearch`, and an index, which is built in the background when it is first asked for;
         until it is there, and where a filter keeps few entries, the answer is exact. See `build_index`.
         """
-        vectors = await self._query_vectors([value])
-        return await self.similar_by_vector(vectors[0], number, prefix=prefix, where=where, ann=ann, group=group)
 
-    async def _query_vectors(self, values: list[Value]) -> Matrix:
-        return await query_vectors(self._open_store(), self.id, self.name, self.model(), values)
+        async def search(found: CollectionInfo) -> list[Entry]:
+            vectors = await self._query_vectors(found, [value])
+            return await self._open_store().similar(
+                found.id, vectors[0], number, prefix=prefix, where=where, ann=ann, group=group
+            )
+
+        return await self._steadily(search)
+
+    async def _query_vectors(self, found: CollectionInfo, values: list[Value]) -> Matrix:
+        return await query_vectors(self._open_store(), found.id, self.name, self._model_called(found.model_id), values)
 
     async def similar_by_id(
         self,
@@ -246,9 +289,14 @@ class AsyncCollection:
         group: bool = False,
     ) -> list[Entry]:
         """The `number` entries most similar to the entry `id`, itself left out. Raises DoesNotExist."""
-        return await self.similar_by_vector(
-            await self.vector(id), number, skip_id=id, prefix=prefix, where=where, ann=ann, group=group
-        )
+
+        async def search(found: CollectionInfo) -> list[Entry]:
+            vector = await self._vector(found, id)
+            return await self._open_store().similar(
+                found.id, vector, number, skip_id=id, prefix=prefix, where=where, ann=ann, group=group
+            )
+
+        return await self._steadily(search)
 
     async def similar_by_vector(
         self,
@@ -263,11 +311,16 @@ class AsyncCollection:
     ) -> list[Entry]:
         """The `number` entries nearest to `vector` by cosine similarity, best first, `skip_id` left out.
 
-        Raises ValueError for a vector of another dimension than the collection's.
+        It must be of the model that the collection has now. Raises ValueError for a vector of another dimension than
+        the collection's.
         """
-        return await self._open_store().similar(
-            self.id, vector, number, skip_id=skip_id, prefix=prefix, where=where, ann=ann, group=group
-        )
+
+        async def search(found: CollectionInfo) -> list[Entry]:
+            return await self._open_store().similar(
+                found.id, vector, number, skip_id=skip_id, prefix=prefix, where=where, ann=ann, group=group
+            )
+
+        return await self._steadily(search)
 
     async def similar_many(
         self,
@@ -283,11 +336,18 @@ class AsyncCollection:
 
         They are embedded in batches of the model's own size, equal ones once.
         """
-        answers: list[list[Entry]] = []
-        for some in slices(values, query_count(self.model())):
-            vectors = await self._query_vectors(some)
-            answers += await self.similar_many_by_vector(vectors, number, prefix, where, ann=ann, group=group)
-        return answers
+        asked = list(values)
+
+        async def search(found: CollectionInfo) -> list[list[Entry]]:
+            answers: list[list[Entry]] = []
+            for some in slices(asked, query_count(self._model_called(found.model_id))):
+                vectors = await self._query_vectors(found, some)
+                answers += await self._open_store().similar_many(
+                    found.id, vectors, number, prefix=prefix, where=where, ann=ann, group=group
+                )
+            return answers
+
+        return await self._steadily(search)
 
     async def similar_many_by_id(
         self,
@@ -300,23 +360,28 @@ class AsyncCollection:
         group: bool = False,
     ) -> list[list[Entry]]:
         """The answer of `similar_by_id` to each of `ids`, in their order. Raises DoesNotExist."""
-        answers: list[list[Entry]] = []
-        for some in slices(ids, _QUERIES):
-            found = await self._open_store().vectors(self.id, some)
-            for id_ in some:
-                if id_ not in found:
-                    raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id_!r}")
-            answers += await self._open_store().similar_many(
-                self.id,
-                [found[id_] for id_ in some],
-                number,
-                skip_ids=some,
-                prefix=prefix,
-                where=where,
-                ann=ann,
-                group=group,
-            )
-        return answers
+        asked = list(ids)
+
+        async def search(found: CollectionInfo) -> list[list[Entry]]:
+            answers: list[list[Entry]] = []
+            for some in slices(asked, _QUERIES):
+                vectors = await self._open_store().vectors(found.id, some)
+                for id_ in some:
+                    if id_ not in vectors:
+                        raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id_!r}")
+                answers += await self._open_store().similar_many(
+                    found.id,
+                    [vectors[id_] for id_ in some],
+                    number,
+                    skip_ids=some,
+                    prefix=prefix,
+                    where=where,
+                    ann=ann,
+                    group=group,
+                )
+            return answers
+
+        return await self._steadily(search)
 
     async def similar_many_by_vector(
         self,
@@ -332,12 +397,17 @@ class AsyncCollection:
 
         A matrix of shape (queries, dimension) will do. Raises ValueError where one has another dimension.
         """
-        answers: list[list[Entry]] = []
-        for some in slices(vectors, _QUERIES):
-            answers += await self._open_store().similar_many(
-                self.id, some, number, prefix=prefix, where=where, ann=ann, group=group
-            )
-        return answers
+        asked = list(vectors)
+
+        async def search(found: CollectionInfo) -> list[list[Entry]]:
+            answers: list[list[Entry]] = []
+            for some in slices(asked, _QUERIES):
+                answers += await self._open_store().similar_many(
+                    found.id, some, number, prefix=prefix, where=where, ann=ann, group=group
+                )
+            return answers
+
+        return await self._steadily(search)
 
     async def build_index(self) -> None:
         """Build the index for searches with `ann`, or add to it what it lacks, and return when it is there.
@@ -345,11 +415,11 @@ class AsyncCollection:
         It takes minutes for a million entries. A small collection gets none: it is searched exactly as fast. Raises
         UsageError where usearch isn't installed, OSError.
         """
-        await self._open_store().build_index(self.id)
+        await self._open_store().build_index((await self._current()).id)
 
     async def delete(self) -> None:
         """Delete the collection and all its entries."""
-        await self._open_store().delete_collection(self.id)
+        await self._open_store().delete_collection((await self._current()).id)
 
     @classmethod
     async def exists(cls, database: object, name: str) -> bool:

@@ -26,8 +26,8 @@ def select(db: sqlite3.Connection, condition: str, *values: object) -> list[Reem
 
 
 def _record(row: tuple[Any, ...]) -> Reembedding:
-    drop_old = _COLUMNS.split(", ").index("drop_old")
-    return Reembedding(*row[:drop_old], bool(row[drop_old]), *row[drop_old + 1 :])
+    values: dict[str, Any] = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    return Reembedding(**values | {"drop_old": bool(values["drop_old"])})
 
 
 def by_key(db: sqlite3.Connection, key: int) -> Reembedding:

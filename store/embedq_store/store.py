@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import aiosqlite
 
@@ -53,6 +53,8 @@ DEFAULT_BUSY_SECONDS = 30.0
 
 # Ids that are asked for in one statement.
 _IDS = 512
+
+_T = TypeVar("_T")
 
 
 class Store:
@@ -158,14 +160,20 @@ class Store:
         return await self._writing().transact(ensure)
 
     async def delete_collection(self, collection_id: int) -> None:
-        """Delete a collection and all its entries, in one transaction."""
+        """Delete a collection and all its entries, in one transaction, and then what stood beside it.
+
+        Raises UsageError where that holds entries that are nowhere else: see `Reembeddings.drop`.
+        """
+        from embedq_store.beginning import part_with
 
         async def delete(db: aiosqlite.Connection) -> None:
+            await in_thread(db, lambda connection: part_with(connection, collection_id))
             await db.execute("DELETE FROM embeddings WHERE collection_id = ?", (collection_id,))
             await db.execute("DELETE FROM collections WHERE id = ?", (collection_id,))
 
         await self._writing().transact(delete)
         await self._removed(collection_id)
+        await self.reembeddings.sweep()
 
     async def _removed(self, collection_id: int) -> None:
         self._indexes.pop(collection_id, None)
@@ -427,6 +435,11 @@ class Store:
     async def delete_stored_dead(self, selection: Selection) -> int:
         """Delete dead letters whose items the store holds; return how many."""
         return await self._writing().transact(lambda db: deadletters.delete_stored(db, selection))
+
+    async def look(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
+        """What `function` reads, in one journey. For this room alone: nobody else knows SQL."""
+        with translated(self.path):
+            return await in_thread(self._reader, function)
 
     # --- private
 

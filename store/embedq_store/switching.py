@@ -233,7 +233,8 @@ def roll_back(db: sqlite3.Connection, collection: str) -> RolledBack:
             f" FROM ({compared(_RANGE)})",
             pair.values | values,
         ).fetchone()
-        newcomers, bare = newcomers + int(missing) + int(without), bare + int(without)
+        if values["walked"] == pair.source:
+            newcomers, bare = newcomers + int(missing) + int(without), bare + int(without)
         # Under another key meanwhile: what is noted there is read by the comparison.
         db.execute(
             "INSERT OR REPLACE INTO embedq_reembedding_ids (shadow, id, held)"  # noqa: S608

@@ -3,15 +3,34 @@
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
 from embedq_core.errors import (
+    CollectionMissing,
+    CollectionMoved,
+    ContentMissing,
     NotCovered,
+    ReembeddingMissing,
+    UsageError,
 )
 from embedq_core.items import Item
 from embedq_core.vectors import encode
-from embedq_store import Coverage, DeadLetter, Incoming, Reembedding, Row, Store, Target, Write
+from embedq_store import (
+    Coverage,
+    DeadLetter,
+    Incoming,
+    Moved,
+    Reembedding,
+    Row,
+    Store,
+    Target,
+    Write,
+    beginning,
+    switching,
+)
+from embedq_store.bulk import in_thread
 
 OLD, NEW = [1.0, 0.0, 0.0], [0.0, 1.0]
 
@@ -98,3 +117,317 @@ async def test_new_vectors_are_made_beside_the_old_and_take_their_place(store: S
     found = await store.collection("docs")
     assert [entry.id for entry in await store.similar(found.id, NEW, 3)] == ["a", "b", "c"]
     assert await store.reembeddings.open() == []
+
+
+# --- what covers what
+
+
+async def test_what_comes_and_goes_meanwhile_is_seen_until_the_switch(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound", "b": "cat", "c": "bird"})
+    record = await store.reembeddings.begin("docs", "new")
+    await embed_missing(store, record)
+    await put(store, "docs", "old", {"b": "tomcat", "d": "fish"}, '{"late": 1}')
+    await put(store, "docs", "old", {"a": "hound"}, '{"tag": "x"}')
+    change(store, "DELETE FROM embeddings WHERE id = 'c' AND collection_id = ?", record.source)
+    assert await store.reembeddings.coverage(record) == Coverage(entries=3, covered=1, missing=2, extra=1)
+    assert await embed_missing(store, record) == ["b", "d"]
+    await store.reembeddings.switch(record)
+    assert await contents(store, "docs") == {"a": ("hound", 2), "b": ("tomcat", 2), "d": ("fish", 2)}
+    found = await store.collection("docs")
+    entries = await store.similar(found.id, NEW, 3)
+    assert {entry.id: entry.metadata for entry in entries} == {"a": {"tag": "x"}, "b": {"late": 1}, "d": {"late": 1}}
+
+
+@pytest.mark.parametrize("where", ["after the survey", "before it"])
+async def test_what_is_written_just_before_the_switch_is_not_left_behind(store: Store, where: str) -> None:
+    await put(store, "docs", "old", {"a": "hound", "b": "cat"})
+    record = await store.reembeddings.begin("docs", "new")
+    await embed_missing(store, record)
+    survey = switching.Survey(switching.Mark(0, ()), Coverage(), 0)
+    if where == "after the survey":
+        pair = switching.forward(record)
+        mark = await in_thread(store._reader, lambda db: switching.Mark.of(db, pair))
+        survey = switching.Survey(mark, await store.reembeddings.coverage(record), 0)
+    await put(store, "docs", "old", {"b": "tomcat"})
+    with pytest.raises(NotCovered, match="1 entry of 'docs'"):
+        await store._writing().transact(lambda db: in_thread(db, lambda c: switching.switch(c, record, survey)))
+    assert await names(store) == {"docs": "old", "docs@next": "new"}
+
+
+async def test_dead_letters_account_for_what_the_new_model_could_not_embed(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound", "b": "cat"})
+    await bury(store, "docs", "old", {"z": "never stored"}, "r0")
+    record = await store.reembeddings.begin("docs", "new")
+    await bury(store, "docs@next", "new", {"b": "cat", "a": "an earlier text"})
+    assert await store.reembeddings.coverage(record) == Coverage(entries=2, dead=1, missing=1)
+    assert await embed_missing(store, record) == ["a"]
+    done = await store.reembeddings.switch(record)
+    assert (done.entries, done.dead) == (1, 1)
+    assert await letters(store) == {("docs@previous", "z"), ("docs", "b")}
+
+
+async def test_a_wrong_hash_does_not_keep_an_entry_missing_for_ever(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    change(store, "UPDATE embeddings SET content_hash = x'00'")
+    record = await store.reembeddings.begin("docs", "new")
+    assert await embed_missing(store, record) == ["a"]
+    assert await store.reembeddings.coverage(record) == Coverage(entries=1, covered=1)
+
+
+async def test_pages_hold_as_much_as_was_asked_for_and_go_on_after_an_id(store: Store) -> None:
+    await put(store, "docs", "old", {f"{number:04}": "x" * 100 for number in range(5000)})
+    record = await store.reembeddings.begin("docs", "new")
+    ids: list[str] = []
+    while page := await store.reembeddings.missing(record, ids[-1] if ids else None, max_items=900, max_bytes=50_000):
+        assert len(page) <= 500
+        ids += [item.id for item in page]
+    assert ids == [f"{number:04}" for number in range(5000)]
+    await put(store, "docs@next", "new", dict.fromkeys(ids[:-1], "x" * 100))
+    (last,) = await store.reembeddings.missing(record, None, max_items=9, max_bytes=1)
+    assert last == Item("4999", "x" * 100)
+
+
+# --- beginning
+
+
+async def test_contents_that_were_not_stored_are_named(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    await put(store, "docs", "old", {"b": "cat", "c": "bird"}, keep=False)
+    with pytest.raises(ContentMissing, match=r"2 entries of 'docs' were not stored \(ids b, c\).*--store"):
+        await store.reembeddings.begin("docs", "new")
+    assert await names(store) == {"docs": "old"}
+    await put(store, "docs", "old", {"b": "cat", "c": "bird"})
+    record = await store.reembeddings.begin("docs", "new")
+    await put(store, "docs", "old", {"d": "fish"}, keep=False)
+    assert await store.reembeddings.coverage(record) == Coverage(entries=4, missing=3, without_content=1)
+    assert len(await embed_missing(store, record)) == 3
+    with pytest.raises(NotCovered):
+        await store.reembeddings.switch(record)
+
+
+async def test_what_makes_no_sense_is_refused_before_anything_is_made(store: Store) -> None:
+    with pytest.raises(CollectionMissing):
+        await store.reembeddings.begin("docs", "new")
+    await put(store, "docs", "old", {"a": "hound"})
+    with pytest.raises(UsageError, match=r"with old already: .*--force"):
+        await store.reembeddings.begin("docs", "old")
+    for name in ("docs@next", "docs@previous"):
+        beside = await store.create_collection(name, "old")
+        with pytest.raises(UsageError, match=f"'{name}', and its name is needed"):
+            await store.reembeddings.begin("docs", "new")
+        with pytest.raises(UsageError, match="beside 'docs'"):
+            await store.reembeddings.begin(name, "new")
+        await store.delete_collection(beside.id)
+    assert await store.reembeddings.all() == []
+    record = await store.reembeddings.begin("docs", "old", force=True)
+    assert await store.reembeddings.coverage(record) == Coverage(entries=1, missing=1)
+
+
+async def test_beginning_again_goes_on_and_another_model_is_told_to_wait(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    first = await store.reembeddings.begin("docs", "new", golden="one", drop_old=True)
+    await store.reembeddings.note_run(first, "run-1")
+    assert (await store.reembeddings.stop(first, "recall fell")).message == "recall fell"
+    again = await store.reembeddings.begin("docs", "new", golden="two")
+    assert again == replace(first, golden="two", run="run-1")
+    with pytest.raises(UsageError, match=r"anew with new: .*--cancel"):
+        await store.reembeddings.begin("docs", "third")
+
+
+# --- the way back
+
+
+async def test_a_rollback_restores_and_loses_nothing_that_came_since(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound", "b": "cat", "c": "bird", "d": "worm"})
+    record = await store.reembeddings.begin("docs", "new")
+    await bury(store, "docs@next", "new", {"d": "worm"})
+    await embed_missing(store, record)
+    await store.reembeddings.switch(record)
+    await put(store, "docs", "new", {"b": "tomcat", "e": "fish"})
+    await put(store, "docs", "new", {"a": "hound"}, '{"tag": 1}')
+    await bury(store, "docs", "new", {"f": "frog"}, "r2")
+    change(store, "DELETE FROM embeddings WHERE id = 'c' AND collection_id = ?", record.shadow)
+    done = await store.reembeddings.rollback("docs")
+    assert (done.newcomers, done.without_content, done.removed, done.letters) == (2, 0, 1, 1)
+    assert await names(store) == {"docs": "old", "docs@next": "new"}
+    assert await contents(store, "docs") == {"a": ("hound", 3), "b": ("cat", 3), "d": ("worm", 3)}
+    assert await letters(store) == {("docs@next", "d"), ("docs", "f")}
+    with pytest.raises(UsageError, match="2 entries that came before the rollback of 'docs' are not embedded with old"):
+        await store.reembeddings.drop("docs")
+
+    page = await store.reembeddings.newcomers(done.reembedding, None, max_items=9, max_bytes=99)
+    assert [(item.id, item.content) for item in page] == [("b", "tomcat"), ("e", "fish")]
+    await put(store, "docs", "old", {"b": "tomcat"})
+    await bury(store, "docs", "old", {"e": "fish"}, "r3")
+    assert await store.reembeddings.owed(done.reembedding) == (0, 0)
+    await store.reembeddings.drop("docs")
+    assert await names(store) == {"docs": "old"}
+    assert await letters(store) == {("docs", "f"), ("docs", "e")}
+
+
+async def test_what_is_changed_after_a_rollback_is_newer_than_what_came_before_it(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    await switched(store)
+    await put(store, "docs", "new", {"a": "poodle", "b": "cat"})
+    done = await store.reembeddings.rollback("docs")
+    await put(store, "docs", "old", {"a": "terrier"})
+    page = await store.reembeddings.newcomers(done.reembedding, None, max_items=9, max_bytes=99)
+    assert [item.id for item in page] == ["b"]
+
+
+async def test_rolling_forward_again_pays_for_nothing_and_keeps_newcomers(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound", "b": "cat"})
+    first = await switched(store)
+    await put(store, "docs", "new", {"b": "tomcat", "c": "bird"})
+    await store.reembeddings.rollback("docs")
+    with pytest.raises(UsageError, match=r"vectors of new that a rollback of 'docs' kept .*drop-old docs"):
+        await store.reembeddings.begin("docs", "third")
+    again = await store.reembeddings.begin("docs", "new")
+    assert again.shadow == first.shadow
+    with pytest.raises(ReembeddingMissing):
+        await store.reembeddings.drop("docs")
+    await put(store, "docs", "old", {"d": "dove"})
+    assert await store.reembeddings.coverage(again) == Coverage(entries=3, covered=2, missing=1)
+    assert await embed_missing(store, again) == ["d"]
+    await store.reembeddings.cancel("docs")
+    assert await names(store) == {"docs": "old", "docs@next": "new"}
+    again = await store.reembeddings.begin("docs", "new")
+    await store.reembeddings.switch(again)
+    assert await contents(store, "docs") == {
+        "a": ("hound", 2),
+        "b": ("tomcat", 2),
+        "c": ("bird", 2),
+        "d": ("dove", 2),
+    }
+    done = await store.reembeddings.rollback("docs")
+    assert done.newcomers == 2
+
+
+async def test_an_update_that_the_new_model_refused_survives_the_way_there_and_back(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    record = await store.reembeddings.begin("docs", "new")
+    await embed_missing(store, record)
+    await put(store, "docs", "old", {"a": "poodle"})
+    await bury(store, "docs@next", "new", {"a": "poodle"})
+    await store.reembeddings.switch(record)
+    assert await contents(store, "docs") == {"a": ("hound", 2)}
+    assert (await store.reembeddings.rollback("docs")).newcomers == 0
+    assert await contents(store, "docs") == {"a": ("poodle", 3)}
+
+
+# --- what is kept, and what ends
+
+
+async def test_the_vectors_of_a_switch_before_make_room_and_their_letters_stay(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    await bury(store, "docs", "old", {"a": "hound", "z": "zebra"}, "r0")
+    await switched(store)
+    assert (await store.reembeddings.kept("docs")) is not None
+    record = await store.reembeddings.begin("docs", "old")
+    await embed_missing(store, record)
+    await store.reembeddings.switch(record)
+    assert await names(store) == {"docs": "old", "docs@previous": "new"}
+    assert await letters(store) == {("docs@previous", "z")}
+    await store.reembeddings.drop("docs")
+    assert await names(store) == {"docs": "old"}
+    assert await letters(store) == {("docs", "z")}
+    with pytest.raises(ReembeddingMissing, match="nothing to drop"):
+        await store.reembeddings.drop("docs")
+    with pytest.raises(ReembeddingMissing, match="no switch to undo"):
+        await store.reembeddings.rollback("docs")
+    assert [record.state for record in await store.reembeddings.all()] == ["dropped", "dropped"]
+
+
+async def test_cancelling_removes_what_was_made(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound", "b": "cat"})
+    record = await store.reembeddings.begin("docs", "new")
+    await put(store, "docs@next", "new", {"a": "hound"})
+    await bury(store, "docs@next", "new", {"b": "cat"})
+    assert (await store.reembeddings.cancel("docs")).state == "cancelled"
+    assert await names(store) == {"docs": "old"}
+    assert await letters(store) == set()
+    with pytest.raises(ReembeddingMissing):
+        await store.reembeddings.switch(record)
+    with pytest.raises(ReembeddingMissing):
+        await store.reembeddings.cancel("docs")
+
+
+async def test_removing_goes_on_after_a_process_died(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    record = await switched(store)
+
+    await store._writing().transact(lambda db: in_thread(db, lambda c: beginning.drop(c, record)))
+    roles = await store.reembeddings.roles()
+    assert [(role.collection, role.kind) for role in roles.values()] == [("docs", "removing")]
+    await store.reembeddings.sweep()
+    assert await names(store) == {"docs": "new"}
+
+
+async def test_a_collection_that_anybody_deletes_ends_what_was_going_on(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    await store.reembeddings.begin("docs", "new")
+    change(store, "DELETE FROM collections WHERE name = 'docs@next'")
+    ended = await store.reembeddings.get("docs")
+    assert ended is not None
+    assert (ended.state, ended.message) == ("cancelled", "collection docs@next was deleted")
+    await switched(store)
+    await store.delete_collection((await store.collection("docs")).id)
+    assert await names(store) == {}
+    assert [record.state for record in await store.reembeddings.all()] == ["dropped", "cancelled"]
+
+
+async def test_what_stands_beside_a_collection_is_deleted_by_its_name_only_when_nothing_is_lost(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    await bury(store, "docs", "old", {"z": "zebra"})
+    await switched(store)
+    await store.delete_collection((await store.collection("docs@previous")).id)
+    assert await letters(store) == {("docs", "z")}
+    again = await store.reembeddings.begin("docs", "old")
+    await embed_missing(store, again)
+    await store.reembeddings.switch(again)
+    await put(store, "docs", "old", {"b": "cat"})
+    await store.reembeddings.rollback("docs")
+    beside = await store.collection("docs@next")
+    with pytest.raises(UsageError, match="'docs@next' alone"):
+        await store.delete_collection(beside.id)
+    await put(store, "docs", "new", {"b": "cat"})
+    await store.delete_collection(beside.id)
+    assert await names(store) == {"docs": "new"}
+
+
+# --- chunks that are late
+
+
+async def moved(store: Store, collection: str, model: str) -> Moved | None:
+    return (await store.standing("r", 0, collection, model)).moved
+
+
+async def test_chunks_for_what_a_collection_was_are_told_where_they_belong(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    assert await moved(store, "docs", "third") is None
+    record = await store.reembeddings.begin("docs", "new")
+    assert await moved(store, "docs@next", "new") is None
+    assert await moved(store, "docs", "new") is None
+    await embed_missing(store, record)
+    await store.reembeddings.switch(record)
+    assert await moved(store, "docs", "old") == Moved("docs", "new")
+    assert await moved(store, "docs@previous", "old") == Moved("docs", "new")
+    assert await moved(store, "docs@next", "new") == Moved(None, None)
+    assert await moved(store, "docs", "new") is None
+    assert await moved(store, "docs", "third") is None
+    await store.reembeddings.rollback("docs")
+    assert await moved(store, "docs", "new") == Moved("docs", "old")
+    assert await moved(store, "docs@next", "new") == Moved(None, None)
+    await store.reembeddings.drop("docs")
+    assert await moved(store, "docs", "new") == Moved("docs", "old")
+
+
+async def test_a_late_write_does_not_make_a_shadow_anew(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    await store.reembeddings.begin("docs", "new")
+    await store.reembeddings.cancel("docs")
+    with pytest.raises(CollectionMoved, match="beside 'docs'"):
+        await put(store, "docs@next", "new", {"a": "hound"})
+    assert await names(store) == {"docs": "old"}
+    await put(store, "other@next", "new", {"a": "hound"})
+    assert (await store.collection("other@next")).model_id == "new"
