@@ -4,7 +4,19 @@ from typing import Annotated
 
 import typer
 
-from embedq.commands import collections, dead, demo, doctor, embedding, ingest, models, runs, search, status
+from embedq.commands import (
+    collections,
+    dead,
+    demo,
+    doctor,
+    embedding,
+    ingest,
+    models,
+    reembed,
+    runs,
+    search,
+    status,
+)
 from embedq_producer.cli import submit
 from embedq_producer.corpus_options import CorpusCommand
 from embedq_worker.cli import worker
@@ -27,6 +39,7 @@ app.command(cls=CorpusCommand, rich_help_panel=_INTO)(ingest.ingest)
 app.command(cls=CorpusCommand, rich_help_panel=_INTO)(submit)
 app.command(rich_help_panel=_INTO)(worker)
 app.command(rich_help_panel=_INTO)(embedding.embed)
+app.command(rich_help_panel=_INTO)(reembed.reembed)
 app.command(rich_help_panel=_INTO)(demo.demo)
 app.command(rich_help_panel=_OUT)(search.similar)
 app.add_typer(collections.app, name="collections", rich_help_panel=_OUT)

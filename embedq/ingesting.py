@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
@@ -28,6 +28,8 @@ from embedq_worker.service import ServiceOptions, serve
 
 # How long what was done at the end may take without a word.
 QUIET_SECONDS: Final = 1.0
+
+_T = TypeVar("_T")
 
 
 def run_ingest(request: CorpusRequest) -> None:
@@ -126,7 +128,7 @@ async def ingest_run(
             await asyncio.gather(sending, return_exceptions=True)
 
 
-async def first_of(wanted: "asyncio.Task[RunSummary]", other: "asyncio.Task[None] | None") -> RunSummary:
+async def first_of(wanted: "asyncio.Task[_T]", other: "asyncio.Task[None] | None") -> _T:
     """What `wanted` returns. Raises what `other` raises if it breaks off before."""
     if other is not None:
         await asyncio.wait([wanted, other], return_when=asyncio.FIRST_COMPLETED)

@@ -18,6 +18,7 @@ for name in (
     "embedq.embedding_one",
     "embedq.ingesting",
     "embedq.inspecting",
+    "embedq.reembedding",
     "embedq.reporting",
     "embedq.running",
     "embedq.searching",

@@ -4,9 +4,9 @@ import asyncio
 import os
 import resource
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from multiprocessing.context import ForkServerProcess
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import embedq_worker.pipeline
 from embedq_core.settings import Settings, load_settings
@@ -17,7 +17,7 @@ from embedq_worker.service import ServiceOptions, serve, stop_on_signals
 from support import forked
 from support.command_line import TESTS
 
-_Forward: TypeAlias = Callable[[Forwarding, Chunk, str], Awaitable[bool]]
+_Forward: TypeAlias = Callable[[Forwarding, Chunk, str], Coroutine[Any, Any, bool]]
 
 
 def start_worker(

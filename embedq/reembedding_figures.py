@@ -1,0 +1,219 @@
+"""How far re-embeddings have come, for people and for programs; and what one would come to, before it begins."""
+
+import asyncio
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from embedq.inspecting import moment
+from embedq.tables import print_table
+from embedq_core.errors import DatabaseMissing, UsageError
+from embedq_core.settings import Settings
+from embedq_core.text import plural, shown
+from embedq_jobs import Queue, RunSummary, open_queue, queue_exists
+from embedq_plugins import EmbeddingModel
+from embedq_producer.terminal import duration
+from embedq_store import CollectionInfo, Coverage, Reembedding, Store
+from embedq_worker.supplying import latest_run
+
+
+@dataclass(frozen=True, slots=True)
+class ReembeddingRow:
+    """A re-embedding as it stands. `coverage` is None where it was not asked for, or it has ended; `seconds_left` where
+    nobody can tell.
+    """
+
+    reembedding: Reembedding
+    coverage: Coverage | None
+    run: RunSummary | None
+    seconds_left: float | None
+
+    @property
+    def share(self) -> float | None:
+        """How much is done, in [0, 1]: of all entries, or, where these were not looked at, of the latest run's."""
+        if not self.reembedding.open:
+            return None
+        if self.coverage is not None:
+            total = self.coverage
+            return (total.covered + total.dead) / total.entries if total.entries else 1.0
+        return self.run.counts.done / self.run.items if self.run is not None and self.run.items else None
+
+
+async def reembedding_rows(
+    store: Store, queue: Queue | None, *, collection: str | None = None, covered: bool = False
+) -> list[ReembeddingRow]:
+    """The re-embeddings of the database, or of one collection, the latest first: those that are open or whose other
+    vectors are kept, and else the last of each collection.
+
+    Cheap, but with `covered`: then all entries of those that are open are compared.
+    """
+    found: dict[str, Reembedding] = {}
+    rows = []
+    for each in await store.reembeddings.all():
+        if collection not in (None, each.collection):
+            continue
+        first = found.setdefault(each.collection, each) is each
+        if not (first or each.open or each.state in ("switched", "rolled back")):
+            continue
+        run = await latest_run(queue, each) if queue is not None and each.open else None
+        coverage = await store.reembeddings.coverage(each) if covered and each.open else None
+        rows.append(ReembeddingRow(each, coverage, run, seconds_left(run, time.time())))
+    return rows
+
+
+def seconds_left(run: RunSummary | None, now: float) -> float | None:
+    """How long the latest run takes still, at the speed that it has had; None where nobody can tell."""
+    if run is None or not run.counts.done or run.finished is not None:
+        return None
+    speed = run.counts.done / max(now - run.run.started, 0.001)
+    return (run.items - run.counts.done) / speed
+
+
+async def reembedding_object(reembedding: Reembedding, store: Store, queue: Queue | None) -> dict[str, object]:
+    """For JSON: times in seconds since the epoch."""
+    run = None if queue is None else await latest_run(queue, reembedding)
+    coverage = await store.reembeddings.coverage(reembedding) if reembedding.open else None
+    return row_object(ReembeddingRow(reembedding, coverage, run, seconds_left(run, time.time())))
+
+
+def row_object(row: ReembeddingRow) -> dict[str, object]:
+    """For JSON: the golden queries are left out."""
+    each = row.reembedding
+    return {
+        "collection": each.collection,
+        "state": each.state,
+        "message": each.message,
+        "old_model": each.old_model,
+        "model": each.new_model,
+        "run": each.run,
+        "started": each.started,
+        "switched": each.switched,
+        "golden": each.golden is not None,
+        "recall": each.recall,
+        "drop_old": each.drop_old,
+        "share": row.share,
+        "seconds_left": row.seconds_left,
+        "coverage": None if row.coverage is None else asdict(row.coverage),
+    }
+
+
+async def print_reembeddings(
+    collection: str | None, settings: Settings, database: Path | None, *, as_json: bool
+) -> None:
+    """Print what is, and was, embedded anew. Raises CollectionMissing, DatabaseMissing for what was named."""
+    rows = await _read_rows(collection, settings, named=database is not None or collection is not None)
+    if as_json:
+        print(json.dumps([row_object(row) for row in rows]))
+        return
+    if not rows:
+        print("nothing is being embedded anew: 'embedq reembed COLLECTION -m MODEL' begins")
+        return
+    print_table(
+        ["collection", "state", "from", "to", "done", "left", "since"],
+        [
+            [
+                row.reembedding.collection,
+                row.reembedding.state,
+                row.reembedding.old_model,
+                row.reembedding.new_model,
+                "-" if row.share is None else f"{int(row.share * 100)} %",
+                "-" if row.seconds_left is None else duration(row.seconds_left),
+                moment(row.reembedding.switched or row.reembedding.started),
+            ]
+            for row in rows
+        ],
+        right={4, 5},
+    )
+    for row in rows:
+        if row.reembedding.message:
+            print(f"{shown(row.reembedding.collection)}: {shown(row.reembedding.message)}")
+
+
+async def _read_rows(collection: str | None, settings: Settings, *, named: bool) -> list[ReembeddingRow]:
+    try:
+        store = await Store.open(settings.database, read_only=True, busy_seconds=settings.busy_seconds)
+    except DatabaseMissing:
+        if named:
+            raise
+        return []
+    async with store:
+        if collection is not None:
+            await store.collection(collection)
+        if not queue_exists(settings):
+            return await reembedding_rows(store, None, collection=collection, covered=True)
+        async with open_queue(settings) as queue:
+            return await reembedding_rows(store, queue, collection=collection, covered=True)
+
+
+# --- before it begins
+
+
+async def dry_run(
+    found: CollectionInfo, model: EmbeddingModel, store: Store, settings: Settings, *, force: bool, as_json: bool
+) -> int:
+    """Say what a re-embedding would come to; 1 where it could not begin, as contents are missing.
+
+    Nothing is written, nothing queued, and no model called. Raises UsageError where it makes no sense.
+    """
+    if found.model_id == model.model_id and not force:
+        raise UsageError(
+            f"{found.name!r} is embedded with {model.model_id} already: name another model, or use --force"
+        )
+    prospect = await _prospect(found, model, store)
+    coverage = await store.reembeddings.coverage(prospect)
+    totals = dict.fromkeys(("characters", "bytes", "tokens"), 0)
+    after: str | None = None
+    while items := await store.reembeddings.missing(
+        prospect, after, max_items=settings.chunk_items, max_bytes=settings.chunk_bytes
+    ):
+        after = items[-1].id
+        contents = [item.content for item in items]
+        totals["characters"] += sum(len(content) for content in contents if isinstance(content, str))
+        totals["bytes"] += sum(len(content) for content in contents if isinstance(content, bytes))
+        totals["tokens"] += await asyncio.to_thread(lambda some: sum(map(model.count_tokens, some)), contents)
+    missing = coverage.without_content
+    if as_json:
+        figures = asdict(coverage) | totals | {"tokens_estimated": model.estimates_tokens}
+        print(json.dumps({"collection": found.name, "old_model": found.model_id, "model": model.model_id} | figures))
+        return int(missing > 0)
+    name, entries = shown(found.name), plural(coverage.entries, "entry", "entries")
+    print(f"{name}: {entries}, embedded with {found.model_id}; {coverage.missing:,} to embed with {model.model_id}")
+    binary = f", {plural(totals['bytes'], 'byte')} of binary content" if totals["bytes"] else ""
+    about = "about " if model.estimates_tokens else ""
+    print(
+        f"{totals['characters']:,} characters{binary}, {about}{plural(totals['tokens'], 'token')}; nothing was queued"
+    )
+    if missing:
+        count = plural(missing, "entry", "entries")
+        print(f"the contents of {count} were not stored: submit the source again with --store, which costs nothing")
+    return int(missing > 0)
+
+
+async def _prospect(found: CollectionInfo, model: EmbeddingModel, store: Store) -> Reembedding:
+    """The re-embedding as it is, or as it would be: with the vectors that a rollback has kept."""
+    current = await store.reembeddings.get(found.name)
+    if current is not None and current.open and current.new_model == model.model_id:
+        return current
+    kept = await store.reembeddings.kept(found.name)
+    # No collection has this key.
+    shadow = -1
+    if kept is not None and (kept.state, kept.new_model) == ("rolled back", model.model_id):
+        shadow = kept.shadow
+    now = time.time()
+    return Reembedding(
+        key=0,
+        collection=found.name,
+        source=found.id,
+        shadow=shadow,
+        old_model=found.model_id,
+        new_model=model.model_id,
+        golden=None,
+        recall=None,
+        drop_old=False,
+        run=None,
+        state="embedding",
+        message=None,
+        started=now,
+        switched=None,
+    )
