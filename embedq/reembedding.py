@@ -262,8 +262,9 @@ async def _print_end(reembedding: Reembedding, store: Store) -> None:
             print(f"{plural(dead, 'dead letter')}: see 'embedq dead list {name}'", file=sys.stderr)
         if reembedding.state == "switched" and not reembedding.drop_old:
             print(
-                f"the vectors of {old} are kept: 'embedq collections rollback {name}' goes back to them, "
-                f"'embedq reembed {name} --drop-old' drops them",
+                f"the vectors of {old} are kept:\n"
+                f"  'embedq collections rollback {name}' goes back to them\n"
+                f"  'embedq collections drop-old {name}' drops them",
                 file=sys.stderr,
             )
     elif reembedding.state == "stopped":

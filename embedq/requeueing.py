@@ -16,6 +16,7 @@ from embedq_producer.submitting import stop_on_interrupt, watch
 from embedq_producer.summary import EXIT_DEAD, EXIT_DONE, EXIT_INTERRUPTED, print_submitted
 from embedq_producer.terminal import Figures, display
 from embedq_store import DeadGroup, DeadLetter, Selection, Store
+from embedq_store.reembedding import base_name
 
 SOURCE: Final = "dead letters"
 
@@ -49,13 +50,14 @@ async def _queue_groups(
     groups: list[DeadGroup], selection: Selection, store: Store, queue: Queue, settings: Settings
 ) -> int:
     stop, left, queued = stop_on_interrupt(), False, False
-    for group in groups:
-        problem = await _obstacle(group, store, queue)
+    for each in groups:
+        group, model_id = await _destination(each, store)
+        problem = await _obstacle(group, model_id, store, queue)
         if problem is not None:
             left = True
             print(f"embedq: {problem}", file=sys.stderr)
             continue
-        await _queue_group(group, selection, store, queue, settings, stop)
+        await _queue_group(group, model_id, selection, store, queue, settings, stop)
         queued = True
         if stop.is_set():
             return EXIT_INTERRUPTED
@@ -64,8 +66,31 @@ async def _queue_groups(
     return EXIT_DEAD if left else EXIT_DONE
 
 
-async def _obstacle(group: DeadGroup, store: Store, queue: Queue) -> str | None:
-    """Why these can't be requeued, and what to do; None where they can."""
+async def _destination(group: DeadGroup, store: Store) -> tuple[DeadGroup, str]:
+    """The letters under the name of the collection where their items belong now, and its model: it may have been
+    embedded anew since they died.
+    """
+    if not group.collection:
+        return group, group.model
+    moved = (await store.standing("", -1, group.collection, group.model)).moved
+    if moved is None:
+        return group, group.model
+    name, model_id = moved.collection, moved.model_id
+    if name is None or model_id is None:
+        # From a re-embedding that has ended: what it was for has them still to come, whichever model it has.
+        name = base_name(group.collection) or group.collection
+        present = await store.find_collection(name)
+        if present is None:
+            return group, group.model
+        model_id = present.model_id
+    if name != group.collection:
+        # A letter ends when its item is stored in the collection under whose name it stands.
+        await store.reembeddings.adopt_letters(group.collection, name)
+    return group._replace(collection=name), model_id
+
+
+async def _obstacle(group: DeadGroup, model_id: str, store: Store, queue: Queue) -> str | None:
+    """Why these can't be requeued for a model, and what to do; None where they can."""
     if not group.collection:
         return (
             f"{plural(group.letters, 'chunk')} for {shown(group.model)} can't be requeued, since what was in "
@@ -74,7 +99,7 @@ async def _obstacle(group: DeadGroup, store: Store, queue: Queue) -> str | None:
         )
     found = await store.find_collection(group.collection)
     model = await queue.collection_model(group.collection) if found is None else found.model_id
-    if model not in (None, group.model):
+    if model not in (None, model_id):
         return (
             f"{plural(group.letters, 'dead letter')} of {shown(group.collection)!r} can't be requeued, being for the "
             f"model {shown(group.model)}, where the collection has {shown(str(model))}: purge them, or delete the "
@@ -84,9 +109,15 @@ async def _obstacle(group: DeadGroup, store: Store, queue: Queue) -> str | None:
 
 
 async def _queue_group(
-    group: DeadGroup, selection: Selection, store: Store, queue: Queue, settings: Settings, stop: asyncio.Event
+    group: DeadGroup,
+    model_id: str,
+    selection: Selection,
+    store: Store,
+    queue: Queue,
+    settings: Settings,
+    stop: asyncio.Event,
 ) -> None:
-    submission = new_submission(group.collection, group.model, SOURCE)
+    submission = new_submission(group.collection, model_id, SOURCE)
     letters = _Letters(group, selection, store, settings)
     with display(group.collection) as shown_on:
         # Whether contents were kept is not known of dead letters: this content needed a hand, so it is.
