@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from embedq_core.errors import (
@@ -42,8 +42,8 @@ from embedq_worker.supplying import latest_run, new_supply, supply_missing, turn
 _log = logging.getLogger("embedq.worker")
 
 # How often to look where nothing is being embedded anew, and where something is.
-IDLE_SECONDS: Final = 2.0
-LOOK_SECONDS: Final = 0.2
+IDLE_SECONDS: Final = 0.25
+LOOK_SECONDS: Final = 0.1
 # How long to leave one alone after something that may pass: a model that can't be reached, a database that is locked.
 AGAIN_SECONDS: Final = 10.0
 _MAY_PASS: Final = (ModelUnavailable, StoreError, QueueError, OSError)
@@ -100,20 +100,24 @@ class Reembeddings:
             self._quiet_round = number
         return bool(mine), busy
 
-    async def nothing_to_do(self) -> bool:
-        """Whether a round has found nothing to do that began after the first of a series of such questions, which ends
-        with `something_came`: what a worker asks that is about to end.
+    async def nothing_to_do(self, queues_are_empty: Callable[[], Awaitable[bool]]) -> bool:
+        """Whether nothing comes any more: the queues are empty, and a whole round since then has found nothing to do.
+
+        To be asked again and again, by a worker that ends when that is so.
         """
+        # Before the queues are looked at: what a later round puts into them, it says.
+        first = self._asked = self._asked or self._round + 1
+        if not await queues_are_empty():
+            self._asked = None
+            return False
         if not await self._mine():
             return True
-        if self._asked is None or self._busy_round >= self._asked:
-            self._asked = self._round + 1
-            self._woken.set()
-        return self._quiet_round >= self._asked
-
-    def something_came(self) -> None:
-        """There is something in the queues again: rounds before now say nothing."""
-        self._asked = None
+        self._woken.set()
+        # A round that was going on may have put something there since; it may even be done by now.
+        if self._busy_round >= first - 1:
+            self._asked = None
+            return False
+        return self._quiet_round >= first
 
     async def _sweep(self) -> None:
         """Remove what a process that died was about to remove."""
@@ -140,7 +144,7 @@ class Reembeddings:
         stops it.
         """
         try:
-            if is_going_on(await latest_run(self._queue, reembedding)):
+            if reembedding.run is not None and await self._queue.runs.outstanding(reembedding.run):
                 return False
             async with turn_of(self._queue, reembedding.collection, self._turn_seconds) as held:
                 return held is not None and await self._step(reembedding, held)

@@ -136,7 +136,7 @@ class _Service:
             try:
                 await self._open_lanes(wanted)
                 looked = True
-                if self._options.burst and await self._nothing_left():
+                if self._options.burst and await self._reembeddings.nothing_to_do(self._all_empty):
                     return
             except QueueError as error:
                 # The lanes say so too, and wait for it to come back.
@@ -175,13 +175,6 @@ class _Service:
             self._lanes[model_id] = lane
             lane.start(self._id)
             _log.info("serving %s (batch size %s)", model_id, model.batch_size or "whole chunks")
-
-    async def _nothing_left(self) -> bool:
-        """Whether the queues are empty, and nothing comes of re-embeddings that this worker finishes."""
-        if await self._all_empty():
-            return await self._reembeddings.nothing_to_do()
-        self._reembeddings.something_came()
-        return False
 
     async def _all_empty(self) -> bool:
         for lane in self._lanes.values():
