@@ -8,10 +8,10 @@ import time
 
 from embedq_core.errors import CollectionMissing, ReembeddingMissing, UsageError
 from embedq_store import reembedding_records as records
-from embedq_store.coverage import newcomers_page
 from embedq_store.reembedding import Reembedding, base_name, next_name, previous_name
+from embedq_store.rolling_back import count_newcomers
 from embedq_store.standing import CollectionInfo, find_collection
-from embedq_store.switching import absorb_letters, backward, begin_removal, move_letters
+from embedq_store.switching import absorb_letters, begin_removal, move_letters
 
 
 def check_asked(found: CollectionInfo, model_id: str, *, force: bool) -> None:
@@ -159,7 +159,7 @@ def _part_beside(db: sqlite3.Connection, collection: str, key: int) -> None:
         db.execute("DELETE FROM embedq_dead WHERE collection = ?", (current.next_name,))
     kept = records.kept_after_rollback(db, collection)
     if kept is not None and kept.shadow == key:
-        if owes(db, kept):
+        if count_newcomers(db, kept) != (0, 0):
             raise UsageError(
                 f"entries that came before the rollback of {collection!r} stand in {kept.next_name!r} alone: it can be"
                 f" dropped with 'embedq collections drop-old {collection}' when a worker has embedded them"
@@ -183,12 +183,3 @@ def _part_main(db: sqlite3.Connection, collection: str, key: int) -> None:
     if kept is not None:
         move_letters(db, kept.previous_name, collection)
         begin_removal(db, kept, kept.source, "dropped")
-
-
-def owes(db: sqlite3.Connection, record: Reembedding) -> bool:
-    """Whether, after a rollback, entries are in the new vectors alone."""
-    pair, after = backward(record, record.collection), None
-    while True:
-        sized, after = newcomers_page(db, pair, after)
-        if sized or after is None:
-            return bool(sized)

@@ -126,7 +126,8 @@ class Switched:
 class RolledBack:
     """What a rollback came to. `newcomers` came, or changed, after the switch, and are yet to be embedded with the old
     model; of these, `without_content` can't be. `removed` were deleted since the switch, and are here too. `letters`
-    are dead letters of the new model whose items the old vectors lack: they stay with the collection.
+    are dead letters of the new model whose items the old vectors lack: they stay with the collection. `seconds`: as
+    of a switch.
     """
 
     reembedding: Reembedding
@@ -134,6 +135,7 @@ class RolledBack:
     without_content: int
     removed: int
     letters: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import aiosqlite
 from embedq_core.errors import ContentMissing, DatabaseReadOnly, ReembeddingMissing, UsageError
 from embedq_core.items import Item
 from embedq_core.text import plural, shown
-from embedq_store import beginning, switching
+from embedq_store import beginning, rolling_back, switching
 from embedq_store import coverage as covering
 from embedq_store import reembedding_records as records
 from embedq_store.bulk import in_thread
@@ -158,7 +158,7 @@ class Reembeddings:
         """After a rollback: the next entries that came while the new vectors were in use, and that are still to be
         embedded with the old model, in pages as of `missing`.
         """
-        pair = switching.backward(reembedding, reembedding.collection)
+        pair = rolling_back.backward(reembedding, reembedding.collection)
         return await self._page(pair, covering.newcomers_page, after, max_items, max_bytes)
 
     async def _page(
@@ -183,14 +183,8 @@ class Reembeddings:
 
     async def owed(self, reembedding: Reembedding) -> tuple[int, int]:
         """After a rollback: how many entries `newcomers` would give, and how many more there are without content."""
-        pair = switching.backward(reembedding, reembedding.collection)
-        count, bare, after = 0, 0, None
-        while True:
-            sized, after = await self._read(partial(covering.newcomers_page, pair=pair, after=after))
-            if after is None:
-                return count, bare
-            bare += sum(size < 0 for _, size in sized)
-            count += sum(size >= 0 for _, size in sized)
+        total, bare = await self._read(partial(rolling_back.count_newcomers, record=reembedding))
+        return total - bare, bare
 
     async def note_run(self, reembedding: Reembedding, run: str) -> Reembedding:
         """Note which run has queued last for it."""
@@ -250,7 +244,22 @@ class Reembeddings:
         What came since is kept with the new ones, and given by `newcomers`. Raises ReembeddingMissing where no old
         vectors are kept, UsageError while another re-embedding is going on.
         """
-        return await self._change(partial(switching.roll_back, collection=collection))
+        record = await self._read(partial(rolling_back.undoable, collection=collection))
+        pair = rolling_back.backward(record, record.previous_name)
+        mark = await self._read(partial(switching.Mark.of, pair=pair))
+        ids = [id_ for key in (pair.source, pair.shadow) for id_ in await self._differing(pair, key)]
+        known = rolling_back.Differences(mark, ids)
+        return await self._change(partial(rolling_back.roll_back, collection=collection, known=known))
+
+    async def _differing(self, pair: Pair, collection_id: int) -> list[str]:
+        differing: list[str] = []
+        after: str | None = None
+        while True:
+            look = partial(rolling_back.differing_next, pair=pair, collection_id=collection_id, after=after)
+            ids, after = await self._read(look)
+            if after is None:
+                return differing
+            differing += ids
 
     async def drop(self, collection: str, *, force: bool = False) -> Reembedding:
         """Remove the vectors that are kept beside a collection: the old ones after a switch, or the new ones after a

@@ -1,4 +1,4 @@
-"""The switch of a collection to its new vectors, and the way back: each within one transaction of the caller's.
+"""The switch of a collection to its new vectors, within one transaction of the caller's, and what becomes of the old.
 
 Everything here runs in the thread of the connection that writes. Errors of ours come before anything is changed.
 """
@@ -13,7 +13,7 @@ from embedq_core.errors import NotCovered, ReembeddingMissing, UsageError
 from embedq_core.text import plural
 from embedq_store import reembedding_records as records
 from embedq_store.coverage import PAGE, Pair, compared, covered_page
-from embedq_store.reembedding import REMOVING, Coverage, Reembedding, RolledBack, State, Switched
+from embedq_store.reembedding import REMOVING, Coverage, Reembedding, State, Switched
 from embedq_store.standing import find_collection
 
 # Rows that are removed in one transaction: a second's work at most.
@@ -23,11 +23,6 @@ _REMOVED_ROWS: Final = 8192
 def forward(record: Reembedding) -> Pair:
     """What the old vectors have, the new ones are to have."""
     return Pair(record.source, record.shadow, record.next_name, record.new_model, record.shadow)
-
-
-def backward(record: Reembedding, letters: str) -> Pair:
-    """What the new vectors have, the old ones are to have, whose dead letters stand under the name `letters`."""
-    return Pair(record.shadow, record.source, letters, record.old_model, record.shadow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +80,14 @@ def switch(db: sqlite3.Connection, record: Reembedding, survey: Survey | None) -
         changed = survey.mark.last_row if mark.counters == survey.mark.counters else None
     _check_covered(record, _coverage_of_changed(db, pair, changed) if changed is not None else _coverage(db, pair))
     if changed is not None:
-        _bring_up_to_date(db, pair, _BEYOND, {"last": changed})
+        bring_up_to_date(db, pair, BEYOND, {"last": changed})
     else:
-        for values in _ranges(db, pair):
-            _bring_up_to_date(db, pair, _RANGE, values)
+        for values in ranges(db, pair):
+            bring_up_to_date(db, pair, RANGE, values)
     db.execute("DELETE FROM embedq_reembedding_ids WHERE shadow = ?", (record.shadow,))
     dead = _note_dead(db, pair)
-    _rename(db, record.source, record.previous_name)
-    _rename(db, record.shadow, record.collection)
+    rename(db, record.source, record.previous_name)
+    rename(db, record.shadow, record.collection)
     move_letters(db, record.collection, record.previous_name)
     move_letters(db, record.next_name, record.collection)
     record = records.change(db, record.key, state="switched", message=None, switched=time.time())
@@ -136,21 +131,22 @@ def _coverage(db: sqlite3.Connection, pair: Pair) -> Coverage:
         total += page
 
 
-_BEYOND: Final = "SELECT DISTINCT id FROM embeddings WHERE rowid > :last AND +collection_id IN (:source, :shadow)"
-_RANGE: Final = "SELECT id FROM embeddings WHERE collection_id = :walked AND id >= :first AND id <= :last"
+# Queries for ids to be compared: of rows that were written since a mark, and of a part of a collection.
+BEYOND: Final = "SELECT DISTINCT id FROM embeddings WHERE rowid > :last AND +collection_id IN (:source, :shadow)"
+RANGE: Final = "SELECT id FROM embeddings WHERE collection_id = :walked AND id >= :first AND id <= :last"
 
 
 def _coverage_of_changed(db: sqlite3.Connection, pair: Pair, last_row: int) -> Coverage:
     row = db.execute(
         "SELECT coalesce(sum(class = 'missing'), 0), coalesce(sum(class = 'bare'), 0)"  # noqa: S608
-        f" FROM ({compared(_BEYOND)})",
+        f" FROM ({compared(BEYOND)})",
         pair.values | {"last": last_row},
     ).fetchone()
     return Coverage(missing=int(row[0]), without_content=int(row[1]))
 
 
 def next_range(db: sqlite3.Connection, collection_id: int, after: str | None) -> dict[str, object] | None:
-    """The values of `_RANGE` for the next ids of a collection, some thousand; None at the end."""
+    """The values of `RANGE` for the next ids of a collection, some thousand; None at the end."""
     row = db.execute(
         "SELECT min(id), max(id) FROM (SELECT id FROM embeddings WHERE collection_id = ?"  # noqa: S608
         f" AND id {'>=' if after is None else '>'} ? ORDER BY id LIMIT ?)",
@@ -159,8 +155,8 @@ def next_range(db: sqlite3.Connection, collection_id: int, after: str | None) ->
     return None if row[1] is None else {"walked": collection_id, "first": row[0], "last": row[1]}
 
 
-def _ranges(db: sqlite3.Connection, pair: Pair) -> Iterator[dict[str, object]]:
-    """The values of `_RANGE` for all ids of both collections."""
+def ranges(db: sqlite3.Connection, pair: Pair) -> Iterator[dict[str, object]]:
+    """The values of `RANGE` for all ids of both collections."""
     for collection_id in (pair.source, pair.shadow):
         values = next_range(db, collection_id, None)
         while values is not None:
@@ -176,11 +172,11 @@ def adjust_next(db: sqlite3.Connection, pair: Pair, collection_id: int, after: s
     values = next_range(db, collection_id, after)
     if values is None:
         return None
-    _bring_up_to_date(db, pair, _RANGE, values)
+    bring_up_to_date(db, pair, RANGE, values)
     return str(values["last"])
 
 
-def _bring_up_to_date(db: sqlite3.Connection, pair: Pair, candidates: str, values: dict[str, object]) -> int:
+def bring_up_to_date(db: sqlite3.Connection, pair: Pair, candidates: str, values: dict[str, object]) -> int:
     """Of the shadow's entries among `candidates`, remove those that the source has no more, and give the others the
     metadata, and content that is missing, of the source's. Return how many were removed.
     """
@@ -215,66 +211,6 @@ def _note_dead(db: sqlite3.Connection, pair: Pair) -> int:
     ).rowcount
 
 
-# --- back
-
-
-def roll_back(db: sqlite3.Connection, collection: str) -> RolledBack:
-    """Exchange names back: the old vectors are the collection again, and hold what they held, less what was deleted.
-
-    The new vectors are kept. Raises ReembeddingMissing where no switch can be undone, UsageError while another
-    re-embedding is going on.
-    """
-    record = _undoable(db, collection)
-    pair = backward(record, record.previous_name)
-    newcomers = bare = removed = 0
-    for values in _ranges(db, pair):
-        missing, without = db.execute(
-            "SELECT coalesce(sum(class = 'missing'), 0), coalesce(sum(class = 'bare'), 0)"  # noqa: S608
-            f" FROM ({compared(_RANGE)})",
-            pair.values | values,
-        ).fetchone()
-        if values["walked"] == pair.source:
-            newcomers, bare = newcomers + int(missing) + int(without), bare + int(without)
-        # Under another key meanwhile: what is noted there is read by the comparison.
-        db.execute(
-            "INSERT OR REPLACE INTO embedq_reembedding_ids (shadow, id, held)"  # noqa: S608
-            f" SELECT -:new, c.id, n.content_hash FROM ({compared(_RANGE)}) c"
-            " LEFT JOIN embeddings n ON n.rowid = c.shadow_row WHERE c.class IN ('missing', 'bare', 'dead')",
-            pair.values | values,
-        )
-        removed += _bring_up_to_date(db, pair, _RANGE, values)
-    db.execute("DELETE FROM embedq_reembedding_ids WHERE shadow = ?", (record.shadow,))
-    db.execute("UPDATE embedq_reembedding_ids SET shadow = ? WHERE shadow = ?", (record.shadow, -record.shadow))
-    _rename(db, record.shadow, record.next_name)
-    _rename(db, record.source, record.collection)
-    # Letters of the new model stay where the old vectors lack their items: nobody would look for them elsewhere.
-    held = (
-        "EXISTS (SELECT 1 FROM embeddings s WHERE s.collection_id = :key AND s.id = embedq_dead.id"
-        " AND s.content IS embedq_dead.content AND s.content_blob IS embedq_dead.content_blob)"
-    )
-    move_letters(db, record.collection, record.next_name, held, key=record.source)
-    letters = db.execute("SELECT count(*) FROM embedq_dead WHERE collection = ?", (record.collection,)).fetchone()[0]
-    move_letters(db, record.previous_name, record.collection)
-    record = records.change(db, record.key, state="rolled back", message=None)
-    return RolledBack(record, newcomers, bare, removed, int(letters))
-
-
-def _undoable(db: sqlite3.Connection, collection: str) -> Reembedding:
-    current = records.open_record(db, collection)
-    if current is not None:
-        raise UsageError(
-            f"{collection!r} is being embedded anew with {current.new_model}: cancel that first with"
-            f" 'embedq reembed {collection} --cancel'"
-        )
-    record = records.kept_after_switch(db, collection)
-    found = find_collection(db, collection)
-    if record is None or found is None or found.id != record.shadow:
-        raise ReembeddingMissing(f"no earlier vectors of {collection!r} are kept: there is no switch to undo")
-    if find_collection(db, record.next_name) is not None:
-        raise UsageError(f"there is a collection {record.next_name!r}, the name for the vectors in use now: delete it")
-    return record
-
-
 # --- what is kept beside
 
 
@@ -291,7 +227,7 @@ def absorb_letters(db: sqlite3.Connection, kept: str, collection: str) -> None:
 
 def begin_removal(db: sqlite3.Connection, record: Reembedding, key: int, state: State) -> Reembedding:
     """Take its name from a collection whose rows are to be removed: from now on it is nobody's."""
-    _rename(db, key, f"{record.collection}{REMOVING}{key}")
+    rename(db, key, f"{record.collection}{REMOVING}{key}")
     return records.change(db, record.key, state=state, removing=key)
 
 
@@ -318,5 +254,6 @@ def move_letters(db: sqlite3.Connection, origin: str, target: str, condition: st
     db.execute(f"DELETE FROM embedq_dead WHERE collection = :origin AND {condition}", values)  # noqa: S608
 
 
-def _rename(db: sqlite3.Connection, key: int, name: str) -> None:
+def rename(db: sqlite3.Connection, key: int, name: str) -> None:
+    """Give a collection another name."""
     db.execute("UPDATE collections SET name = ? WHERE id = ?", (name, key))

@@ -87,8 +87,8 @@ class Writer:
     async def write(self, write: Write) -> int:
         """Commit `write`, in one transaction with what others want written now; return how many entries it removed.
 
-        Raises ModelMismatch where the collection was embedded with another model, ConfigurationMismatch where with
-        another configuration of it, BadVectors where its vectors have another dimension, StoreError where the database
+        Raises ModelMismatch where the collection was embedded with another model, CollectionMoved where it stood beside
+        another and is gone, ConfigurationMismatch where it was embedded with another configuration of the model, BadVectors where its vectors have another dimension, StoreError where the database
         can't be written; then nothing of it is written.
         """
         # Here, and not in the transaction: meanwhile another one is being committed.
@@ -193,6 +193,8 @@ class Writer:
         mark = write.mark
         if mark is not None and (mark.run, mark.chunk) in transaction.finished:
             return 0
+        if base_name(write.target.collection) is not None and (write.rows or write.updates or write.dead):
+            await bulk.in_thread(self._db, partial(_check_not_moved, target=write.target))
         collection_id = None
         if write.rows or write.updates:
             collection_id = await self._collection_id(write.target, transaction)
@@ -324,12 +326,7 @@ def _is_one_s_own(error: Exception) -> bool:
 
 
 async def ensure_collection(db: aiosqlite.Connection, target: Target) -> tuple[int, str]:
-    """The id and the model of a collection, made if it isn't there. Call it inside a transaction.
-
-    Raises CollectionMoved for one that stood beside another, and is gone: it is not for a write to make it.
-    """
-    if base_name(target.collection) is not None:
-        await bulk.in_thread(db, partial(_check_not_moved, target=target))
+    """The id and the model of a collection, made if it isn't there. Call it inside a transaction."""
     await db.execute(
         "INSERT INTO collections (name, model) SELECT ?1, ?2"
         " WHERE NOT EXISTS (SELECT 1 FROM collections WHERE name = ?1)",
@@ -342,6 +339,7 @@ async def ensure_collection(db: aiosqlite.Connection, target: Target) -> tuple[i
 
 
 def _check_not_moved(db: sqlite3.Connection, target: Target) -> None:
+    """Raise CollectionMoved for vectors beside a collection that are gone: it is not for a write to make them anew."""
     if find_collection(db, target.collection) is None and moved(db, target.collection, target.model_id) is not None:
         raise CollectionMoved(
             f"{target.collection!r} held vectors beside {base_name(target.collection)!r} while it was embedded anew:"

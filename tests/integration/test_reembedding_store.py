@@ -428,6 +428,8 @@ async def test_a_late_write_does_not_make_a_shadow_anew(store: Store) -> None:
     await store.reembeddings.cancel("docs")
     with pytest.raises(CollectionMoved, match="beside 'docs'"):
         await put(store, "docs@next", "new", {"a": "hound"})
-    assert await names(store) == {"docs": "old"}
+    with pytest.raises(CollectionMoved, match="beside 'docs'"):
+        await bury(store, "docs@next", "new", {"a": "hound"})
+    assert (await names(store), await letters(store)) == ({"docs": "old"}, set())
     await put(store, "other@next", "new", {"a": "hound"})
     assert (await store.collection("other@next")).model_id == "new"
