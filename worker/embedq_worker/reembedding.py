@@ -34,7 +34,6 @@ from embedq_worker.reembedding_steps import (
     Switch,
     Wait,
     after_check,
-    is_going_on,
     next_step,
 )
 from embedq_worker.supplying import latest_run, new_supply, supply_missing, turn_of
