@@ -11,6 +11,7 @@ from pathlib import Path
 from embedq.ingesting import first_of, working
 from embedq.reembedding_figures import dry_run, print_reembeddings, reembedding_object
 from embedq.reembedding_undone import run_cancel, run_drop_old
+from embedq_core.configuration import check_querying
 from embedq_core.errors import QueueError, UsageError
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural, shown
@@ -125,7 +126,11 @@ async def _golden_text(request: ReembedRequest, found: CollectionInfo, store: St
         )
     if request.recall != 0:
         try:
-            await asyncio.to_thread(usable_model, found.model_id)
+            model = await asyncio.to_thread(usable_model, found.model_id)
+            recorded = await store.configuration(found.id)
+            if recorded is not None:
+                by_prefix = model.queries_by_prefix
+                check_querying(found.name, found.model_id, recorded, model.configuration, by_prefix=by_prefix)
         except OLD_MODEL_IS_GONE as error:
             if request.recall is None:
                 raise UsageError(

@@ -7,13 +7,15 @@ import pytest
 
 import embedq_worker.reembedding
 import embedq_worker.service
+from embedq_core.counts import Counts
 from embedq_core.items import Item
 from embedq_core.settings import Settings
+from embedq_core.vectors import encode
 from embedq_jobs import Queue
-from embedq_store import Reembedding, Store
+from embedq_store import Incoming, Reembedding, Row, Store, Target, Write
 from embedq_worker import golden
 from embedq_worker.service import ServiceOptions
-from embedq_worker.supplying import turn_of
+from embedq_worker.supplying import latest_run, new_supply, supply_missing, turn_of
 from support.chunks import chunk, install, items, submit
 from support.models import FaultyModel, RecordingModel, raising, vector_of
 from support.waiting import Eventually
@@ -256,3 +258,73 @@ async def test_where_the_old_model_is_gone_only_a_recall_that_is_required_can_be
     await begun(store, golden=GOLDEN, recall=0.5)
     await burst(settings, queue, store)
     assert await state(store) == "switched"
+
+
+# --- in between
+
+
+@pytest.mark.usefixtures("pets")
+async def test_what_comes_in_the_last_moment_is_embedded_before_the_switch_and_the_check_is_not_paid_twice(
+    settings: Settings, queue: Queue, store: Store, old: RecordingModel, new: RecordingModel
+) -> None:
+    golden_inputs = 2
+    switch = store.reembeddings.switch
+    late = items(1, first=30)
+
+    async def switch_late(reembedding: Reembedding) -> object:
+        if late:
+            (row,) = [Row(*entry, encode(vector_of(entry.item.content))) for entry in Incoming.of([late.pop()])]
+            await store.write(Write(Target("pets", OLD), [row]))
+        return await switch(reembedding)
+
+    store.reembeddings.switch = switch_late  # type: ignore[method-assign,assignment]
+    await begun(store, golden=GOLDEN, recall=0.5)
+    await burst(settings, queue, store)
+    assert await held(store) == made(items(31), NEW_SIZE)
+    assert (old.inputs, new.inputs) == (golden_inputs, 31 + golden_inputs)
+
+
+@pytest.mark.usefixtures("pets")
+async def test_nothing_more_is_queued_for_one_that_was_cancelled(
+    settings: Settings, queue: Queue, store: Store
+) -> None:
+    record = await begun(store)
+    supply = new_supply(record)
+    await store.reembeddings.cancel("pets")
+    await supply_missing(supply, record, store, queue, settings, stop=lambda: False)
+    assert (supply.items, await queue.length(NEW)) == (0, 0)
+
+
+@pytest.mark.usefixtures("pets")
+async def test_a_worker_that_starts_says_which_model_a_collection_has_where_one_has_died_before_it_could(
+    settings: Settings, queue: Queue, store: Store, eventually: Eventually
+) -> None:
+    await begun(store)
+    await burst(settings, queue, store)
+    await queue.set_collection_model("pets", OLD)
+
+    async def said() -> bool:
+        return await queue.collection_model("pets") == NEW
+
+    async with worker(settings):
+        await eventually(said)
+
+
+@pytest.mark.usefixtures("pets")
+async def test_newcomers_of_a_rollback_that_nobody_queued_are_queued_by_a_worker_once(
+    settings: Settings, queue: Queue, store: Store, old: RecordingModel
+) -> None:
+    await begun(store)
+    await burst(settings, queue, store)
+    await submit(queue, chunk(items(2, first=30), run="later", model_id=NEW))
+    await burst(settings, queue, store)
+    record = (await store.reembeddings.rollback("pets")).reembedding
+    for _ in range(2):
+        await burst(settings, queue, store)
+    assert old.inputs == 2
+    found = await store.reembeddings.get("pets")
+    assert found is not None
+    assert found.run != record.run
+    run = await latest_run(queue, found)
+    assert run is not None
+    assert (run.run.source, run.counts) == ("rollback pets", Counts(embedded=2, calls=1, inputs=2))

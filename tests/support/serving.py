@@ -58,7 +58,7 @@ def _work(
     if file_size is not None:
         _bound_files(file_size)
     if kill_after_handing_on:
-        Forwarding.forward = _forwarding_and_dying(Forwarding.forward)  # type: ignore[method-assign]
+        Forwarding.forward = _forwarding_and_dying(Forwarding.forward)  # type: ignore[assignment,method-assign]
     asyncio.run(_serve(lease_seconds, kill_at))
 
 

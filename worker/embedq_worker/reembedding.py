@@ -88,7 +88,7 @@ class Reembeddings:
         self._round = number = self._round + 1
         busy = False
         if number == 1:
-            await self._sweep()
+            await self._put_right()
         mine = await self._mine()
         for reembedding in mine:
             if time.monotonic() >= self._not_before.get(reembedding.key, 0.0):
@@ -118,11 +118,16 @@ class Reembeddings:
             return False
         return self._quiet_round >= first
 
-    async def _sweep(self) -> None:
-        """Remove what a process that died was about to remove."""
+    async def _put_right(self) -> None:
+        """Do what a process was about to do when it died: remove rows, and say which models collections have."""
         try:
             await self._store.reembeddings.sweep()
-        except StoreError as error:
+            for name in {each.collection for each in await self._store.reembeddings.all() if each.switched is not None}:
+                present = await self._store.find_collection(name)
+                known = await self._queue.collection_model(name)
+                if present is not None and known not in (None, present.model_id):
+                    await tell_producers(self._queue, name, present.model_id)
+        except (StoreError, QueueError) as error:
             _log.debug("%s", error)
 
     async def _mine(self) -> list[Reembedding]:

@@ -78,6 +78,10 @@ async def supply_missing(
     found = store.reembeddings.newcomers if reembedding.state == "rolled back" else store.reembeddings.missing
 
     async def page(after: str | None) -> list[Item]:
+        present = await store.reembeddings.get(reembedding.collection)
+        if present is None or (present.key, present.state) != (reembedding.key, reembedding.state):
+            # Cancelled, say: what would be queued now is for nobody.
+            return []
         return await found(reembedding, after, max_items=settings.chunk_items, max_bytes=settings.chunk_bytes)
 
     await _Supplier(supply, queue, settings, stop=stop, patience=patience).queue_all(page)
