@@ -12,6 +12,7 @@ from typing import Final
 from embedq_core.items import Item
 from embedq_store.bulk import marks, steps
 from embedq_store.reembedding import Coverage
+from embedq_store.reembedding_records import is_recorded
 
 # Entries that are compared in one statement: some ten milliseconds.
 PAGE: Final = 2048
@@ -79,6 +80,17 @@ def compared(candidates: str) -> str:
     return _COMPARED.format(candidates=candidates)
 
 
+# In front of a statement for a file without embedq's tables, which other tools make, and which was opened for reading.
+_NO_TABLES: Final = """WITH
+    embedq_reembedding_ids (shadow, id, held) AS (SELECT NULL, NULL, NULL WHERE 0),
+    embedq_dead (collection, id, model, content, content_blob) AS (SELECT NULL, NULL, NULL, NULL, NULL WHERE 0)
+    """
+
+
+def _tables(db: sqlite3.Connection) -> str:
+    return "" if is_recorded(db) else _NO_TABLES
+
+
 def _after(after: str | None) -> str:
     return ">= ''" if after is None else "> :after"
 
@@ -91,7 +103,8 @@ def covered_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple
     """
     sql = compared(_OF_SOURCE.format(after=_after(after)))
     row = db.execute(
-        "SELECT count(*), sum(class IN ('covered', 'outdated')), sum(class = 'dead'), sum(class = 'missing'),"  # noqa: S608
+        f"{_tables(db)}SELECT count(*), sum(class IN ('covered', 'outdated')), sum(class = 'dead'),"  # noqa: S608
+        " sum(class = 'missing'),"
         f" sum(class = 'bare'), sum(class = 'outdated'), max(id) FROM ({sql})",
         pair.values | {"after": after, "page": PAGE},
     ).fetchone()
@@ -103,7 +116,7 @@ def covered_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple
 def extra_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple[int, str | None]:
     """How many of the shadow's entries that follow `after` the source has no more, and the last id; None at the end."""
     row = db.execute(
-        f"SELECT sum(NOT EXISTS (SELECT 1 FROM embeddings WHERE collection_id = :source AND id = c.id)"  # noqa: S608
+        f"{_tables(db)}SELECT sum(NOT EXISTS (SELECT 1 FROM embeddings WHERE collection_id = :source AND id = c.id)"  # noqa: S608
         f" AND NOT EXISTS ({_KNOWN_ID})), max(id) FROM ({_OF_SHADOW.format(after=_after(after))}) c",
         pair.values | {"after": after, "page": PAGE},
     ).fetchone()
@@ -151,7 +164,7 @@ def _sized(db: sqlite3.Connection, sql: str, pair: Pair, after: str | None) -> t
     values = pair.values | {"after": after, "page": PAGE}
     last = db.execute(f"SELECT max(id) FROM ({_OF_SOURCE.format(after=_after(after))})", values).fetchone()[0]  # noqa: S608
     rows = db.execute(
-        f"SELECT p.id, {_SIZE} FROM ({sql}) p JOIN embeddings s ON s.rowid = p.source_row ORDER BY p.id",  # noqa: S608
+        f"{_tables(db)}SELECT p.id, {_SIZE} FROM ({sql}) p JOIN embeddings s ON s.rowid = p.source_row ORDER BY p.id",  # noqa: S608
         values,
     )
     return [(str(row[0]), int(row[1])) for row in rows], last

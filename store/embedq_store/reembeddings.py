@@ -95,8 +95,9 @@ class Reembeddings:
         is returned, with what is given here in place of what was. A collection that has the model needs `force`.
 
         New vectors that a rollback has kept are found and not paid for again. Raises CollectionMissing, UsageError,
-        ContentMissing where contents were not stored, naming some.
+        ContentMissing where contents were not stored, naming some; DatabaseReadOnly.
         """
+        self._writing()
         found = await self._collection(collection)
         if await self._read(partial(records.open_record, collection=collection)) is None:
             beginning.check_asked(found, model_id, force=force)
@@ -308,6 +309,9 @@ class Reembeddings:
             return await in_thread(self._reader, look)
 
     async def _change(self, operation: Callable[[Connection], _T]) -> _T:
+        return await self._writing().transact(lambda db: in_thread(db, operation))
+
+    def _writing(self) -> Writer:
         if self._writer is None:
             raise DatabaseReadOnly(f"{self._path}: was opened for reading only")
-        return await self._writer.transact(lambda db: in_thread(db, operation))
+        return self._writer

@@ -42,7 +42,7 @@ def differing_next(
         f"SELECT id FROM ({compared(RANGE)}) WHERE class NOT IN ('covered', 'gone')",  # noqa: S608 - from constants
         pair.values | values,
     )
-    return [str(row[0]) for row in rows], str(values["last"])
+    return [row[0] for row in rows], values["last"]
 
 
 def roll_back(db: sqlite3.Connection, collection: str, known: Differences | None) -> RolledBack:

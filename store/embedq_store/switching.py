@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from embedq_core.errors import NotCovered, ReembeddingMissing, UsageError
 from embedq_core.text import plural
@@ -32,7 +32,7 @@ class Mark:
     """
 
     last_row: int
-    counters: tuple[int | None, ...]
+    counters: tuple[float | None, ...]
 
     @classmethod
     def of(cls, db: sqlite3.Connection, pair: Pair) -> "Mark":
@@ -44,7 +44,7 @@ class Mark:
             " (SELECT sum(changes) FROM embedq_changes WHERE collection_id IN (:source, :shadow)),"
             " (SELECT sum(changes) FROM embedq_metadata_changes WHERE collection_id IN (:source, :shadow)),"
             " (SELECT count(*) FROM embedq_dead WHERE collection = :letters),"
-            " (SELECT max(key) FROM embedq_dead WHERE collection = :letters)"
+            " (SELECT sum(key * died) FROM embedq_dead WHERE collection = :letters)"
             " FROM pragma_schema_version",
             pair.values,
         ).fetchone()
@@ -145,7 +145,7 @@ def _coverage_of_changed(db: sqlite3.Connection, pair: Pair, last_row: int) -> C
     return Coverage(missing=int(row[0]), without_content=int(row[1]))
 
 
-def next_range(db: sqlite3.Connection, collection_id: int, after: str | None) -> dict[str, object] | None:
+def next_range(db: sqlite3.Connection, collection_id: int, after: str | None) -> dict[str, Any] | None:
     """The values of `RANGE` for the next ids of a collection, some thousand; None at the end."""
     row = db.execute(
         "SELECT min(id), max(id) FROM (SELECT id FROM embeddings WHERE collection_id = ?"  # noqa: S608
@@ -155,13 +155,13 @@ def next_range(db: sqlite3.Connection, collection_id: int, after: str | None) ->
     return None if row[1] is None else {"walked": collection_id, "first": row[0], "last": row[1]}
 
 
-def ranges(db: sqlite3.Connection, pair: Pair) -> Iterator[dict[str, object]]:
+def ranges(db: sqlite3.Connection, pair: Pair) -> Iterator[dict[str, Any]]:
     """The values of `RANGE` for all ids of both collections."""
     for collection_id in (pair.source, pair.shadow):
         values = next_range(db, collection_id, None)
         while values is not None:
             yield values
-            values = next_range(db, collection_id, str(values["last"]))
+            values = next_range(db, collection_id, values["last"])
 
 
 def adjust_next(db: sqlite3.Connection, pair: Pair, collection_id: int, after: str | None) -> str | None:
@@ -173,7 +173,8 @@ def adjust_next(db: sqlite3.Connection, pair: Pair, collection_id: int, after: s
     if values is None:
         return None
     bring_up_to_date(db, pair, RANGE, values)
-    return str(values["last"])
+    last: str = values["last"]
+    return last
 
 
 def bring_up_to_date(db: sqlite3.Connection, pair: Pair, candidates: str, values: dict[str, object]) -> int:

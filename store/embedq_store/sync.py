@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Final, Self, TypeVar
 
 from embedq_core.model import Model
 from embedq_core.vectors import Vector
-from embedq_store.collection import AsyncCollection, database_path, slices
+from embedq_store.collection import AsyncCollection, slices
 from embedq_store.embedding import DEFAULT_BATCH_SIZE, Metadata, Value
 from embedq_store.filters import Where
+from embedq_store.opened import database_path
 from embedq_store.search import Entry
 
 _EXIT_SECONDS: Final = 10

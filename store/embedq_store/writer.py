@@ -87,9 +87,10 @@ class Writer:
     async def write(self, write: Write) -> int:
         """Commit `write`, in one transaction with what others want written now; return how many entries it removed.
 
-        Raises ModelMismatch where the collection was embedded with another model, CollectionMoved where it stood beside
-        another and is gone, ConfigurationMismatch where it was embedded with another configuration of the model, BadVectors where its vectors have another dimension, StoreError where the database
-        can't be written; then nothing of it is written.
+        Raises ModelMismatch where the collection was embedded with another model, CollectionMoved where it stood
+        beside another and is gone, ConfigurationMismatch where it was embedded with another configuration of the model,
+        BadVectors where its vectors have another dimension, StoreError where the database can't be written; then
+        nothing of it is written.
         """
         # Here, and not in the transaction: meanwhile another one is being committed.
         parts = bulk.packed(write.rows, store=write.store)

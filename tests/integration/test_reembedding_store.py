@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from embedq_core.errors import (
     CollectionMissing,
     CollectionMoved,
     ContentMissing,
+    DatabaseReadOnly,
     NotCovered,
     ReembeddingMissing,
     UsageError,
@@ -23,11 +25,13 @@ from embedq_store import (
     Incoming,
     Moved,
     Reembedding,
+    RolledBack,
     Row,
     Store,
     Target,
     Write,
     beginning,
+    rolling_back,
     switching,
 )
 from embedq_store.bulk import in_thread
@@ -105,6 +109,7 @@ async def test_new_vectors_are_made_beside_the_old_and_take_their_place(store: S
     record = await store.reembeddings.begin("docs", "new", golden="{}", recall=0.9)
     assert (record.collection, record.old_model, record.new_model, record.state) == ("docs", "old", "new", "embedding")
     assert await store.reembeddings.coverage(record) == Coverage(entries=3, missing=3)
+    assert (await store.reembeddings.roles())["docs@next"].kind == "next"
     with pytest.raises(NotCovered, match="3 entries of 'docs' still to be embedded with new"):
         await store.reembeddings.switch(record)
     assert await names(store) == {"docs": "old", "docs@next": "new"}
@@ -112,6 +117,10 @@ async def test_new_vectors_are_made_beside_the_old_and_take_their_place(store: S
     assert (await store.reembeddings.coverage(record)).complete
     done = await store.reembeddings.switch(record)
     assert (done.entries, done.dead, done.reembedding.state) == (3, 0, "switched")
+    roles = await store.reembeddings.roles()
+    assert [(name, role.collection, role.kind) for name, role in roles.items()] == [
+        ("docs@previous", "docs", "previous")
+    ]
     assert await names(store) == {"docs": "new", "docs@previous": "old"}
     assert await contents(store, "docs") == {"a": ("hound", 2), "b": (b"\x00cat", 2), "c": ("bird", 2)}
     found = await store.collection("docs")
@@ -122,7 +131,8 @@ async def test_new_vectors_are_made_beside_the_old_and_take_their_place(store: S
 # --- what covers what
 
 
-async def test_what_comes_and_goes_meanwhile_is_seen_until_the_switch(store: Store) -> None:
+@pytest.mark.parametrize("thorough", [False, True])
+async def test_what_comes_and_goes_meanwhile_is_seen_until_the_switch(store: Store, thorough: bool) -> None:
     await put(store, "docs", "old", {"a": "hound", "b": "cat", "c": "bird"})
     record = await store.reembeddings.begin("docs", "new")
     await embed_missing(store, record)
@@ -131,7 +141,10 @@ async def test_what_comes_and_goes_meanwhile_is_seen_until_the_switch(store: Sto
     change(store, "DELETE FROM embeddings WHERE id = 'c' AND collection_id = ?", record.source)
     assert await store.reembeddings.coverage(record) == Coverage(entries=3, covered=1, missing=2, extra=1)
     assert await embed_missing(store, record) == ["b", "d"]
-    await store.reembeddings.switch(record)
+    if thorough:  # as where others delete something just before the lock is taken
+        await store._writing().transact(lambda db: in_thread(db, lambda c: switching.switch(c, record, None)))
+    else:
+        await store.reembeddings.switch(record)
     assert await contents(store, "docs") == {"a": ("hound", 2), "b": ("tomcat", 2), "d": ("fish", 2)}
     found = await store.collection("docs")
     entries = await store.similar(found.id, NEW, 3)
@@ -237,7 +250,17 @@ async def test_beginning_again_goes_on_and_another_model_is_told_to_wait(store: 
 # --- the way back
 
 
-async def test_a_rollback_restores_and_loses_nothing_that_came_since(store: Store) -> None:
+async def thorough_rollback(store: Store) -> RolledBack:
+    """As where others change things just before the lock is taken: nothing that was found before counts."""
+
+    def roll_back(db: sqlite3.Connection) -> RolledBack:
+        return rolling_back.roll_back(db, "docs", None)
+
+    return await store._writing().transact(lambda db: in_thread(db, roll_back))
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+async def test_a_rollback_restores_and_loses_nothing_that_came_since(store: Store, thorough: bool) -> None:
     await put(store, "docs", "old", {"a": "hound", "b": "cat", "c": "bird", "d": "worm"})
     record = await store.reembeddings.begin("docs", "new")
     await bury(store, "docs@next", "new", {"d": "worm"})
@@ -247,7 +270,7 @@ async def test_a_rollback_restores_and_loses_nothing_that_came_since(store: Stor
     await put(store, "docs", "new", {"a": "hound"}, '{"tag": 1}')
     await bury(store, "docs", "new", {"f": "frog"}, "r2")
     change(store, "DELETE FROM embeddings WHERE id = 'c' AND collection_id = ?", record.shadow)
-    done = await store.reembeddings.rollback("docs")
+    done = await (thorough_rollback(store) if thorough else store.reembeddings.rollback("docs"))
     assert (done.newcomers, done.without_content, done.removed, done.letters) == (2, 0, 1, 1)
     assert await names(store) == {"docs": "old", "docs@next": "new"}
     assert await contents(store, "docs") == {"a": ("hound", 3), "b": ("cat", 3), "d": ("worm", 3)}
@@ -263,6 +286,22 @@ async def test_a_rollback_restores_and_loses_nothing_that_came_since(store: Stor
     await store.reembeddings.drop("docs")
     assert await names(store) == {"docs": "old"}
     assert await letters(store) == {("docs", "f"), ("docs", "e")}
+
+
+async def test_what_is_written_just_before_a_rollback_is_not_left_behind(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    record = await switched(store)
+    pair = rolling_back.backward(record, record.previous_name)
+    mark = await store.look(lambda db: switching.Mark.of(db, pair))
+    await put(store, "docs", "new", {"a": "poodle", "b": "cat"})
+
+    def roll_back(db: sqlite3.Connection) -> RolledBack:
+        return rolling_back.roll_back(db, "docs", rolling_back.Differences(mark, []))
+
+    done = await store._writing().transact(lambda db: in_thread(db, roll_back))
+    assert done.newcomers == 2
+    page = await store.reembeddings.newcomers(done.reembedding, None, max_items=9, max_bytes=99)
+    assert [item.content for item in page] == ["poodle", "cat"]
 
 
 async def test_what_is_changed_after_a_rollback_is_newer_than_what_came_before_it(store: Store) -> None:
@@ -393,6 +432,41 @@ async def test_what_stands_beside_a_collection_is_deleted_by_its_name_only_when_
     await put(store, "docs", "new", {"b": "cat"})
     await store.delete_collection(beside.id)
     assert await names(store) == {"docs": "new"}
+
+
+async def test_a_file_that_embedq_has_not_written_to_has_no_re_embeddings(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "llm.db")) as db:
+        db.execute("CREATE TABLE collections (id INTEGER PRIMARY KEY, name TEXT, model TEXT)")
+        db.execute("INSERT INTO collections VALUES (1, 'docs', 'old')")
+        columns = "collection_id, id, embedding, content, content_blob, content_hash, metadata, updated"
+        db.execute(f"CREATE TABLE embeddings ({columns})")
+        db.execute("INSERT INTO embeddings (collection_id, id, content) VALUES (1, 'a', 'hound')")
+        db.commit()
+    async with await Store.open(tmp_path / "llm.db", read_only=True) as store:
+        assert await store.reembeddings.all() == []
+        assert await store.reembeddings.roles() == {}
+        assert await store.reembeddings.kept("docs") is None
+        prospect = Reembedding(
+            0,
+            "docs",
+            1,
+            -1,
+            "old",
+            "new",
+            None,
+            None,
+            drop_old=False,
+            run=None,
+            state="embedding",
+            message=None,
+            started=0,
+            switched=None,
+        )
+        assert await store.reembeddings.coverage(prospect) == Coverage(entries=1, missing=1)
+        page = await store.reembeddings.missing(prospect, None, max_items=9, max_bytes=9)
+        assert page == [Item("a", "hound")]
+        with pytest.raises(DatabaseReadOnly):
+            await store.reembeddings.begin("docs", "new")
 
 
 # --- chunks that are late
