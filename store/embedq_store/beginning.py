@@ -154,17 +154,17 @@ def part_with(db: sqlite3.Connection, key: int) -> None:
 
 
 def _part_beside(db: sqlite3.Connection, collection: str, key: int) -> None:
-    current = records.open_record(db, collection)
+    current = records.open_record(db, collection) or records.kept_after_rollback(db, collection)
     if current is not None and current.shadow == key:
-        db.execute("DELETE FROM embedq_dead WHERE collection = ?", (current.next_name,))
-    kept = records.kept_after_rollback(db, collection)
-    if kept is not None and kept.shadow == key:
-        if count_newcomers(db, kept) != (0, 0):
+        if count_newcomers(db, current) != (0, 0):
             raise UsageError(
-                f"entries that came before the rollback of {collection!r} stand in {kept.next_name!r} alone: it can be"
-                f" dropped with 'embedq collections drop-old {collection}' when a worker has embedded them"
+                f"entries are in {current.next_name!r} alone since the rollback of {collection!r}: when a worker has"
+                f" embedded them with {current.old_model}, 'embedq collections drop-old {collection}' drops it"
             )
-        absorb_letters(db, kept.next_name, collection)
+        if current.open:  # copies of what the collection holds, or held: as when it is cancelled
+            db.execute("DELETE FROM embedq_dead WHERE collection = ?", (current.next_name,))
+        else:
+            absorb_letters(db, current.next_name, collection)
     kept = records.kept_after_switch(db, collection)
     if kept is not None and kept.source == key:
         absorb_letters(db, kept.previous_name, collection)

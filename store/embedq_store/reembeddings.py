@@ -274,9 +274,9 @@ class Reembeddings:
             count, bare = await self.owed(kept)
             if count + bare:
                 raise UsageError(
-                    f"{plural(count + bare, 'entry', 'entries')} that came before the rollback of {collection!r} are"
-                    f" not embedded with {kept.old_model} yet, and stand in {kept.next_name!r} alone"
-                    + (f" ({bare:,} without content: submit their source again)" if bare else ": wait for a worker")
+                    f"{plural(count + bare, 'entry', 'entries')} still to be embedded with {kept.old_model}, and in"
+                    f" {kept.next_name!r} alone since the rollback of {collection!r}: "
+                    + (f"submit the source of {bare:,} again with --store" if bare else "wait for a worker")
                 )
         record = await self._change(partial(beginning.drop, record=kept))
         await self.sweep()
