@@ -11,7 +11,7 @@ from typing import Final, TypeAlias, TypeVar
 
 import aiosqlite
 
-from embedq_core.errors import ContentMissing, DatabaseReadOnly, ReembeddingMissing, UsageError
+from embedq_core.errors import ContentMissing, DatabaseReadOnly, NotCovered, ReembeddingMissing, UsageError
 from embedq_core.items import Item
 from embedq_core.text import plural, shown
 from embedq_store import beginning, rolling_back, switching
@@ -50,6 +50,7 @@ class Reembeddings:
         self._writer = writer
         self._collection = collection
         self._removed = removed
+        self._surveys: dict[int, switching.Survey] = {}
 
     # --- what there is
 
@@ -201,23 +202,58 @@ class Reembeddings:
         """Put the new vectors in the place of the old, in one transaction that takes as long as there was written to
         either since they were last gone through. Old vectors that are kept from a switch before are removed.
 
-        Raises NotCovered, and has changed nothing, where an entry has no new vector and no dead letter either;
-        ReembeddingMissing where it has ended meanwhile.
+        Raises NotCovered, and has changed nothing, where an entry has no new vector and no dead letter either: see
+        `latecomers`. ReembeddingMissing where it has ended meanwhile.
+        """
+        switching.check_open(await self._read(partial(records.by_key, key=reembedding.key)))
+        pair = switching.forward(reembedding)
+        survey = await self._survey_that_holds(reembedding, pair) or await self._adjusted(pair)
+        switching.check_covered(reembedding, survey.coverage)
+        await self._remove_earlier(reembedding)
+        try:
+            return await self._change(partial(switching.switch, record=reembedding, survey=survey))
+        except NotCovered:
+            if not (survey.outdated or survey.coverage.extra):
+                self._surveys[reembedding.key] = survey
+            raise
+
+    async def latecomers(self, reembedding: Reembedding, *, max_items: int) -> list[Item]:
+        """The entries, some of them where there are many, for which alone the last switch was refused: they came after
+        both collections had been gone through. Cheap. None where that is not so, or all has to be gone through again.
+
+        When they are embedded, `switch` goes through nothing again but what was written since.
         """
         pair = switching.forward(reembedding)
-        survey: switching.Survey | None = None
+        survey = await self._survey_that_holds(reembedding, pair)
+        if survey is None:
+            return []
+        last_row = survey.mark.last_row
+
+        def look(db: Connection) -> list[Item]:
+            return covering.items(db, pair.source, switching.missing_beyond(db, pair, last_row, max_items))
+
+        return await self._read(look)
+
+    async def _survey_that_holds(self, reembedding: Reembedding, pair: Pair) -> switching.Survey | None:
+        """What was found when all was gone through last, where nothing but new rows has come since."""
+        survey = self._surveys.get(reembedding.key)
+        if survey is None:
+            return None
+        mark = await self._read(partial(switching.Mark.of, pair=pair))
+        if mark.counters == survey.mark.counters:
+            return survey
+        del self._surveys[reembedding.key]
+        return None
+
+    async def _adjusted(self, pair: Pair) -> switching.Survey:
+        """Go through all, and bring the shadow up to date, so that little is left to do within the switch."""
         for _ in range(_SURVEYS):
             mark = await self._read(partial(switching.Mark.of, pair=pair))
             survey = switching.Survey(mark, *await self._surveyed(pair, extras=True))
-            if not survey.coverage.complete:
-                break
-            if not (survey.outdated or survey.coverage.extra):
+            if not survey.coverage.complete or not (survey.outdated or survey.coverage.extra):
                 break
             await self._adjust(pair)
-        assert survey is not None  # noqa: S101 - there is one round at least
-        if survey.coverage.complete:
-            await self._remove_earlier(reembedding)
-        return await self._change(partial(switching.switch, record=reembedding, survey=survey))
+        return survey
 
     async def _adjust(self, pair: Pair) -> None:
         """Bring the shadow up to date before the switch, so that little is left to do within it."""

@@ -78,7 +78,7 @@ def switch(db: sqlite3.Connection, record: Reembedding, survey: Survey | None) -
     if survey is not None and not survey.outdated and survey.coverage.complete and not survey.coverage.extra:
         mark = Mark.of(db, pair)
         changed = survey.mark.last_row if mark.counters == survey.mark.counters else None
-    _check_covered(record, _coverage_of_changed(db, pair, changed) if changed is not None else _coverage(db, pair))
+    check_covered(record, _coverage_of_changed(db, pair, changed) if changed is not None else _coverage(db, pair))
     if changed is not None:
         bring_up_to_date(db, pair, BEYOND, {"last": changed})
     else:
@@ -97,8 +97,7 @@ def switch(db: sqlite3.Connection, record: Reembedding, survey: Survey | None) -
 
 def _still_open(db: sqlite3.Connection, record: Reembedding) -> Reembedding:
     record = records.by_key(db, record.key)
-    if not record.open:
-        raise ReembeddingMissing(f"the re-embedding of {record.collection!r} has ended: it is {record.state}")
+    check_open(record)
     for name, key in ((record.collection, record.source), (record.next_name, record.shadow)):
         found = find_collection(db, name)
         if found is None or found.id != key:
@@ -113,7 +112,14 @@ def _still_open(db: sqlite3.Connection, record: Reembedding) -> Reembedding:
     return record
 
 
-def _check_covered(record: Reembedding, coverage: Coverage) -> None:
+def check_open(record: Reembedding) -> None:
+    """Raise ReembeddingMissing for one that has ended."""
+    if not record.open:
+        raise ReembeddingMissing(f"the re-embedding of {record.collection!r} has ended: it is {record.state}")
+
+
+def check_covered(record: Reembedding, coverage: Coverage) -> None:
+    """Raise NotCovered where the new vectors can't take the place of the old."""
     if not coverage.complete:
         count = coverage.missing + coverage.without_content
         raise NotCovered(
@@ -143,6 +149,15 @@ def _coverage_of_changed(db: sqlite3.Connection, pair: Pair, last_row: int) -> C
         pair.values | {"last": last_row},
     ).fetchone()
     return Coverage(missing=int(row[0]), without_content=int(row[1]))
+
+
+def missing_beyond(db: sqlite3.Connection, pair: Pair, last_row: int, limit: int) -> list[str]:
+    """The first ids of entries that were written after a row and are missing."""
+    rows = db.execute(
+        f"SELECT id FROM ({compared(BEYOND)}) WHERE class = 'missing' LIMIT :limit",  # noqa: S608
+        pair.values | {"last": last_row, "limit": limit},
+    )
+    return [str(row[0]) for row in rows]
 
 
 def next_range(db: sqlite3.Connection, collection_id: int, after: str | None) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from embedq_core.settings import Settings
 from embedq_core.vectors import encode
 from embedq_jobs import Queue
 from embedq_store import Incoming, Reembedding, Row, Store, Target, Write
+from embedq_store.coverage import Pair
 from embedq_worker import golden
 from embedq_worker.service import ServiceOptions
 from embedq_worker.supplying import latest_run, new_supply, supply_missing, turn_of
@@ -264,24 +265,39 @@ async def test_where_the_old_model_is_gone_only_a_recall_that_is_required_can_be
 
 
 @pytest.mark.usefixtures("pets")
+@pytest.mark.parametrize(("before", "surveys"), [("switch", 4), ("_remove_earlier", 1)], ids=["looked", "looking"])
 async def test_what_comes_in_the_last_moment_is_embedded_before_the_switch_and_the_check_is_not_paid_twice(
-    settings: Settings, queue: Queue, store: Store, old: RecordingModel, new: RecordingModel
+    settings: Settings,
+    queue: Queue,
+    store: Store,
+    old: RecordingModel,
+    new: RecordingModel,
+    monkeypatch: pytest.MonkeyPatch,
+    before: str,
+    surveys: int,
 ) -> None:
-    golden_inputs = 2
-    switch = store.reembeddings.switch
-    late = items(1, first=30)
+    """Before all is gone through once more, and after that, where only what came since is looked at again."""
+    golden_inputs, late, gone_through = 2, items(3, first=30), []
+    happening, adjusted = getattr(store.reembeddings, before), store.reembeddings._adjusted
 
-    async def switch_late(reembedding: Reembedding) -> object:
+    async def happening_late(reembedding: Reembedding) -> object:
         if late:
             (row,) = [Row(*entry, encode(vector_of(entry.item.content))) for entry in Incoming.of([late.pop()])]
             await store.write(Write(Target("pets", OLD), [row]))
-        return await switch(reembedding)
+        return await happening(reembedding)
 
-    store.reembeddings.switch = switch_late  # type: ignore[method-assign,assignment]
+    async def adjusted_once_more(pair: Pair) -> object:
+        gone_through.append(pair)
+        return await adjusted(pair)
+
+    monkeypatch.setattr(store.reembeddings, before, happening_late)
+    monkeypatch.setattr(store.reembeddings, "_adjusted", adjusted_once_more)
     await begun(store, golden=GOLDEN, recall=0.5)
     await burst(settings, queue, store)
-    assert await held(store) == made(items(31), NEW_SIZE)
-    assert (old.inputs, new.inputs) == (golden_inputs, 31 + golden_inputs)
+    assert await held(store) == made(items(33), NEW_SIZE)
+    assert (old.inputs, new.inputs) == (golden_inputs, 33 + golden_inputs)
+    assert len(gone_through) == surveys
+    await nothing_is_left(queue)
 
 
 @pytest.mark.usefixtures("pets")

@@ -23,7 +23,7 @@ from embedq_core.settings import Settings
 from embedq_core.text import plural
 from embedq_jobs import Queue
 from embedq_jobs.turns import TURN_SECONDS, Turn
-from embedq_store import Reembedding, Store
+from embedq_store import Reembedding, Store, Switched
 from embedq_store.reembedding import next_name
 from embedq_worker.golden import recalls
 from embedq_worker.golden_check import check
@@ -36,7 +36,7 @@ from embedq_worker.reembedding_steps import (
     after_check,
     next_step,
 )
-from embedq_worker.supplying import latest_run, new_supply, supply_missing, turn_of
+from embedq_worker.supplying import Supplier, latest_run, new_supply, supply_missing, supplying, turn_of
 
 _log = logging.getLogger("embedq.worker")
 
@@ -45,6 +45,10 @@ IDLE_SECONDS: Final = 0.25
 LOOK_SECONDS: Final = 0.1
 # How long to leave one alone after something that may pass: a model that can't be reached, a database that is locked.
 AGAIN_SECONDS: Final = 10.0
+# How often, for how long, and how closely to wait for what came while it was looked whether all is there.
+CATCH_UPS: Final = 100
+CATCH_UP_SECONDS: Final = 5.0
+CATCH_UP_LOOK_SECONDS: Final = 0.01
 _MAY_PASS: Final = (ModelUnavailable, StoreError, QueueError, OSError)
 
 
@@ -180,7 +184,7 @@ class Reembeddings:
             case CheckGolden():
                 await self._check(reembedding)
             case Switch():
-                await self._switch(reembedding)
+                await self._switch(reembedding, held)
             case Stop(reason):
                 await self._stop(reembedding, reason)
         return True
@@ -222,14 +226,14 @@ class Reembeddings:
         self._passed[reembedding.key] = (reembedding.golden, reembedding.recall)
         _log.info("re-embedding %r: golden queries passed: %s", reembedding.collection, recalls(verdict))
 
-    async def _switch(self, reembedding: Reembedding) -> None:
+    async def _switch(self, reembedding: Reembedding, held: Turn) -> None:
         try:
-            switched = await self._store.reembeddings.switch(reembedding)
-        except NotCovered:
-            # More came while it was looked: the next round queues it.
-            return
+            switched = await self._switched(reembedding, held)
         except (UsageError, ReembeddingMissing) as error:
             await self._stop(reembedding, str(error))
+            return
+        if switched is None:
+            # More came while it was looked: the next round queues it.
             return
         await tell_producers(self._queue, reembedding.collection, reembedding.new_model)
         _log.info(
@@ -242,6 +246,42 @@ class Reembeddings:
         )
         if reembedding.drop_old:
             await self._drop_old(reembedding)
+
+    async def _switched(self, reembedding: Reembedding, held: Turn) -> Switched | None:
+        """Switch; None where that can't be yet.
+
+        To go through large collections takes longer than it takes until something new has come. So what came
+        meanwhile, if it is nothing else, is embedded at once, and then only what came since is looked at.
+        """
+        with contextlib.suppress(NotCovered):
+            return await self._store.reembeddings.switch(reembedding)
+        supply = new_supply(reembedding)
+        stop = lambda: held.lost  # noqa: E731 - as short as it gets
+        async with contextlib.AsyncExitStack() as stack:
+            supplier: Supplier | None = None
+            for _ in range(CATCH_UPS):
+                late = await self._store.reembeddings.latecomers(reembedding, max_items=self._settings.chunk_items)
+                if not late or held.lost:
+                    break
+                if supplier is None:
+                    supplier = await stack.enter_async_context(
+                        supplying(supply, reembedding, self._store, self._queue, self._settings, stop=stop)
+                    )
+                await supplier.add(late)
+                if not await self._is_done(supply.run.id):
+                    break
+                with contextlib.suppress(NotCovered):
+                    return await self._store.reembeddings.switch(reembedding)
+        return None
+
+    async def _is_done(self, run: str) -> bool:
+        """Wait until the chunks of a run are done; False where that takes long."""
+        until = time.monotonic() + CATCH_UP_SECONDS
+        while await self._queue.runs.outstanding(run):
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(CATCH_UP_LOOK_SECONDS)
+        return True
 
     async def _drop_old(self, reembedding: Reembedding) -> bool:
         await self._store.reembeddings.drop(reembedding.collection)

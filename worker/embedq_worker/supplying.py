@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -74,7 +74,6 @@ async def supply_missing(
 
     Raises QueueError, StoreError.
     """
-    await store.reembeddings.note_run(reembedding, supply.run.id)
     found = store.reembeddings.newcomers if reembedding.state == "rolled back" else store.reembeddings.missing
 
     async def page(after: str | None) -> list[Item]:
@@ -84,54 +83,73 @@ async def supply_missing(
             return []
         return await found(reembedding, after, max_items=settings.chunk_items, max_bytes=settings.chunk_bytes)
 
-    await _Supplier(supply, queue, settings, stop=stop, patience=patience).queue_all(page)
+    async with supplying(supply, reembedding, store, queue, settings, stop=stop, patience=patience) as supplier:
+        after: str | None = None
+        while (items := await page(after)) and await supplier.add(items):
+            after = items[-1].id
 
 
-class _Supplier:
-    """Queues one supply. `page` gives the next entries after an id, none at the end; `stop` says when to end before.
+@asynccontextmanager
+async def supplying(
+    supply: Supply,
+    reembedding: Reembedding,
+    store: Store,
+    queue: Queue,
+    settings: Settings,
+    *,
+    stop: Callable[[], bool],
+    patience: Patience | None = None,
+) -> AsyncIterator["Supplier"]:
+    """What queues `supply`, a run that is open while the block runs, and noted with the re-embedding before.
 
     Nothing that is queued twice costs anything twice, and what a Redis that died has forgotten is found missing
-    afterwards: so nothing is kept here to be sent again.
+    afterwards: so nothing is kept to be sent again.
     """
+    await store.reembeddings.note_run(reembedding, supply.run.id)
+    supplier = Supplier(supply, queue, settings, stop, patience)
+    await supplier.open()
+    supply.interrupted = True
+    try:
+        yield supplier
+        supply.interrupted = stop()
+    finally:
+        with contextlib.suppress(QueueError):
+            await queue.runs.close(
+                supply.run.id, supply.chunks, skipped=0, duplicates=0, interrupted=supply.interrupted
+            )
+
+
+class Supplier:
+    """Queues entries as chunks of one run, with the back-pressure of any submission."""
 
     def __init__(
         self,
         supply: Supply,
         queue: Queue,
         settings: Settings,
-        *,
         stop: Callable[[], bool],
         patience: Patience | None,
     ) -> None:
         self._supply = supply
         self._queue = queue
-        self._settings = settings
+        self._limit = settings.queue_bytes
         self._stop = stop
         self._patience = patience
+        # What others have queued is not known before somebody asks.
+        self._queued = self._limit
 
-    async def queue_all(self, page: Callable[[str | None], Awaitable[list[Item]]]) -> None:
-        """Queue what `page` gives, with the back-pressure of any submission. Raises QueueError, StoreError."""
-        supply = self._supply
-        supply.interrupted = True
-        await self._insist(lambda: self._queue.runs.open(supply.run))
-        await self._insist(
-            lambda: self._queue.set_collection_model(supply.run.collection, supply.run.model_id),
-        )
-        try:
-            # What others have queued is not known before somebody asks.
-            queued, after = self._settings.queue_bytes, None
-            while items := await page(after):
-                if queued >= self._settings.queue_bytes and not await self._room():
-                    return
-                queued, after = await self._place(items), items[-1].id
-                if self._stop():
-                    return
-            supply.interrupted = self._stop()
-        finally:
-            with contextlib.suppress(QueueError):
-                await self._queue.runs.close(
-                    supply.run.id, supply.chunks, skipped=0, duplicates=0, interrupted=supply.interrupted
-                )
+    async def open(self) -> None:
+        """Enter the run in the ledger, and its collection's model. Raises QueueError."""
+        run = self._supply.run
+        await self._insist(lambda: self._queue.runs.open(run))
+        await self._insist(lambda: self._queue.set_collection_model(run.collection, run.model_id))
+
+    async def add(self, items: list[Item]) -> bool:
+        """Queue a chunk, when there is room; False where it was to stop. Raises QueueError."""
+        if self._stop() or (self._queued >= self._limit and not await self._room()):
+            return False
+        self._queued = await self._place(items)
+        return True
 
     async def _place(self, items: list[Item]) -> int:
         run = self._supply.run
@@ -152,7 +170,7 @@ class _Supplier:
     async def _room(self) -> bool:
         """Wait until the queue has room. False if `stop` says so before."""
         run, beat = self._supply.run, time.monotonic()
-        while await self._insist(lambda: self._queue.bytes_queued(run.model_id)) >= self._settings.queue_bytes:
+        while await self._insist(lambda: self._queue.bytes_queued(run.model_id)) >= self._limit:
             if self._stop():
                 return False
             self._supply.holding = True
@@ -161,7 +179,7 @@ class _Supplier:
                 await self._insist(lambda: self._queue.runs.beat(run.id))
             await asyncio.sleep(HOLD_SECONDS)
         self._supply.holding = False
-        return not self._stop()
+        return True
 
     async def _insist(self, ask: Callable[[], Awaitable[_T]]) -> _T:
         return await (ask() if self._patience is None else self._patience.insist(ask))
