@@ -11,7 +11,7 @@ from typing import Final, TypeAlias, TypeVar
 
 import aiosqlite
 
-from embedq_core.errors import ContentMissing, DatabaseReadOnly, NotCovered, ReembeddingMissing, UsageError
+from embedq_core.errors import ContentMissing, DatabaseReadOnly, ReembeddingMissing, UsageError
 from embedq_core.items import Item
 from embedq_core.text import plural, shown
 from embedq_store import beginning, rolling_back, switching
@@ -26,6 +26,8 @@ from embedq_store.writer import Writer
 
 # How often both collections are gone through before the switch, while others write to them.
 _SURVEYS: Final = 3
+# As many entries that are missing are caught up with just before the switch.
+FEW: Final = 2048
 
 _T = TypeVar("_T")
 
@@ -129,13 +131,17 @@ class Reembeddings:
     async def _coverage(self, pair: Pair, *, extras: bool) -> Coverage:
         return (await self._surveyed(pair, extras=extras))[0]
 
-    async def _surveyed(self, pair: Pair, *, extras: bool) -> tuple[Coverage, int]:
+    async def _surveyed(self, pair: Pair, *, extras: bool, waiting: list[str] | None = None) -> tuple[Coverage, int]:
+        """Coverage, and how many entries are outdated. The ids that are missing are put into `waiting`, if few."""
         total, outdated, after = Coverage(), 0, None
         while True:
+            begin = after
             page, some, after = await self._read(partial(covering.covered_page, pair=pair, after=after))
             if after is None:
                 break
             total, outdated = total + page, outdated + some
+            if waiting is not None and page.missing and total.missing <= FEW:
+                waiting += [id_ for id_, _ in (await self._sized(covering.missing_page, pair, begin))[0]]
         while extras:
             extra, after = await self._read(partial(covering.extra_page, pair=pair, after=after))
             if after is None:
@@ -208,29 +214,29 @@ class Reembeddings:
         switching.check_open(await self._read(partial(records.by_key, key=reembedding.key)))
         pair = switching.forward(reembedding)
         survey = await self._survey_that_holds(reembedding, pair) or await self._adjusted(pair)
-        switching.check_covered(reembedding, survey.coverage)
+        if survey.usable:
+            self._surveys[reembedding.key] = survey
+            late = await self._read(lambda db: switching.still_missing(db, pair, survey, FEW))
+            switching.check_covered(reembedding, Coverage(missing=len(late)))
+        else:
+            switching.check_covered(reembedding, survey.coverage)
         await self._remove_earlier(reembedding)
-        try:
-            return await self._change(partial(switching.switch, record=reembedding, survey=survey))
-        except NotCovered:
-            if not (survey.outdated or survey.coverage.extra):
-                self._surveys[reembedding.key] = survey
-            raise
+        return await self._change(partial(switching.switch, record=reembedding, survey=survey))
 
     async def latecomers(self, reembedding: Reembedding, *, max_items: int) -> list[Item]:
-        """The entries, some of them where there are many, for which alone the last switch was refused: they came after
-        both collections had been gone through. Cheap. None where that is not so, or all has to be gone through again.
+        """The entries, some of them where there are many, for which alone the last switch was refused: they came a
+        moment before both collections were gone through, or since. Cheap. None where that is not so, or where all has
+        to be gone through again.
 
-        When they are embedded, `switch` goes through nothing again but what was written since.
+        When they are embedded, `switch` goes through nothing again but these, and what was written since.
         """
         pair = switching.forward(reembedding)
         survey = await self._survey_that_holds(reembedding, pair)
         if survey is None:
             return []
-        last_row = survey.mark.last_row
 
         def look(db: Connection) -> list[Item]:
-            return covering.items(db, pair.source, switching.missing_beyond(db, pair, last_row, max_items))
+            return covering.items(db, pair.source, switching.still_missing(db, pair, survey, max_items))
 
         return await self._read(look)
 
@@ -249,8 +255,10 @@ class Reembeddings:
         """Go through all, and bring the shadow up to date, so that little is left to do within the switch."""
         for _ in range(_SURVEYS):
             mark = await self._read(partial(switching.Mark.of, pair=pair))
-            survey = switching.Survey(mark, *await self._surveyed(pair, extras=True))
-            if not survey.coverage.complete or not (survey.outdated or survey.coverage.extra):
+            waiting: list[str] = []
+            coverage, outdated = await self._surveyed(pair, extras=True, waiting=waiting)
+            survey = switching.Survey(mark, coverage, outdated, tuple(waiting))
+            if survey.usable or coverage.missing > FEW or coverage.without_content:
                 break
             await self._adjust(pair)
         return survey

@@ -3,6 +3,7 @@
 Everything here runs in the thread of the connection that writes. Errors of ours come before anything is changed.
 """
 
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -53,13 +54,26 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found of a pair of collections after `mark`: how far the shadow covers the source, and how many of its
-    entries are to be brought up to date.
+    """What was found of a pair of collections after `mark`: how far the shadow covers the source, how many of its
+    entries are to be brought up to date, and which ids were missing, where these were few.
     """
 
     mark: Mark
     coverage: Coverage
     outdated: int
+    waiting: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        """Whether nothing has to be looked at within the switch but what was waiting, and what was written since."""
+        figures = self.coverage
+        done = not (self.outdated or figures.extra or figures.without_content)
+        return done and len(self.waiting) == figures.missing
+
+    @property
+    def values(self) -> dict[str, object]:
+        """For `CHANGED`."""
+        return {"last": self.mark.last_row, "waiting": json.dumps(self.waiting)}
 
 
 # --- forward
@@ -74,13 +88,11 @@ def switch(db: sqlite3.Connection, record: Reembedding, survey: Survey | None) -
     began = time.monotonic()
     record = _still_open(db, record)
     pair = forward(record)
-    changed = None
-    if survey is not None and not survey.outdated and survey.coverage.complete and not survey.coverage.extra:
-        mark = Mark.of(db, pair)
-        changed = survey.mark.last_row if mark.counters == survey.mark.counters else None
-    check_covered(record, _coverage_of_changed(db, pair, changed) if changed is not None else _coverage(db, pair))
-    if changed is not None:
-        bring_up_to_date(db, pair, BEYOND, {"last": changed})
+    if survey is not None and not (survey.usable and Mark.of(db, pair).counters == survey.mark.counters):
+        survey = None
+    check_covered(record, _coverage(db, pair) if survey is None else _coverage_of_changed(db, pair, survey))
+    if survey is not None:
+        bring_up_to_date(db, pair, CHANGED, survey.values)
     else:
         for values in ranges(db, pair):
             bring_up_to_date(db, pair, RANGE, values)
@@ -142,20 +154,24 @@ BEYOND: Final = "SELECT DISTINCT id FROM embeddings WHERE rowid > :last AND +col
 RANGE: Final = "SELECT id FROM embeddings WHERE collection_id = :walked AND id >= :first AND id <= :last"
 
 
-def _coverage_of_changed(db: sqlite3.Connection, pair: Pair, last_row: int) -> Coverage:
+# Of what a survey has to leave open: ids that were missing then, and those of rows that were written since.
+CHANGED: Final = f"{BEYOND} UNION SELECT value FROM json_each(:waiting)"  # noqa: S608 - put together from constants
+
+
+def _coverage_of_changed(db: sqlite3.Connection, pair: Pair, survey: Survey) -> Coverage:
     row = db.execute(
         "SELECT coalesce(sum(class = 'missing'), 0), coalesce(sum(class = 'bare'), 0)"  # noqa: S608
-        f" FROM ({compared(BEYOND)})",
-        pair.values | {"last": last_row},
+        f" FROM ({compared(CHANGED)})",
+        pair.values | survey.values,
     ).fetchone()
     return Coverage(missing=int(row[0]), without_content=int(row[1]))
 
 
-def missing_beyond(db: sqlite3.Connection, pair: Pair, last_row: int, limit: int) -> list[str]:
-    """The first ids of entries that were written after a row and are missing."""
+def still_missing(db: sqlite3.Connection, pair: Pair, survey: Survey, limit: int) -> list[str]:
+    """The first ids that a switch would be refused for by a survey that holds."""
     rows = db.execute(
-        f"SELECT id FROM ({compared(BEYOND)}) WHERE class = 'missing' LIMIT :limit",  # noqa: S608
-        pair.values | {"last": last_row, "limit": limit},
+        f"SELECT id FROM ({compared(CHANGED)}) WHERE class = 'missing' LIMIT :limit",  # noqa: S608
+        pair.values | survey.values | {"limit": limit},
     )
     return [str(row[0]) for row in rows]
 

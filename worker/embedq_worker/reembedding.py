@@ -19,6 +19,7 @@ from embedq_core.errors import (
     UnknownModel,
     UsageError,
 )
+from embedq_core.items import Item
 from embedq_core.settings import Settings
 from embedq_core.text import plural
 from embedq_jobs import Queue
@@ -34,6 +35,7 @@ from embedq_worker.reembedding_steps import (
     Switch,
     Wait,
     after_check,
+    cannot_be_covered,
     next_step,
 )
 from embedq_worker.supplying import Supplier, latest_run, new_supply, supply_missing, supplying, turn_of
@@ -232,7 +234,9 @@ class Reembeddings:
         except (UsageError, ReembeddingMissing) as error:
             await self._stop(reembedding, str(error))
             return
-        if switched is None:
+        if isinstance(switched, Stop):
+            await self._stop(reembedding, switched.reason)
+        if not isinstance(switched, Switched):
             # More came while it was looked: the next round queues it.
             return
         await tell_producers(self._queue, reembedding.collection, reembedding.new_model)
@@ -247,8 +251,8 @@ class Reembeddings:
         if reembedding.drop_old:
             await self._drop_old(reembedding)
 
-    async def _switched(self, reembedding: Reembedding, held: Turn) -> Switched | None:
-        """Switch; None where that can't be yet.
+    async def _switched(self, reembedding: Reembedding, held: Turn) -> Switched | Stop | None:
+        """Switch; None where that can't be yet, Stop where it will never be.
 
         To go through large collections takes longer than it takes until something new has come. So what came
         meanwhile, if it is nothing else, is embedded at once, and then only what came since is looked at.
@@ -259,10 +263,14 @@ class Reembeddings:
         stop = lambda: held.lost  # noqa: E731 - as short as it gets
         async with contextlib.AsyncExitStack() as stack:
             supplier: Supplier | None = None
+            before: list[Item] = []
             for _ in range(CATCH_UPS):
                 late = await self._store.reembeddings.latecomers(reembedding, max_items=self._settings.chunk_items)
                 if not late or held.lost:
                     break
+                if late == before:
+                    return cannot_be_covered(len(late))
+                before = late
                 if supplier is None:
                     supplier = await stack.enter_async_context(
                         supplying(supply, reembedding, self._store, self._queue, self._settings, stop=stop)

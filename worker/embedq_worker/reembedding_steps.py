@@ -10,6 +10,9 @@ from embedq_worker.golden import Verdict
 
 # Where the new model fails on more than this share of the entries, somebody has to look before they are given up.
 MOST_DEAD: Final = 0.1
+# What may be missing before the switch begins, as a share of the entries and at most.
+NEARLY: Final = 0.01
+FEW: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +61,17 @@ def next_step(reembedding: Reembedding, coverage: Coverage, run: RunSummary | No
     problem = _obstacle(reembedding, coverage, run)
     if problem is not None:
         return problem
-    if coverage.missing:
+    if not _is_nearly_covered(coverage):
         return QueueMissing()
     checked = passed or accepted(reembedding) or reembedding.golden is None
     return Switch() if checked else CheckGolden()
+
+
+def _is_nearly_covered(coverage: Coverage) -> bool:
+    """Whether nothing is missing, or, in a large collection, what came in the last moments: in one that is written to
+    without pause it always is. That is embedded right before the switch.
+    """
+    return coverage.missing <= min(coverage.entries * NEARLY, FEW)
 
 
 def accepted(reembedding: Reembedding) -> bool:
@@ -76,6 +86,12 @@ def after_check(reembedding: Reembedding, verdict: Verdict) -> Stop | None:
     return Stop(f"{verdict.reason}. To switch all the same: {_again(reembedding, ' --accept')}")
 
 
+def cannot_be_covered(missing: int) -> Stop:
+    """What follows where entries that were queued are done, and missing all the same: it would go on for ever."""
+    count = plural(missing, "entry", "entries")
+    return Stop(f"{count} can't be covered, as other content is stored than was embedded: submit the source again")
+
+
 def _obstacle(reembedding: Reembedding, coverage: Coverage, run: RunSummary | None) -> Stop | None:
     """Why it can't go on by itself."""
     again = _again(reembedding)
@@ -83,10 +99,8 @@ def _obstacle(reembedding: Reembedding, coverage: Coverage, run: RunSummary | No
         count = plural(coverage.without_content, "entry", "entries")
         return Stop(f"the contents of {count} were not stored: submit the source again with --store, then {again}")
     if coverage.missing and run is not None and 0 < run.items <= min(run.counts.unchanged, coverage.missing):
-        # All that was queued was found stored, and is missing all the same: that would go on for ever.
-        count = plural(coverage.missing, "entry", "entries")
-        return Stop(f"{count} can't be covered, as other content is stored than was embedded: submit the source again")
-    if not coverage.missing and coverage.dead > coverage.entries * MOST_DEAD and not accepted(reembedding):
+        return cannot_be_covered(coverage.missing)
+    if _is_nearly_covered(coverage) and coverage.dead > coverage.entries * MOST_DEAD and not accepted(reembedding):
         return Stop(
             f"{reembedding.new_model} failed on {coverage.dead:,} of {plural(coverage.entries, 'entry', 'entries')}: "
             f"see 'embedq dead list {shown(reembedding.next_name)}'; requeue them, then {again}, or do without them: "

@@ -98,6 +98,16 @@ def test_a_tenth_may_be_dead_and_more_has_to_be_accepted() -> None:
     assert next_step(PETS, replace(many, covered=16, missing=1), None, passed=False) == QueueMissing()
 
 
+def test_what_comes_to_a_large_collection_in_the_last_moments_does_not_keep_it_from_the_switch() -> None:
+    large = Coverage(entries=200_000, covered=198_000, missing=2000)
+    assert next_step(PETS, large, summary(embedded=20), passed=False) == Switch()
+    assert next_step(replace(PETS, golden="{}"), large, None, passed=False) == CheckGolden()
+    more = replace(large, covered=197_999, missing=2001)
+    assert next_step(PETS, more, summary(embedded=20), passed=False) == QueueMissing()
+    much_more = Coverage(entries=1_000_000, covered=997_951, missing=2049)
+    assert next_step(PETS, much_more, None, passed=False) == QueueMissing()
+
+
 def test_an_empty_collection_switches() -> None:
     assert next_step(PETS, Coverage(), None, passed=False) == Switch()
 
