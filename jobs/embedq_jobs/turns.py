@@ -35,19 +35,19 @@ async def turn(redis: ArqRedis, key: str, where: str, seconds: float) -> AsyncIt
 
     It excludes nobody with certainty, as no lock with a time to live does: what is done must bear being done twice.
     """
-    token, milliseconds = secrets.token_hex(8), int(seconds * 1000)
-    with translated(where):
-        got = await redis.set(key, token, nx=True, px=milliseconds)
-    if not got:
-        yield None
-        return
-    held = Turn()
-    renewing = asyncio.create_task(_renew_forever(redis, key, where, token, milliseconds, held))
+    token, milliseconds, held = secrets.token_hex(8), int(seconds * 1000), Turn()
+    renewing: asyncio.Task[None] | None = None
     try:
-        yield held
+        with translated(where):
+            got = await redis.set(key, token, nx=True, px=milliseconds)
+        if got:
+            renewing = asyncio.create_task(_renew_forever(redis, key, where, token, milliseconds, held))
+        yield held if got else None
     finally:
-        renewing.cancel()
-        await asyncio.gather(renewing, return_exceptions=True)
+        # Also where this was cancelled before the answer came: nobody else would get it while it lives.
+        if renewing is not None:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
         with contextlib.suppress(QueueError), translated(where):
             await redis.register_script(_END)(keys=[key], args=[token])
 

@@ -1,5 +1,9 @@
 """A turn: one process has it, it is renewed while it is held, and free when its holder is gone."""
 
+import asyncio
+
+import pytest
+
 from embedq_jobs import Queue
 from embedq_jobs.turns import turn
 from support.waiting import Eventually
@@ -40,3 +44,27 @@ async def test_it_is_free_when_its_holder_has_died(queue: Queue, eventually: Eve
 
     assert not await free()
     await eventually(free)
+
+
+async def test_whoever_is_stopped_while_asking_for_it_does_not_keep_it(queue: Queue) -> None:
+    asked, answered = asyncio.Event(), queue.redis.set
+
+    async def answering_late(*arguments: object, **options: object) -> object:
+        answer = await answered(*arguments, **options)  # type: ignore[arg-type]
+        asked.set()
+        await asyncio.Event().wait()
+        return answer
+
+    async def asking() -> None:
+        async with turn(queue.redis, KEY, queue.where, 15):
+            raise AssertionError("there was no answer")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queue.redis, "set", answering_late)
+        task = asyncio.create_task(asking())
+        await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    async with turn(queue.redis, KEY, queue.where, 15) as held:
+        assert held is not None
