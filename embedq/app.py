@@ -13,6 +13,7 @@ from embedq.commands import (
     embedding,
     ingest,
     models,
+    reembed,
     runs,
     schedule,
     search,
@@ -41,6 +42,7 @@ app.command(cls=CorpusCommand, rich_help_panel=_INTO)(ingest.ingest)
 app.command(cls=CorpusCommand, rich_help_panel=_INTO)(submit)
 app.command(rich_help_panel=_INTO)(worker)
 app.command(rich_help_panel=_INTO)(embedding.embed)
+app.command(rich_help_panel=_INTO)(reembed.reembed)
 app.command(rich_help_panel=_INTO)(demo.demo)
 app.command(rich_help_panel=_OUT)(search.similar)
 app.add_typer(collections.app, name="collections", rich_help_panel=_OUT)

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
@@ -30,6 +30,8 @@ from embedq_worker.service import ServiceOptions, serve
 
 # How long what was done at the end may take without a word.
 QUIET_SECONDS: Final = 1.0
+
+_T = TypeVar("_T")
 
 
 def run_ingest(request: CorpusRequest) -> None:
@@ -141,9 +143,7 @@ async def ingest_run(
             await asyncio.gather(sending, return_exceptions=True)
 
 
-async def first_of(
-    wanted: "asyncio.Task[RunSummary]", serving: "asyncio.Task[None] | None", stop: asyncio.Event
-) -> RunSummary:
+async def first_of(wanted: "asyncio.Task[_T]", serving: "asyncio.Task[None] | None", stop: asyncio.Event) -> _T:
     """What `wanted` returns. Raises what `serving` raises if it breaks off before; where it ends well, it was drained,
     and `stop` is set.
     """

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from embedq.dead_counting import DeadCounter
 from embedq.open_database import OpenDatabase
+from embedq.reembedding_figures import ReembeddingRow, reembedding_rows, row_object
 from embedq_core.settings import Settings, load_settings
 from embedq_jobs import Pause, Queue, QueueLoad, Rates, RunSummary, open_queue, queue_exists
 from embedq_jobs.rates import RATE_SECONDS
@@ -48,6 +49,8 @@ class Status:
     pauses: list[Pause] = field(default_factory=list)
     schedules: list[Upcoming] = field(default_factory=list)
     """The next that is due first."""
+    reembeddings: list[ReembeddingRow] = field(default_factory=list)
+    """Those that go on or wait for somebody, and those whose old vectors are kept."""
 
     @property
     def items(self) -> int:
@@ -99,6 +102,7 @@ class StatusReader:
             dead=await self._dead.count(),
             pauses=pauses,
             schedules=await self._schedules(now),
+            reembeddings=await self._reembeddings(queue),
         )
 
     async def close(self) -> None:
@@ -109,6 +113,11 @@ class StatusReader:
     async def _schedules(self, now: float) -> list[Upcoming]:
         store = await self._database.store()
         return [] if store is None else upcoming(await store.schedules.all(), now)
+
+    async def _reembeddings(self, queue: Queue | None) -> list[ReembeddingRow]:
+        store = await self._database.store()
+        rows = [] if store is None else await reembedding_rows(store, queue)
+        return [row for row in rows if row.reembedding.open or row.reembedding.keeps_others]
 
     async def _opened(self) -> Queue | None:
         if self._queue is None and queue_exists(self._settings):
@@ -154,6 +163,7 @@ def status_object(status: Status) -> dict[str, Any]:
         "dead": [part._asdict() for part in status.dead],
         "pauses": [pause_object(pause) for pause in status.pauses],
         "schedules": [each.as_object() for each in status.schedules],
+        "reembeddings": [row_object(row) for row in status.reembeddings],
     }
 
 

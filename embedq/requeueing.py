@@ -17,6 +17,7 @@ from embedq_producer.submitting import stop_on_interrupt, watch
 from embedq_producer.summary import EXIT_DEAD, EXIT_DONE, EXIT_INTERRUPTED, print_submitted
 from embedq_producer.terminal import Figures, display
 from embedq_store import DeadGroup, DeadLetter, Selection, Store
+from embedq_store.reembedding import base_name
 
 SOURCE: Final = "dead letters"
 
@@ -55,13 +56,14 @@ async def _queue_groups(
     priority: Priority,
 ) -> int:
     stop, left, queued = stop_on_interrupt(), False, False
-    for group in groups:
-        problem = await _obstacle(group, store, queue)
+    for each in groups:
+        group, model_id = await _destination(each, store)
+        problem = await _obstacle(group, model_id, store, queue)
         if problem is not None:
             left = True
             print(f"embedq: {problem}", file=sys.stderr)
             continue
-        submission = new_submission(group.collection, group.model, SOURCE, priority)
+        submission = new_submission(group.collection, model_id, SOURCE, priority)
         letters = _Letters(group, selection, store, settings)
         left = await _queue_group(submission, letters, queue, settings, stop) or left
         queued = True
@@ -72,8 +74,31 @@ async def _queue_groups(
     return EXIT_DEAD if left else EXIT_DONE
 
 
-async def _obstacle(group: DeadGroup, store: Store, queue: Queue) -> str | None:
-    """Why these can't be requeued, and what to do; None where they can."""
+async def _destination(group: DeadGroup, store: Store) -> tuple[DeadGroup, str]:
+    """The letters under the name of the collection where their items belong now, and its model: it may have been
+    embedded anew since they died.
+    """
+    if not group.collection:
+        return group, group.model
+    moved = (await store.standing("", -1, group.collection, group.model)).moved
+    if moved is None:
+        return group, group.model
+    name, model_id = moved.collection, moved.model_id
+    if name is None or model_id is None:
+        # From a re-embedding that has ended: what it was for has them still to come, whichever model it has.
+        name = base_name(group.collection) or group.collection
+        present = await store.find_collection(name)
+        if present is None:
+            return group, group.model
+        model_id = present.model_id
+    if name != group.collection:
+        # A letter ends when its item is stored in the collection under whose name it stands.
+        await store.reembeddings.adopt_letters(group.collection, name)
+    return group._replace(collection=name), model_id
+
+
+async def _obstacle(group: DeadGroup, model_id: str, store: Store, queue: Queue) -> str | None:
+    """Why these can't be requeued for a model, and what to do; None where they can."""
     if not group.collection:
         return (
             f"{plural(group.letters, 'chunk')} for {shown(group.model)} can't be requeued, since what was in "
@@ -82,7 +107,7 @@ async def _obstacle(group: DeadGroup, store: Store, queue: Queue) -> str | None:
         )
     found = await store.find_collection(group.collection)
     model = await queue.collection_model(group.collection) if found is None else found.model_id
-    if model not in (None, group.model):
+    if model not in (None, model_id):
         return (
             f"{plural(group.letters, 'dead letter')} of {shown(group.collection)!r} can't be requeued, being for the "
             f"model {shown(group.model)}, where the collection has {shown(str(model))}: purge them, or delete the "

@@ -57,6 +57,7 @@ def sections(status: Status) -> list[Section]:
         Section("queue", _queues(status)),
         Section("runs", runs_table(status.runs, status.at)),
         Section("dead letters", _dead(status)),
+        Section("re-embeddings", _reembeddings(status)),
         Section("schedules", _schedules(status)),
         Section("workers", _worker_rows(status)),
         Section("models", _models(status)),
@@ -140,6 +141,24 @@ def _queues(status: Status) -> Table:
             if load.jobs
         ],
         frozenset(range(1, 8)),
+    )
+
+
+def _reembeddings(status: Status) -> Table:
+    return Table(
+        ["embedded anew", "state", "done", "left", "to", "why"],
+        [
+            [
+                row.reembedding.collection,
+                row.reembedding.state,
+                "-" if row.share is None else percent(row.share),
+                "-" if row.seconds_left is None else short_duration(row.seconds_left),
+                row.reembedding.new_model,
+                row.reembedding.message or "-",
+            ]
+            for row in status.reembeddings
+        ],
+        frozenset({2, 3}),
     )
 
 

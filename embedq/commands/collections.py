@@ -109,6 +109,37 @@ def delete(
 
 
 @app.command()
+def rollback(
+    collection: options.Collection,
+    yes: options.Yes = False,
+    database: options.Database = None,
+    json: options.Json = False,
+) -> None:
+    """Go back to the vectors that a collection had before 'embedq reembed'. Asks first.
+
+    What came since is queued for the old model. The new vectors are kept: the same 'embedq reembed' goes forward again,
+    and pays for nothing that is there.
+    """
+    from embedq.reembedding_undone import run_rollback
+
+    run_rollback(collection, database, confirmed=yes, as_json=json)
+
+
+@app.command("drop-old")
+def drop_old(
+    collection: options.Collection,
+    yes: options.Yes = False,
+    database: options.Database = None,
+    json: options.Json = False,
+) -> None:
+    """Drop the vectors that 'embedq reembed', or a rollback, has kept beside a collection. Asks first."""
+    from embedq.reembedding_undone import run_drop_old
+    from embedq_core.settings import load_settings
+
+    run_drop_old(collection, load_settings(database=database), confirmed=yes, as_json=json)
+
+
+@app.command()
 def path(database: options.Database = None) -> None:
     """Print the path of the database."""
     from embedq_core.settings import load_settings

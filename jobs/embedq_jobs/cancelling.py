@@ -4,14 +4,15 @@ in hand is left to it: it is being paid for.
 
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from enum import IntEnum
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from arq.connections import ArqRedis
 
 from embedq_jobs.errors import translated
+from embedq_jobs.forwarding import MOVED_FIELD
 from embedq_jobs.names import Names, lease_key, parse_job_id, payload_key, tries_key
 from embedq_jobs.runs import FINISH, KEEP_SECONDS
 
@@ -122,9 +123,10 @@ class Cancelling:
         if marked is Marked.over:
             return marked, Removed(0, 0)
         removed = Removed(0, 0)
-        async for jobs in self._jobs(run, model_id):
-            more = await self.remove(model_id, jobs)
-            removed = Removed(removed.chunks + more.chunks, removed.items + more.items)
+        for each in [model_id, *await self._handed_on_to(run)]:
+            async for jobs in self._jobs(run, each):
+                more = await self.remove(each, jobs)
+                removed = Removed(removed.chunks + more.chunks, removed.items + more.items)
         return marked, removed
 
     async def remove(self, model_id: str, jobs: Sequence[str]) -> Removed:
@@ -147,6 +149,13 @@ class Cancelling:
                 gone, cancelled = await self._remove(keys=keys, args=[time.time(), KEEP_SECONDS, *some])
             removed, items = removed + gone, items + cancelled
         return Removed(removed, items)
+
+    async def _handed_on_to(self, run: str) -> list[str]:
+        """The models to whose queues chunks of a run were handed on, since their collection has got them."""
+        with translated(self._where):
+            fields = await cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(self._names.run(run)))
+        prefix = MOVED_FIELD.encode()
+        return sorted({value.decode() for field, value in fields.items() if field.startswith(prefix)})
 
     async def _jobs(self, run: str, model_id: str) -> AsyncIterator[list[str]]:
         """The jobs of a run that are not done, some at a time: each of them is in the ledger of its queue."""

@@ -85,6 +85,10 @@ class Names:
         """Hash: where the limiter of a model stands, which all workers share."""
         return f"{self.prefix}:limit:{model_id}"
 
+    def turn(self, collection: str) -> str:
+        """String: which process may queue for the re-embedding of a collection, or finish it, just now."""
+        return f"{self.prefix}:turn:{collection}"
+
     @property
     def paused(self) -> str:
         """Hash: what is paused → since when, and why."""

@@ -15,6 +15,7 @@ from embedq_jobs.cancelling import Cancelling
 from embedq_jobs.codec import EMBED_CHUNK, Chunk, dump_job, encode_chunk
 from embedq_jobs.drains import Drains
 from embedq_jobs.errors import translated
+from embedq_jobs.forwarding import Forwarding
 from embedq_jobs.limits import SharedPace
 from embedq_jobs.names import Names, job_id, lease_key, payload_key
 from embedq_jobs.pauses import ASIDE, ASIDE_FROM, Pause, Pausing
@@ -49,6 +50,10 @@ if redis.call('ZSCORE', queue, job) then
     outcome = 'KNOWN'
 elseif redis.call('HEXISTS', chunks, number) == 1 then
     redis.call('DEL', payload)
+    outcome = 'KNOWN'
+elseif redis.call('HEXISTS', run, 'moved:' .. number) == 1 then
+    -- Handed on to the queue of another model, which its producer need not know: see embedq_jobs.forwarding.
+    redis.call('PEXPIRE', payload, expires)
     outcome = 'KNOWN'
 elseif redis.call('HEXISTS', run, 'cancelled') == 1 then
     redis.call('DEL', payload)
@@ -125,6 +130,7 @@ class Queue:
         self.cancelling = Cancelling(redis, self.names, where)
         self.pausing = Pausing(redis, self.names, where)
         self.drains = Drains(redis, self.names, where)
+        self.forwarding = Forwarding(redis, self.names, where, EXPIRES_MS)
 
     async def put(self, chunk: Chunk) -> bool:
         """Queue a chunk. False if it is queued or done already, or its run was cancelled: then nothing changes.

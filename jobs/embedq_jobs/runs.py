@@ -285,6 +285,15 @@ class Runs:
             value = await cast("Awaitable[bytes | None]", self._redis.hget(self._names.run(run), "chunks"))
         return int(value or 0)
 
+    async def outstanding(self, run: str) -> int:
+        """How many chunks of a run were queued and are not done; none where the run is not known (any more)."""
+        with translated(self._where):
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hget(self._names.run(run), "chunks")
+                pipe.hlen(self._names.chunks(run))
+                queued, done = await pipe.execute()
+        return max(int(queued or 0) - int(done), 0)
+
     async def done(self, run: str, chunks: list[int]) -> bool:
         """Whether all these chunks are done."""
         with translated(self._where):

@@ -64,6 +64,11 @@ class Reembedding:
         return self.state in ("embedding", "stopped")
 
     @property
+    def keeps_others(self) -> bool:
+        """Whether the other vectors are kept: the old ones after a switch, the new ones after a rollback."""
+        return self.state in ("switched", "rolled back")
+
+    @property
     def next_name(self) -> str:
         """The name of the collection that takes, or after a rollback keeps, the new vectors."""
         return next_name(self.collection)

@@ -26,6 +26,8 @@ from embedq_store.writer import Writer
 
 # How often both collections are gone through before the switch, while others write to them.
 _SURVEYS: Final = 3
+# As many entries that are missing are caught up with just before the switch.
+FEW: Final = 2048
 
 _T = TypeVar("_T")
 
@@ -50,6 +52,7 @@ class Reembeddings:
         self._writer = writer
         self._collection = collection
         self._removed = removed
+        self._surveys: dict[int, switching.Survey] = {}
 
     # --- what there is
 
@@ -104,7 +107,8 @@ class Reembeddings:
             kept = await self._read(partial(beginning.shadow_to_use, collection=collection, model_id=model_id))
             await self._check_contents(found, kept, model_id)
         options: dict[str, object] = {"drop_old": True} if drop_old else {}
-        options |= {"golden": golden} if golden is not None else {}
+        # Other queries begin with a clean slate: what was required of the ones before says nothing.
+        options |= {"golden": golden, "recall": recall} if golden is not None else {}
         options |= {"recall": recall} if recall is not None else {}
         return await self._change(partial(beginning.begin, found=found, model_id=model_id, options=options))
 
@@ -127,13 +131,17 @@ class Reembeddings:
     async def _coverage(self, pair: Pair, *, extras: bool) -> Coverage:
         return (await self._surveyed(pair, extras=extras))[0]
 
-    async def _surveyed(self, pair: Pair, *, extras: bool) -> tuple[Coverage, int]:
+    async def _surveyed(self, pair: Pair, *, extras: bool, waiting: list[str] | None = None) -> tuple[Coverage, int]:
+        """Coverage, and how many entries are outdated. The ids that are missing are put into `waiting`, if few."""
         total, outdated, after = Coverage(), 0, None
         while True:
+            begin = after
             page, some, after = await self._read(partial(covering.covered_page, pair=pair, after=after))
             if after is None:
                 break
             total, outdated = total + page, outdated + some
+            if waiting is not None and page.missing and total.missing <= FEW:
+                waiting += [id_ for id_, _ in (await self._sized(covering.missing_page, pair, begin))[0]]
         while extras:
             extra, after = await self._read(partial(covering.extra_page, pair=pair, after=after))
             if after is None:
@@ -200,23 +208,60 @@ class Reembeddings:
         """Put the new vectors in the place of the old, in one transaction that takes as long as there was written to
         either since they were last gone through. Old vectors that are kept from a switch before are removed.
 
-        Raises NotCovered, and has changed nothing, where an entry has no new vector and no dead letter either;
-        ReembeddingMissing where it has ended meanwhile.
+        Raises NotCovered, and has changed nothing, where an entry has no new vector and no dead letter either: see
+        `latecomers`. ReembeddingMissing where it has ended meanwhile.
+        """
+        switching.check_open(await self._read(partial(records.by_key, key=reembedding.key)))
+        pair = switching.forward(reembedding)
+        survey = await self._survey_that_holds(reembedding, pair) or await self._adjusted(pair)
+        if survey.usable:
+            self._surveys[reembedding.key] = survey
+            late = await self._read(lambda db: switching.still_missing(db, pair, survey, FEW))
+            switching.check_covered(reembedding, Coverage(missing=len(late)))
+        else:
+            switching.check_covered(reembedding, survey.coverage)
+        await self._remove_earlier(reembedding)
+        return await self._change(partial(switching.switch, record=reembedding, survey=survey))
+
+    async def latecomers(self, reembedding: Reembedding, *, max_items: int) -> list[Item]:
+        """The entries, some of them where there are many, for which alone the last switch was refused: they came a
+        moment before both collections were gone through, or since. Cheap. None where that is not so, or where all has
+        to be gone through again.
+
+        When they are embedded, `switch` goes through nothing again but these, and what was written since.
         """
         pair = switching.forward(reembedding)
-        survey: switching.Survey | None = None
+        survey = await self._survey_that_holds(reembedding, pair)
+        if survey is None:
+            return []
+
+        def look(db: Connection) -> list[Item]:
+            return covering.items(db, pair.source, switching.still_missing(db, pair, survey, max_items))
+
+        return await self._read(look)
+
+    async def _survey_that_holds(self, reembedding: Reembedding, pair: Pair) -> switching.Survey | None:
+        """What was found when all was gone through last, where nothing but new rows has come since."""
+        survey = self._surveys.get(reembedding.key)
+        if survey is None:
+            return None
+        mark = await self._read(partial(switching.Mark.of, pair=pair))
+        if mark.counters == survey.mark.counters:
+            return survey
+        del self._surveys[reembedding.key]
+        return None
+
+    async def _adjusted(self, pair: Pair) -> switching.Survey:
+        """Go through all, and bring the shadow up to date, so that little is left to do within the switch."""
         for _ in range(_SURVEYS):
             mark = await self._read(partial(switching.Mark.of, pair=pair))
-            survey = switching.Survey(mark, *await self._surveyed(pair, extras=True))
-            if not survey.coverage.complete:
-                break
-            if not (survey.outdated or survey.coverage.extra):
+            waiting: list[str] = []
+            coverage, outdated = await self._surveyed(pair, extras=True, waiting=waiting)
+            survey = switching.Survey(mark, coverage, outdated, tuple(waiting))
+            if survey.usable or coverage.missing > FEW or coverage.without_content:
                 break
             await self._adjust(pair)
-        assert survey is not None  # noqa: S101 - there is one round at least
-        if survey.coverage.complete:
-            await self._remove_earlier(reembedding)
-        return await self._change(partial(switching.switch, record=reembedding, survey=survey))
+        return survey
 
     async def _adjust(self, pair: Pair) -> None:
         """Bring the shadow up to date before the switch, so that little is left to do within it."""
@@ -289,6 +334,10 @@ class Reembeddings:
         record = await self._change(partial(beginning.cancel, collection=collection))
         await self.sweep()
         return record
+
+    async def adopt_letters(self, kept: str, collection: str) -> None:
+        """Put dead letters of vectors that stand, or stood, beside a collection with the collection's own."""
+        await self._change(partial(switching.absorb_letters, kept=kept, collection=collection))
 
     async def sweep(self) -> None:
         """Remove what is left of collections that were to be removed when a process died."""

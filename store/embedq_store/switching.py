@@ -3,6 +3,7 @@
 Everything here runs in the thread of the connection that writes. Errors of ours come before anything is changed.
 """
 
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -54,13 +55,26 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found of a pair of collections after `mark`: how far the shadow covers the source, and how many of its
-    entries are to be brought up to date.
+    """What was found of a pair of collections after `mark`: how far the shadow covers the source, how many of its
+    entries are to be brought up to date, and which ids were missing, where these were few.
     """
 
     mark: Mark
     coverage: Coverage
     outdated: int
+    waiting: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        """Whether nothing has to be looked at within the switch but what was waiting, and what was written since."""
+        figures = self.coverage
+        done = not (self.outdated or figures.extra or figures.without_content)
+        return done and len(self.waiting) == figures.missing
+
+    @property
+    def values(self) -> dict[str, object]:
+        """For `CHANGED`."""
+        return {"last": self.mark.last_row, "waiting": json.dumps(self.waiting)}
 
 
 # --- forward
@@ -75,13 +89,11 @@ def switch(db: sqlite3.Connection, record: Reembedding, survey: Survey | None) -
     began = time.monotonic()
     record = _still_open(db, record)
     pair = forward(record)
-    changed = None
-    if survey is not None and not survey.outdated and survey.coverage.complete and not survey.coverage.extra:
-        mark = Mark.of(db, pair)
-        changed = survey.mark.last_row if mark.counters == survey.mark.counters else None
-    _check_covered(record, _coverage_of_changed(db, pair, changed) if changed is not None else _coverage(db, pair))
-    if changed is not None:
-        bring_up_to_date(db, pair, BEYOND, {"last": changed})
+    if survey is not None and not (survey.usable and Mark.of(db, pair).counters == survey.mark.counters):
+        survey = None
+    check_covered(record, _coverage(db, pair) if survey is None else _coverage_of_changed(db, pair, survey))
+    if survey is not None:
+        bring_up_to_date(db, pair, CHANGED, survey.values)
     else:
         for values in ranges(db, pair):
             bring_up_to_date(db, pair, RANGE, values)
@@ -98,8 +110,7 @@ def switch(db: sqlite3.Connection, record: Reembedding, survey: Survey | None) -
 
 def _still_open(db: sqlite3.Connection, record: Reembedding) -> Reembedding:
     record = records.by_key(db, record.key)
-    if not record.open:
-        raise ReembeddingMissing(f"the re-embedding of {record.collection!r} has ended: it is {record.state}")
+    check_open(record)
     for name, key in ((record.collection, record.source), (record.next_name, record.shadow)):
         found = find_collection(db, name)
         if found is None or found.id != key:
@@ -114,7 +125,14 @@ def _still_open(db: sqlite3.Connection, record: Reembedding) -> Reembedding:
     return record
 
 
-def _check_covered(record: Reembedding, coverage: Coverage) -> None:
+def check_open(record: Reembedding) -> None:
+    """Raise ReembeddingMissing for one that has ended."""
+    if not record.open:
+        raise ReembeddingMissing(f"the re-embedding of {record.collection!r} has ended: it is {record.state}")
+
+
+def check_covered(record: Reembedding, coverage: Coverage) -> None:
+    """Raise NotCovered where the new vectors can't take the place of the old."""
     if not coverage.complete:
         count = coverage.missing + coverage.without_content
         raise NotCovered(
@@ -137,13 +155,26 @@ BEYOND: Final = "SELECT DISTINCT id FROM embeddings WHERE rowid > :last AND +col
 RANGE: Final = "SELECT id FROM embeddings WHERE collection_id = :walked AND id >= :first AND id <= :last"
 
 
-def _coverage_of_changed(db: sqlite3.Connection, pair: Pair, last_row: int) -> Coverage:
+# Of what a survey has to leave open: ids that were missing then, and those of rows that were written since.
+CHANGED: Final = f"{BEYOND} UNION SELECT value FROM json_each(:waiting)"  # noqa: S608 - put together from constants
+
+
+def _coverage_of_changed(db: sqlite3.Connection, pair: Pair, survey: Survey) -> Coverage:
     row = db.execute(
         "SELECT coalesce(sum(class = 'missing'), 0), coalesce(sum(class = 'bare'), 0)"  # noqa: S608
-        f" FROM ({compared(BEYOND)})",
-        pair.values | {"last": last_row},
+        f" FROM ({compared(CHANGED)})",
+        pair.values | survey.values,
     ).fetchone()
     return Coverage(missing=int(row[0]), without_content=int(row[1]))
+
+
+def still_missing(db: sqlite3.Connection, pair: Pair, survey: Survey, limit: int) -> list[str]:
+    """The first ids that a switch would be refused for by a survey that holds."""
+    rows = db.execute(
+        f"SELECT id FROM ({compared(CHANGED)}) WHERE class = 'missing' LIMIT :limit",  # noqa: S608
+        pair.values | survey.values | {"limit": limit},
+    )
+    return [str(row[0]) for row in rows]
 
 
 def next_range(db: sqlite3.Connection, collection_id: int, after: str | None) -> dict[str, Any] | None:

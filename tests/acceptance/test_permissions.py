@@ -1,6 +1,8 @@
 """Users of Redis with the permissions that docs/reliability.md names, and no others."""
 
+import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,6 +12,8 @@ import redis
 
 from embedq_core.settings import Settings, load_settings
 from embedq_jobs import open_queue
+from embedq_worker.supplying import turn_of
+from support.chunks import chunk, items, submit
 from support.command_line import CommandLine
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -62,6 +66,9 @@ def test_each_part_works_with_the_permissions_that_are_documented_and_none_is_re
     run("reader", "dead", "list")
     run("producer", "submit", "pets", "-", input=rows)
     run("both", "ingest", "more", "-", "-m", "recording", input=rows)
+    run("both", "reembed", "more", "-m", "recording-10")
+    run("worker", "worker", "--burst")
+    assert json.loads(run("reader", "reembed", "--list", "--json"))[0]["state"] == "switched"
     run("producer", "collections", "delete", "more", "--yes")
     run("operator", "pause", "--collection", "pets")
     submitted = run("producer", "submit", "pets", "-", input=rows + "20,text 20\n").strip()
@@ -70,6 +77,25 @@ def test_each_part_works_with_the_permissions_that_are_documented_and_none_is_re
     run("operator", "resume", "--all")
     assert json.loads(run("operator", "runs", "cancel", submitted, "--yes", "--json"))["cancelled"] == 21
     run("operator", "drain", "--wait")
+    assert administrator.acl_log() == []
+
+
+async def test_a_worker_may_hand_a_chunk_on_and_queue_what_a_re_embedding_lacks(
+    redis_url: str, administrator: redis.Redis, settings: Settings
+) -> None:
+    administrator.acl_log_reset()
+    url = f"unix://worker:{PASSWORD}@{urlsplit(redis_url).path}?db=1"
+    async with open_queue(load_settings(database=settings.database, redis_url=url)) as queue:
+        await submit(queue, chunk(items(3)))
+        async with turn_of(queue, "pets", seconds=0.03) as held, asyncio.timeout(10):
+            assert held is not None
+            began = time.monotonic()
+            # Longer than it lives without being renewed.
+            while time.monotonic() < began + 0.06:
+                assert await queue.redis.exists(queue.names.turn("pets"))
+        moved = chunk(items(3), model_id="recording-10")
+        assert await queue.forwarding.forward(moved, "recording")
+        assert await queue.forwarding.retract(moved, "recording")
     assert administrator.acl_log() == []
 
 

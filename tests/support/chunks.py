@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+import embedq_worker.golden_check
 import embedq_worker.service
 from embedq_core.items import Item
 from embedq_core.priority import Priority
@@ -66,4 +67,5 @@ class _Plugin:
 def install(monkeypatch: pytest.MonkeyPatch, *models: EmbeddingModel) -> None:
     """Let workers in this process find `models`, as if a plugin had registered them."""
     registry = Registry({"tests": _Plugin(models)})
-    monkeypatch.setattr(embedq_worker.service, "get_embedding_model", registry.get_embedding_model)
+    for module in (embedq_worker.service, embedq_worker.golden_check):
+        monkeypatch.setattr(module, "get_embedding_model", registry.get_embedding_model)

@@ -20,6 +20,7 @@ for name in (
     "embedq.embedding_one",
     "embedq.ingesting",
     "embedq.inspecting",
+    "embedq.reembedding",
     "embedq.renaming",
     "embedq.reporting",
     "embedq.running",

@@ -4,18 +4,22 @@ import asyncio
 import os
 import resource
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
+from typing import Any, TypeAlias
 
 import embedq_worker.pipeline
 from embedq_core.settings import Settings, load_settings
-from embedq_jobs import open_queue
+from embedq_jobs import Chunk, open_queue
+from embedq_jobs.forwarding import Forwarding
 from embedq_store import Store
 from embedq_worker.service import ServiceOptions, serve, stop_on_signals
 from support import forked
 from support.clocks import MovedClock
 from support.command_line import TESTS
+
+_Forward: TypeAlias = Callable[[Forwarding, Chunk, str], Coroutine[Any, Any, bool]]
 
 
 def start_worker(
@@ -23,14 +27,16 @@ def start_worker(
     lease_seconds: float,
     *,
     kill_at: str | None = None,
+    kill_after_handing_on: bool = False,
     file_size: int | None = None,
     clock_at: float | None = None,
     **environment: str,
 ) -> ForkServerProcess:
     """Start a worker with the tests' models; SIGTERM stops it.
 
-    It kills itself when it begins the SQL statement `kill_at`. The system refuses to let its files grow beyond
-    `file_size`, until it is sent SIGUSR1. With `clock_at` it runs what schedules owe by a clock that stands there.
+    It kills itself when it begins the SQL statement `kill_at`, or when Redis has answered that a chunk is in the queue
+    of another model. The system refuses to let its files grow beyond `file_size`, until it is sent SIGUSR1. With
+    `clock_at` it runs what schedules owe by a clock that stands there.
     """
     assert settings.redis_url is not None
     given = {
@@ -40,13 +46,14 @@ def start_worker(
         "EMBEDQ_REDIS_URL": str.__str__(settings.redis_url),
         **environment,
     }
-    return forked.call(_work, given, lease_seconds, kill_at, file_size, clock_at)
+    return forked.call(_work, given, lease_seconds, kill_at, kill_after_handing_on, file_size, clock_at)
 
 
 def _work(
     environment: Mapping[str, str],
     lease_seconds: float,
     kill_at: str | None,
+    kill_after_handing_on: bool,
     file_size: int | None,
     clock_at: float | None,
 ) -> None:
@@ -57,7 +64,18 @@ def _work(
     options = ServiceOptions(lease_seconds=lease_seconds)
     if clock_at is not None:
         options = replace(options, schedules=True, clock=MovedClock.at(clock_at))
+    if kill_after_handing_on:
+        Forwarding.forward = _forwarding_and_dying(Forwarding.forward)  # type: ignore[assignment,method-assign]
     asyncio.run(_serve(options, kill_at))
+
+
+def _forwarding_and_dying(forward: _Forward) -> _Forward:
+    async def forwarding(self: Forwarding, chunk: Chunk, from_model: str) -> bool:
+        await forward(self, chunk, from_model)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return True
+
+    return forwarding
 
 
 def _bound_files(size: int) -> None:

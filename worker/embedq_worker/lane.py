@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, cast
 
+import msgspec
 import redis.exceptions
 from arq.worker import Retry, Worker, func
 
@@ -22,7 +23,7 @@ from embedq_core.errors import (
     QueueError,
 )
 from embedq_core.settings import Settings
-from embedq_jobs import Queue, decode_chunk, job_id, parse_job_id
+from embedq_jobs import Chunk, Queue, decode_chunk, job_id, parse_job_id
 from embedq_jobs.codec import BURY_CHUNK, EMBED_CHUNK
 from embedq_jobs.errors import translated
 from embedq_store import ChunkMark, DeadLetter, Store, Target, Write
@@ -32,7 +33,7 @@ from embedq_worker.claims import Claims
 from embedq_worker.leases import Leases
 from embedq_worker.logs import about
 from embedq_worker.picking import ChunkWorker
-from embedq_worker.pipeline import process
+from embedq_worker.pipeline import WantsModel, process
 from embedq_worker.quarantine import SUSPECT_LOSSES, Quarantine
 from embedq_worker.runner import ModelRunner, Stopping, TransientFailure
 
@@ -214,6 +215,8 @@ class Lane:
     async def _embed(self, job: str, payload: object, attempt: int) -> None:
         try:
             chunk = decode_chunk(payload)
+            if job_id(chunk.run, chunk.number) == job and chunk.model_id != self.model_id and await self._gone(chunk):
+                return
             if (job_id(chunk.run, chunk.number), chunk.model_id) != (job, self.model_id):
                 raise ChunkUndecodable(  # noqa: TRY301 - buried like one that can't be read
                     f"the chunk is number {chunk.number} of run {chunk.run!r} for {chunk.model_id!r}: not this job's"
@@ -227,10 +230,14 @@ class Lane:
         began = time.monotonic()
         lost = 0 if self._worker is None else self._worker.losses.get(job, 0)
         high = self._worker is not None and self._worker.is_high(job)
-        with self.runner.telemetry.in_hand(len(chunk.items)):
-            async with self._place(job, lost) as runner:
-                report = partial(self._report, chunk.run, chunk.number)
-                counts = await process(chunk, runner, self._store, self._claims, report, high=high)
+        try:
+            with self.runner.telemetry.in_hand(len(chunk.items)):
+                async with self._place(job, lost) as runner:
+                    report = partial(self._report, chunk.run, chunk.number)
+                    counts = await process(chunk, runner, self._store, self._claims, report, high=high)
+        except WantsModel as wanted:
+            await self._hand_on(chunk, wanted)
+            return
         await self._queue.runs.record(chunk.run, chunk.number, chunk.model_id, counts)
         if lost:
             await self._queue.starts.forget(job)
@@ -245,6 +252,33 @@ class Lane:
             ", ".join(f"{value} {name}" for name, value in counts.nonzero().items()),
             extra=about(self.model_id, job=job, collection=chunk.collection),
         )
+
+    async def _hand_on(self, chunk: Chunk, wanted: WantsModel) -> None:
+        """Put a chunk into the queue of the model that its collection has got since it was queued."""
+        job = job_id(chunk.run, chunk.number)
+        moved = msgspec.structs.replace(chunk, collection=wanted.collection, model_id=wanted.model_id)
+        if self._worker is not None:
+            # Before the attempt: when its answer is lost, the chunk may be there.
+            self._worker.hand_on(job)
+        if await self._queue.forwarding.forward(moved, self.model_id):
+            _log.info(
+                "%s: handed on to %s, which %r has now",
+                job,
+                wanted.model_id,
+                wanted.collection,
+                extra=about(self.model_id, job=job, collection=chunk.collection),
+            )
+        elif self._worker is not None:
+            self._worker.keep(job)
+
+    async def _gone(self, chunk: Chunk) -> bool:
+        """Whether a chunk was handed on to its model's queue; what came back into this one is removed then."""
+        job = job_id(chunk.run, chunk.number)
+        if not await self._queue.forwarding.retract(chunk, self.model_id):
+            return False
+        if self._worker is not None:
+            self._worker.hand_on(job)
+        return True
 
     @asynccontextmanager
     async def _place(self, job: str, lost: int) -> AsyncIterator[ModelRunner]:

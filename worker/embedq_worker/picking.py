@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypedDict
 
+from arq.constants import retry_key_prefix
 from arq.worker import Worker
 
 from embedq_core.priority import SHARE
@@ -83,6 +84,7 @@ class ChunkWorker(Worker):
         self._high: set[str] = set()
         self.losses: dict[str, int] = {}
         """Of each job in hand, how many workers died with it."""
+        self._handed_on: set[str] = set()
         self._done = asyncio.Event()
 
     async def main(self) -> None:
@@ -218,6 +220,14 @@ class ChunkWorker(Worker):
         await self._lost(job_id)
         await super().finish_failed_job(job_id, result_data)
 
+    def hand_on(self, job: str) -> None:
+        """A job in hand goes to the queue of another model, or may have gone: its payload is that queue's."""
+        self._handed_on.add(job)
+
+    def keep(self, job: str) -> None:
+        """It was done already, and stays."""
+        self._handed_on.discard(job)
+
     async def finish_job(
         self,
         job_id: str,
@@ -228,10 +238,15 @@ class ChunkWorker(Worker):
         incr_score: int | None,
         keep_in_progress: float | None,
     ) -> None:
-        """What arq does with a job that has ended; one that is put off stays high if it was.
+        """What arq does with a job that has ended, or that goes back; one that is put off stays high if it was.
 
-        By the difference between now and the score of a high job, arq would make a normal one of it.
+        By the difference between now and the score of a high job, arq would make a normal one of it. Of a job that was
+        handed on only the lease goes: from then on, workers of the other model may take it.
         """
+        if job_id in self._handed_on:
+            self._handed_on.discard(job_id)
+            await self.pool.delete(lease_key(job_id), f"{retry_key_prefix}{job_id}")
+            return
         if incr_score and job_id in self._high:
             incr_score -= HIGH_AHEAD_MS
         await super().finish_job(

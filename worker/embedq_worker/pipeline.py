@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 import msgspec
@@ -24,7 +24,8 @@ from embedq_core.errors import (
 from embedq_core.parts import documents_of
 from embedq_core.vectors import STORED_DTYPE
 from embedq_jobs import Chunk, job_id
-from embedq_store import ChunkMark, DeadLetter, Incoming, Plan, Row, Standing, Store, Target, Write, decide
+from embedq_store import ChunkMark, DeadLetter, Incoming, Moved, Plan, Row, Standing, Store, Target, Write, decide
+from embedq_store.reembedding import base_name
 from embedq_worker.claims import Claims
 from embedq_worker.logs import about
 from embedq_worker.runner import Fault, ModelRunner, Piece
@@ -52,6 +53,19 @@ class _Pending:
         return bool(self.rows or self.updates or self.dead)
 
 
+class WantsModel(Exception):  # noqa: N818 - a signal to the lane
+    """The chunk's collection has been embedded anew since it was queued: another model's queue is the place for it."""
+
+    def __init__(self, collection: str, model_id: str) -> None:
+        super().__init__(f"{collection!r} has {model_id} now")
+        self.collection = collection
+        self.model_id = model_id
+
+
+class _Ended(Exception):  # noqa: N818 - a signal within this module
+    """The chunk comes from a re-embedding that has ended: its items are accounted for."""
+
+
 Progress: TypeAlias = Callable[[Counts], Awaitable[None]]
 
 
@@ -70,7 +84,8 @@ async def process(
     nothing and costs nothing: what was committed is found. The contents of a `high` chunk go ahead of others'. While
     the database can't be written to, vectors that were paid for are kept in memory. Raises TransientFailure and
     Stopping, and StoreError where the database can't be read, or not be written when the worker stops; then the chunk
-    has to be processed again.
+    has to be processed again. Raises WantsModel where the collection has another model since it was embedded anew,
+    before any of it is written with this one.
     """
     return await _Processing(chunk, runner, store, claims, progress, high=high).run()
 
@@ -95,24 +110,54 @@ class _Processing:
         self._progress = progress
         self._high = high
         self._target = Target(chunk.collection, chunk.model_id, runner.model.configuration)
+        # What is copied into a shadow is not a version of a document: what the source has there is right.
+        self._documents = () if base_name(chunk.collection) is not None else documents_of(chunk.items)
         self._pending = _Pending()
         self._before = Counts()
         self._stored_before = 0
         self._dimension: int | None = None
 
     async def run(self) -> Counts:
-        chunk = self._chunk
-        standing = await self._store.standing(chunk.run, chunk.number, chunk.collection, chunk.model_id)
+        standing = await self._standing()
         if standing.mark is not None:
             self._before, finished = standing.mark
             if finished:
                 return self._before
-        self._dimension = standing.dimension
-        remaining = await self._fit(Incoming.of(self._chunk.items), standing)
-        while True:
-            remaining = await self._round(remaining)
-            if not remaining:
-                return self._before
+        try:
+            while standing.moved is not None:
+                self._follow(standing.moved)
+                standing = await self._standing()
+            self._dimension = standing.dimension
+            remaining = await self._fit(Incoming.of(self._chunk.items), standing)
+            while True:
+                remaining = await self._round(remaining)
+                if not remaining:
+                    return self._before
+        except _Ended:
+            return await self._drop()
+
+    async def _standing(self) -> Standing:
+        chunk = self._chunk
+        return await self._store.standing(chunk.run, chunk.number, chunk.collection, chunk.model_id)
+
+    def _follow(self, moved: Moved) -> None:
+        """Go on in the collection in which the items belong now. Raises WantsModel where another model is to, and
+        _Ended where they belong in none.
+        """
+        if moved.collection is None or moved.model_id is None:
+            self._pending = _Pending()
+            raise _Ended
+        if moved.model_id != self._chunk.model_id:
+            self._pending = _Pending()
+            raise WantsModel(moved.collection, moved.model_id)
+        self._chunk = msgspec.structs.replace(self._chunk, collection=moved.collection)
+        self._target = replace(self._target, collection=moved.collection)
+        self._pending.dead = [replace(letter, collection=moved.collection) for letter in self._pending.dead]
+
+    async def _drop(self) -> Counts:
+        """Finish without a word more: what is not counted yet counts as unchanged."""
+        self._pending.counts = Counts(unchanged=max(len(self._chunk.items) - self._before.done, 0))
+        return await self._flush(finished=True)
 
     async def _fit(self, incoming: list[Incoming], standing: Standing) -> list[Incoming]:
         """Those that the collection and the model can take; the others are dead, some from an earlier attempt."""
@@ -255,12 +300,18 @@ class _Processing:
         pending, self._pending = self._pending, _Pending()
         counts = _nowhere_negative(self._before + pending.counts)
         mark = ChunkMark(self._chunk.run, self._chunk.number, counts, finished)
-        documents = documents_of(self._chunk.items) if finished else ()
+        documents = self._documents if finished else ()
         try:
             removed = await self._write(
                 Write(self._target, pending.rows, pending.updates, self._chunk.store, pending.dead, mark, documents)
             )
         except (BadVectors, ModelMismatch) as error:
+            self._pending = pending
+            if not isinstance(error, BadVectors | ConfigurationMismatch):
+                moved = (await self._standing()).moved
+                if moved is not None:
+                    self._follow(moved)
+                    return await self._flush(finished=finished)
             return await self._bury_rows(pending, error, finished=finished)
         except BaseException:
             # The next attempt finds what there is; nothing of this one may be forgotten before.

@@ -29,6 +29,7 @@ from embedq_worker.lane import Lane, quiet_libraries
 from embedq_worker.leases import LEASE_SECONDS, Leases
 from embedq_worker.limiting import Shared
 from embedq_worker.logs import about
+from embedq_worker.reembedding import Reembeddings
 from embedq_worker.report import worker_report
 from embedq_worker.runner import ModelRunner
 from embedq_worker.scheduler import Scheduler
@@ -116,6 +117,7 @@ class _Service:
         self._shared = Shared()
         self._unserved: set[str] = set()
         self._draining = False
+        self._paused_said: dict[str, int] = {}
         self._looked_for_orders = -math.inf
         self._since = time.time()
         self._id = f"{socket.gethostname()}:{os.getpid()}"
@@ -140,13 +142,21 @@ class _Service:
         copying = asyncio.create_task(self._copy_when_idle(), name="embedq-copies")
         if self._options.schedules:
             self._scheduler.start()
+        self._reembeddings = Reembeddings(
+            self._queue,
+            self._store,
+            self._settings,
+            lambda model_id: not wanted or model_id in wanted,
+            self._options.lease_seconds,
+        )
+        finishing = asyncio.create_task(self._reembeddings.run_forever(), name="embedq-reembeddings")
         try:
             await self._serve(wanted, stop)
             if self._store.copies_due:
                 await unless(stop, self._store.refresh_copies(lambda: True))
         finally:
             self._telemetry.draining()
-            await cancel([copying])
+            await cancel([copying, finishing])
             # Just before the runners are told: a call that waits for its turn fails then, and is not made again.
             self._shared.close()
             lanes = (lane.stop(self._options.grace_seconds) for lane in self._lanes.values())
@@ -181,7 +191,7 @@ class _Service:
         # Asked first: what a schedule's command has queued by then, the lanes that are opened now see.
         nothing_owed = not self._options.schedules or self._scheduler.idle
         await self._open_lanes(wanted)
-        if self._options.burst and nothing_owed and await self._all_done():
+        if self._options.burst and nothing_owed and await self._reembeddings.nothing_to_do(self._all_done):
             return not (self._options.schedules and await self._scheduler.look_again())
         if time.monotonic() - self._looked_for_orders >= DRAIN_LOOK_SECONDS:
             self._looked_for_orders = time.monotonic()
@@ -250,8 +260,9 @@ class _Service:
             # Of what is not set aside, something may still be paused: then it will be set aside when it is met.
             if holding(pauses, model_id) is None and await self._queue.to_do(model_id):
                 return False
-        for model_id, jobs in left.items():
+        for model_id, jobs in left.items() - self._paused_said.items():
             _log.warning("%s: %s left, paused: see 'embedq pause --list'", model_id, plural(jobs, "chunk"))
+        self._paused_said = left
         return True
 
     async def _copy_when_idle(self) -> None:

@@ -5,10 +5,11 @@ from typing import Any
 
 from embedq.dead_counting import due
 from embedq.inspecting import moment
+from embedq.reembedding_figures import ReembeddingRow
 from embedq.reporting import Status, model_figures, status_object
 from embedq.sections import facts, sections, sparkline, summary_line
 from embedq_jobs import Pause, QueueLoad, Rates, Scope
-from embedq_store import DeadLetterSummary
+from embedq_store import Coverage, DeadLetterSummary, Reembedding
 from embedq_worker.timetable import Upcoming
 
 LOAD = QueueLoad("m", jobs=3, in_progress=1, deferred=1, items=1200, bytes=2048, oldest=995.0)
@@ -140,3 +141,30 @@ def test_schedules_are_shown_with_when_they_are_due_and_what_became_of_them() ->
 def test_a_worker_that_is_about_to_end_says_so() -> None:
     status = replace(STATUS, workers=[report(7, draining=True)])
     assert rows(status, "workers")[0][3] == "2s ago, draining"
+
+
+def test_what_is_embedded_anew_is_shown_with_how_far_it_is_and_why_it_stopped() -> None:
+    going = Reembedding(
+        key=1,
+        collection="docs",
+        source=1,
+        shadow=2,
+        old_model="old",
+        new_model="new",
+        golden=None,
+        recall=None,
+        drop_old=False,
+        run=None,
+        state="embedding",
+        message=None,
+        started=900.0,
+        switched=None,
+    )
+    stopped = replace(going, state="stopped", message="golden queries find less")
+    half = ReembeddingRow(going, Coverage(entries=4, covered=1, dead=1, missing=2), None, 30.0)
+    status = replace(STATUS, reembeddings=[half, ReembeddingRow(stopped, None, None, None)])
+    assert rows(status, "re-embeddings") == [
+        ["docs", "embedding", "50%", "30s", "new", "-"],
+        ["docs", "stopped", "-", "-", "new", "golden queries find less"],
+    ]
+    assert [each["state"] for each in status_object(status)["reembeddings"]] == ["embedding", "stopped"]

@@ -1,0 +1,167 @@
+"""Undoing re-embeddings: ending one, going back to the old vectors, dropping those that are kept."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import typer
+
+from embedq_core.errors import ReembeddingMissing
+from embedq_core.settings import Settings, load_settings
+from embedq_core.text import plural, shown
+from embedq_jobs import open_queue, queue_exists
+from embedq_producer.submitting import stop_on_interrupt
+from embedq_producer.summary import EXIT_DONE, EXIT_INTERRUPTED
+from embedq_store import Reembedding, RolledBack, Store
+from embedq_worker.reembedding import tell_producers
+from embedq_worker.supplying import Supply, new_supply, supply_missing, turn_of
+
+
+def run_cancel(collection: str, settings: Settings, *, confirmed: bool, as_json: bool) -> None:
+    """End a re-embedding; asks first, since what was embedded for it is lost. Raises ReembeddingMissing."""
+
+    async def current() -> tuple[Reembedding | None, int]:
+        async with await Store.open(settings.database, read_only=True) as store:
+            await store.collection(collection)
+            found = await store.reembeddings.get(collection)
+            if found is None or not found.open:
+                return None, 0
+            return found, await store.count(found.shadow)
+
+    async def ending() -> Reembedding:
+        async with await Store.open(settings.database, must_exist=True, busy_seconds=settings.busy_seconds) as store:
+            return await store.reembeddings.cancel(collection)
+
+    found, count = asyncio.run(current())
+    if found is None:
+        raise ReembeddingMissing(f"{collection!r} is not being embedded anew: there is nothing to cancel")
+    vectors = plural(count, "vector")
+    if not confirmed:
+        typer.confirm(f"Remove the {vectors} of {found.new_model} made so far for {shown(collection)}?", abort=True)
+    ended = asyncio.run(ending())
+    if as_json:
+        print(json.dumps({"collection": collection, "model": ended.new_model, "state": ended.state, "removed": count}))
+        return
+    print(f"{shown(collection)} keeps {ended.old_model}: {vectors} of {ended.new_model} removed")
+    print("chunks of it that are still queued cost nothing: workers drop them", file=sys.stderr)
+
+
+def run_drop_old(collection: str, settings: Settings, *, confirmed: bool, as_json: bool) -> None:
+    """Drop the vectors that are kept beside a collection; asks first. Raises ReembeddingMissing, UsageError."""
+
+    async def kept() -> tuple[Reembedding | None, int]:
+        async with await Store.open(settings.database, read_only=True) as store:
+            await store.collection(collection)
+            found = await store.reembeddings.kept(collection)
+            if found is None:
+                return None, 0
+            return found, await store.count(found.source if found.state == "switched" else found.shadow)
+
+    async def dropping() -> None:
+        async with await Store.open(settings.database, must_exist=True, busy_seconds=settings.busy_seconds) as store:
+            await store.reembeddings.drop(collection)
+
+    found, count = asyncio.run(kept())
+    if found is None:
+        raise ReembeddingMissing(f"no other vectors of {collection!r} are kept: there is nothing to drop")
+    model_id = found.old_model if found.state == "switched" else found.new_model
+    vectors = plural(count, "vector")
+    if not confirmed:
+        typer.confirm(f"Drop the {vectors} of {model_id} that are kept for {shown(collection)}?", abort=True)
+    asyncio.run(dropping())
+    if as_json:
+        print(json.dumps({"collection": collection, "model": model_id, "state": "dropped", "removed": count}))
+    else:
+        print(f"{shown(collection)}: dropped {vectors} of {model_id}")
+
+
+def run_rollback(collection: str, database: Path | None, *, confirmed: bool, as_json: bool) -> None:
+    """Go back to the old vectors of a collection, and queue for their model what came since; asks first.
+
+    Exits with 0, or 130 when interrupted. Raises ReembeddingMissing where none are kept, UsageError.
+    """
+    settings = load_settings(database=database)
+    if not confirmed:
+        kept = asyncio.run(_kept_for_rollback(collection, settings))
+        typer.confirm(
+            f"Answer {shown(collection)} from the vectors of {kept.old_model} again, not {kept.new_model}?", abort=True
+        )
+    sys.exit(asyncio.run(_roll_back(collection, settings, as_json=as_json)))
+
+
+async def _kept_for_rollback(collection: str, settings: Settings) -> Reembedding:
+    async with await Store.open(settings.database, read_only=True) as store:
+        await store.collection(collection)
+        kept = await store.reembeddings.kept(collection)
+    if kept is None or kept.state != "switched":
+        raise ReembeddingMissing(f"no earlier vectors of {collection!r} are kept: there is no switch to undo")
+    return kept
+
+
+async def _roll_back(collection: str, settings: Settings, *, as_json: bool) -> int:
+    async with await Store.open(settings.database, must_exist=True, busy_seconds=settings.busy_seconds) as store:
+        await store.collection(collection)
+        done = await store.reembeddings.rollback(collection)
+        supply, interrupted = None, False
+        # From here on a worker would do the rest.
+        if queue_exists(settings) or done.newcomers > done.without_content:
+            stop = stop_on_interrupt()
+            supply = await _queue_newcomers(done, store, settings, stop)
+            interrupted = stop.is_set()
+    if as_json:
+        print(json.dumps(_object(done, supply)))
+    else:
+        _print(done, supply)
+    return EXIT_INTERRUPTED if interrupted else EXIT_DONE
+
+
+async def _queue_newcomers(done: RolledBack, store: Store, settings: Settings, stop: asyncio.Event) -> Supply | None:
+    """Tell producers which model it is again, and queue what the old vectors lack."""
+    reembedding = done.reembedding
+    async with open_queue(settings) as queue:
+        await tell_producers(queue, reembedding.collection, reembedding.old_model)
+        async with turn_of(queue, reembedding.collection) as held:
+            if held is None or not done.newcomers - done.without_content:
+                return None
+            supply = new_supply(reembedding)
+            await supply_missing(supply, reembedding, store, queue, settings, stop=lambda: stop.is_set() or held.lost)
+            return supply
+
+
+def _object(done: RolledBack, supply: Supply | None) -> dict[str, object]:
+    each = done.reembedding
+    return {
+        "collection": each.collection,
+        "model": each.old_model,
+        "state": each.state,
+        "run": None if supply is None else supply.run.id,
+        "newcomers": done.newcomers,
+        "without_content": done.without_content,
+        "removed": done.removed,
+        "dead": done.letters,
+    }
+
+
+def _print(done: RolledBack, supply: Supply | None) -> None:
+    each = done.reembedding
+    name = shown(each.collection)
+    print(f"{name} is answered from the vectors of {each.old_model} again; those of {each.new_model} are kept")
+    if supply is not None:
+        print(
+            f"{plural(supply.items, 'entry', 'entries')} that came since {'is' if supply.items == 1 else 'are'} queued "
+            f"for {each.old_model}: run {supply.run.id}",
+            file=sys.stderr,
+        )
+    elif done.newcomers > done.without_content:
+        count = plural(done.newcomers - done.without_content, "entry", "entries")
+        print(f"{count} that came since: a worker queues what is to be embedded with {each.old_model}", file=sys.stderr)
+    if done.without_content:
+        count = plural(done.without_content, "entry", "entries")
+        print(f"{count} came since without content: submit the source again, with --store", file=sys.stderr)
+    if done.removed:
+        print(f"{plural(done.removed, 'entry', 'entries')} that went since: removed here, too", file=sys.stderr)
+    if done.letters:
+        print(
+            f"{plural(done.letters, 'dead letter')} of {each.new_model}: see 'embedq dead list {name}'", file=sys.stderr
+        )

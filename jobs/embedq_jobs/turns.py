@@ -1,0 +1,64 @@
+"""Turns: of all processes that share a queue, one at a time does what must not be done twice at once."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from arq.connections import ArqRedis
+
+from embedq_core.errors import QueueError
+from embedq_jobs.errors import translated
+
+# As long as the leases of chunks.
+TURN_SECONDS: Final = 15.0
+RENEWALS: Final = 3
+
+_RENEW: Final = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
+_END: Final = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
+
+
+class Turn:
+    """A turn that was got. It may be `lost`: Redis was away, or the process asleep, for too long."""
+
+    def __init__(self) -> None:
+        self.lost = False
+
+
+@asynccontextmanager
+async def turn(redis: ArqRedis, key: str, where: str, seconds: float) -> AsyncIterator[Turn | None]:
+    """The turn that `key` stands for, while the block runs; None where another process has it. Raises QueueError.
+
+    It outlives a process that is killed by `seconds`, and is renewed some times in these.
+
+    It excludes nobody with certainty, as no lock with a time to live does: what is done must bear being done twice.
+    """
+    token, milliseconds, held = secrets.token_hex(8), int(seconds * 1000), Turn()
+    renewing: asyncio.Task[None] | None = None
+    try:
+        with translated(where):
+            got = await redis.set(key, token, nx=True, px=milliseconds)
+        if got:
+            renewing = asyncio.create_task(_renew_forever(redis, key, where, token, milliseconds, held))
+        yield held if got else None
+    finally:
+        # Also where this was cancelled before the answer came: nobody else would get it while it lives.
+        if renewing is not None:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+        with contextlib.suppress(QueueError), translated(where):
+            await redis.register_script(_END)(keys=[key], args=[token])
+
+
+async def _renew_forever(redis: ArqRedis, key: str, where: str, token: str, milliseconds: int, held: Turn) -> None:
+    renew = redis.register_script(_RENEW)
+    while not held.lost:
+        await asyncio.sleep(milliseconds / 1000 / RENEWALS)
+        try:
+            with translated(where):
+                held.lost = not await renew(keys=[key], args=[token, milliseconds])
+        except QueueError:
+            # Whether it is still ours can't be known: as good as lost, and somebody will begin anew.
+            held.lost = True

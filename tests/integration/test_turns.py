@@ -1,0 +1,70 @@
+"""A turn: one process has it, it is renewed while it is held, and free when its holder is gone."""
+
+import asyncio
+
+import pytest
+
+from embedq_jobs import Queue
+from embedq_jobs.turns import turn
+from support.waiting import Eventually
+
+KEY = "embedq:turn:pets"
+
+
+async def test_one_has_it_and_the_next_when_it_is_given_back(queue: Queue) -> None:
+    async with turn(queue.redis, KEY, queue.where, 15) as mine:
+        assert mine is not None
+        async with turn(queue.redis, KEY, queue.where, 15) as theirs:
+            assert theirs is None
+        assert await queue.redis.exists(KEY), "it was not theirs to give back"
+    async with turn(queue.redis, KEY, queue.where, 15) as theirs:
+        assert theirs is not None
+
+
+async def test_one_that_was_lost_is_known_to_be_and_stays_with_who_has_it(queue: Queue, eventually: Eventually) -> None:
+    async with turn(queue.redis, KEY, queue.where, 0.03) as mine:
+        assert mine is not None
+        assert not mine.lost
+        # As if this process had slept for longer than it lives.
+        await queue.redis.set(KEY, "another's")
+
+        async def lost() -> bool:
+            return mine.lost
+
+        await eventually(lost)
+    assert await queue.redis.get(KEY) == b"another's"
+
+
+async def test_it_is_free_when_its_holder_has_died(queue: Queue, eventually: Eventually) -> None:
+    await queue.redis.set(KEY, "of a process that was killed", px=20)
+
+    async def free() -> bool:
+        async with turn(queue.redis, KEY, queue.where, 15) as held:
+            return held is not None
+
+    assert not await free()
+    await eventually(free)
+
+
+async def test_whoever_is_stopped_while_asking_for_it_does_not_keep_it(queue: Queue) -> None:
+    asked, answered = asyncio.Event(), queue.redis.set
+
+    async def answering_late(*arguments: object, **options: object) -> object:
+        answer = await answered(*arguments, **options)  # type: ignore[arg-type]
+        asked.set()
+        await asyncio.Event().wait()
+        return answer
+
+    async def asking() -> None:
+        async with turn(queue.redis, KEY, queue.where, 15):
+            raise AssertionError("there was no answer")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queue.redis, "set", answering_late)
+        task = asyncio.create_task(asking())
+        await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    async with turn(queue.redis, KEY, queue.where, 15) as held:
+        assert held is not None
