@@ -34,6 +34,10 @@ _CONNECTIVITY: Final = 16
 _EXPANSION_ADD: Final = 64
 _EXPANSION_SEARCH: Final = 512
 
+# The first rows are added by one thread: added all at once to a graph of nothing, some find nobody to be tied to, and
+# are never found again.
+_ALONE: Final = 1024
+
 _LOOK_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -122,8 +126,11 @@ class Graph:
 
     def add(self, units: Matrix) -> None:
         """Add the next rows of the copy, shape (rows, dimension), with as many threads as there are processors."""
-        keys = np.arange(self.size, self.size + len(units), dtype=np.uint64)
-        self._index.add(keys, quantised(units), threads=_processors())
+        alone = min(max(_ALONE - self.size, 0), len(units))
+        for some, threads in ((units[:alone], 1), (units[alone:], _processors())):
+            if len(some):
+                keys = np.arange(self.size, self.size + len(some), dtype=np.uint64)
+                self._index.add(keys, quantised(some), threads=threads)
 
     def save(self, folder: Path, copy: Head) -> None:
         """Make this the graph of `copy`. Raises OSError."""
