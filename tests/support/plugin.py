@@ -27,6 +27,7 @@ def register_embedding_models(register: Register) -> None:
     register(RecordingModel(), aliases=("rec",))
     register(RecordingModel("recording-10", batch_size=10))
     register(RecordingModel("recording-32", batch_size=32))
+    register(RecordingModel("recording-wide", dimension=16))
     register(PreparedModel())
     register(BinaryModel("binary"))
     register(EitherModel("either"))
