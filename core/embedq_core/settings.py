@@ -47,10 +47,10 @@ class Settings:
     """Prefix of all keys in Redis; the queue of a model is QUEUE:MODEL."""
 
     queue_bytes: int = 64 * MIB
-    """Bytes of queued chunks of one model at which producers hold back."""
+    """Bytes of queued chunks of one model at which producers hold back; high runs may fill a quarter more."""
 
     inflight_bytes: int = 64 * MIB
-    """Bytes of chunks that one worker process takes in hand at a time, for each model."""
+    """Bytes of chunks that one worker process takes in hand at a time, for each model; a quarter more with both priorities."""
 
     chunk_items: int = 2048
     """Items in a chunk, at most."""
