@@ -50,7 +50,7 @@ class Settings:
     """Bytes of queued chunks of one model at which producers hold back; high runs may fill a quarter more."""
 
     inflight_bytes: int = 64 * MIB
-    """Bytes of chunks that a worker process takes in hand at a time, of each model; a quarter more with both priorities."""
+    """Bytes of chunks that a worker process has in hand, of each model; a quarter more with both priorities."""
 
     chunk_items: int = 2048
     """Items in a chunk, at most."""
