@@ -95,11 +95,16 @@ end
     + FINISH
 )
 
+# One that was cancelled is closed with what Redis has of it: its producer may have sent what Redis has lost, and is not
+# to send again.
 _CLOSE: Final = (
     """
 local chunks, run = unpack(KEYS)
 local total, now, keep, skipped, duplicates, outcome = unpack(ARGV)
-redis.call('HSET', run, 'closed', total, 'skipped', skipped, 'duplicates', duplicates, 'outcome', outcome)
+redis.call('HSET', run, 'skipped', skipped, 'duplicates', duplicates)
+if redis.call('HEXISTS', run, 'cancelled') == 0 then
+    redis.call('HSET', run, 'closed', total, 'outcome', outcome)
+end
 """
     + FINISH
 )

@@ -139,7 +139,7 @@ class Scheduler:
             except RunMissing:
                 continue
             if not summary.settled:
-                return f"its last run, {run}, has {plural(summary.items - summary.counts.done, 'item')} to do yet"
+                return f"its last run, {run}, has {plural(summary.items - summary.counts.ended, 'item')} to do yet"
         return None
 
     async def _do(self, each: Owed) -> None:
