@@ -14,6 +14,7 @@ from embedq_jobs import Queue, open_queue
 from embedq_store import Store
 from embedq_worker.service import ServiceOptions, serve
 from support.chunks import RUN, chunk, install, items, submit
+from support.models import RecordingModel
 from support.waiting import Eventually
 from support.working import GatedModel, burst, complete, nothing_is_left
 
@@ -23,7 +24,7 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker looks for queues and orders, and reports, more often than it needs to."""
     monkeypatch.setattr(embedq_worker.service, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(embedq_worker.service, "DRAIN_LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(embedq_worker.service, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr("embedq_worker.heartbeat.HEARTBEAT_SECONDS", 0.02)
 
 
 async def test_a_worker_that_is_drained_finishes_what_it_has_takes_nothing_new_and_ends_and_the_next_works(
@@ -60,6 +61,43 @@ async def test_a_worker_that_is_drained_finishes_what_it_has_takes_nothing_new_a
     await burst(settings, queue, store)
     assert await complete(queue, "later")
     await nothing_is_left(queue)
+
+
+async def test_a_worker_that_is_drained_queues_nothing_for_a_re_embedding(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    model = GatedModel(batch_size=10)
+    install(monkeypatch, model, RecordingModel("newer"))
+    await submit(queue, chunk(items(3), run="before"))
+    model.gate.set()
+    await burst(settings, queue, store)
+    model.gate.clear()
+    await submit(queue, chunk(items(10, first=10)))
+    async with open_queue(settings) as its_own:
+        serving = asyncio.create_task(serve(settings, ServiceOptions(), its_own, store, asyncio.Event()))
+        await eventually(lambda: in_hand(queue))
+        await queue.drains.order(await queue.live_workers())
+        await eventually(lambda: draining(queue))
+        await store.reembeddings.begin("pets", "newer")
+        begun = time.time()
+
+        async def there_was_time_for_it() -> bool:
+            return all(report["seen"] > begun + 0.5 for report in await queue.live_workers())
+
+        await eventually(there_was_time_for_it)
+        model.gate.set()
+        async with asyncio.timeout(10):
+            await serving
+    assert await complete(queue)
+    assert await queue.length("newer") == 0
+
+
+async def in_hand(queue: Queue) -> bool:
+    return [report["in_hand"] for report in await queue.live_workers()] == [1]
+
+
+async def draining(queue: Queue) -> bool:
+    return [report["draining"] for report in await queue.live_workers()] == [True]
 
 
 async def test_a_worker_that_is_drained_still_obeys_a_signal_to_stop(

@@ -26,9 +26,9 @@ from embedq_worker.runner import ModelRunner
 POLL_SECONDS: Final = 0.05
 # What is taken in hand is decided by admission; arq only keeps count.
 MAX_JOBS: Final = MOST_JOBS + int(MOST_JOBS * SHARE)
-# Jobs in hand keep their place at the head of their priority: fewer than all of the fleet's would hide the rest.
 # While the model is paused: how late its lane may notice that it is no longer.
 PAUSED_POLL_SECONDS: Final = 0.5
+# Jobs in hand keep their place at the head of their priority: fewer than all of the fleet's would hide the rest.
 READ_LIMIT: Final = 8192
 FOR_EVER_SECONDS: Final = 10 * 365 * 24 * 3600
 FOR_EVER_TRIES: Final = 2**31
