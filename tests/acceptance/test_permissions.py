@@ -69,6 +69,10 @@ def test_each_part_works_with_the_permissions_that_are_documented_and_none_is_re
     run("both", "reembed", "more", "-m", "recording-10")
     run("worker", "worker", "--burst")
     assert json.loads(run("reader", "reembed", "--list", "--json"))[0]["state"] == "switched"
+    run("producer", "submit", "more", "-", input="id,content\n20,text 20\n")
+    run("worker", "worker", "--burst")
+    run("both", "collections", "rollback", "more", "--yes")
+    run("worker", "worker", "--burst")
     run("producer", "collections", "delete", "more", "--yes")
     run("operator", "pause", "--collection", "pets")
     submitted = run("producer", "submit", "pets", "-", input=rows + "20,text 20\n").strip()
