@@ -18,6 +18,7 @@ from embedq_jobs.names import Names, job_id, payload_key
 MOVED_FIELD: Final = "moved:"
 
 # A chunk that is done, or that another worker has handed on already, is left as it is. It keeps its place in the line.
+# An entry that is there though the chunk was handed elsewhere has come back into the queue (see below), and is none.
 # ZREM comes first: when its memory is full, Redis refuses a script whose first write needs more of it.
 _FORWARD: Final = """
 local payload, from, to, from_load, to_load, chunks, run, models, collections = unpack(KEYS)
@@ -32,7 +33,7 @@ if bytes then
     redis.call('HINCRBY', from_load, 'bytes', -bytes)
     redis.call('HINCRBY', from_load, 'items', -queued)
 end
-if redis.call('ZSCORE', to, job) then return 'KNOWN' end
+if redis.call('ZSCORE', to, job) and redis.call('HGET', run, field) == model then return 'KNOWN' end
 redis.call('SET', payload, envelope, 'PX', expires)
 redis.call('ZADD', to, score or now, job)
 redis.call('HSET', to_load, job, #envelope .. ',' .. items)

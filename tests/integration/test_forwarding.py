@@ -83,6 +83,20 @@ async def test_handing_on_twice_is_handing_on_once(queue: Queue) -> None:
     assert (await load(queue, OLD), await load(queue, NEW)) == ((0, 0), (1, 3))
 
 
+async def test_a_chunk_that_goes_back_after_a_rollback_takes_the_place_of_an_entry_that_was_left_there(
+    queue: Queue,
+) -> None:
+    each = chunk(items(3))
+    await submit(queue, each)
+    assert await queue.forwarding.forward(moved(each), OLD)
+    # As arq leaves it when it puts off a job for a worker that had stalled meanwhile.
+    await queue.redis.zincrby(queue.names.queue(OLD), 1, job_id(RUN, 0))
+    assert await queue.forwarding.forward(each, NEW)
+    assert (await load(queue, OLD), await load(queue, NEW)) == ((1, 3), (0, 0))
+    assert await payload(queue) == each
+    assert not await queue.forwarding.retract(moved(each), OLD)
+
+
 async def test_a_chunk_that_is_done_is_not_handed_on(queue: Queue) -> None:
     each = chunk(items(3))
     await submit(queue, each)

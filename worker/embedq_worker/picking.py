@@ -143,7 +143,8 @@ class ChunkWorker(Worker):
         self.losses = {job: lost for job, lost in self.losses.items() if job in self._sizes}
         begun = await self._queue.starts.begin(taken)
         self.losses |= dict(zip(taken, begun.losses, strict=True))
-        started = [job for job in taken if job not in set(begun.cancelled)]
+        cancelled = set(begun.cancelled)
+        started = [job for job in taken if job not in cancelled]
         self._runner.coming(started)
         try:
             if begun.cancelled:
