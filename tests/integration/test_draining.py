@@ -8,9 +8,11 @@ import pytest
 
 import embedq_worker.service
 from embedq.draining import run_drain
+from embedq.ingesting import working
 from embedq_core.errors import WorkerMissing
 from embedq_core.settings import Settings
 from embedq_jobs import Queue, open_queue
+from embedq_producer.terminal import display
 from embedq_store import Store
 from embedq_worker.service import ServiceOptions, serve
 from support.chunks import RUN, chunk, install, items, submit
@@ -155,3 +157,15 @@ def test_who_waits_hears_of_a_worker_that_vanishes_without_a_word(
     asyncio.run(order_is_kept())
     with pytest.raises(WorkerMissing, match=r"no worker 'host:77'. Did you mean 'host:7'\? Now there are host:7"):
         run_drain("host:77", settings.database, wait=False, as_json=False)
+
+
+@pytest.mark.parametrize("draining", [False, True])
+async def test_a_worker_that_is_about_to_end_is_no_worker_for_an_ingest(
+    settings: Settings, queue: Queue, draining: bool
+) -> None:
+    report = {"host": "host", "pid": 7, "since": 1.5, "seen": time.time(), "draining": draining}
+    await queue.redis.hset(queue.names.workers, "host:7", json.dumps(report))  # type: ignore[misc]  # redis-py's own
+    async with asyncio.timeout(10):
+        with display("pets") as shown_on:
+            async with working(settings, queue, shown_on, asyncio.Event()) as serving:
+                assert (serving is not None) is draining
