@@ -236,6 +236,23 @@ async def test_what_was_left_aside_by_one_who_was_killed_is_due_again_when_a_wor
     assert (load.paused, load.queued) == (0, 2)
 
 
+async def test_a_burst_does_what_is_aside_though_it_is_paused_no_longer(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, RecordingModel())
+    await submit(queue, "pets", RUN, 2)
+    await queue.pausing.pause(PETS)
+    await queue.pausing.set_aside("recording", [job_id(RUN, 0), job_id(RUN, 1)], await queue.pauses())
+    await queue.pausing.resume([PETS], [])
+
+    async def tidies_nothing() -> None: ...
+
+    monkeypatch.setattr(Queue, "tidy", lambda _: tidies_nothing())
+    await burst(settings, queue, store)
+    assert await complete(queue)
+    await nothing_is_left(queue)
+
+
 async def test_a_burst_ends_when_all_that_is_left_is_paused_and_says_so(
     settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -34,6 +34,9 @@ class Burst:
             # Of what is not set aside, something may still be paused: then it will be set aside when it is met.
             if holding(pauses, model_id) is None and await self._queue.to_do(model_id):
                 return False
+            # Who has lifted a pause may not have made all due yet, or may have died before.
+            if await self._queue.pausing.release(model_id):
+                return False
         for model_id, jobs in left.items() - self._said.items():
             _log.warning("%s: %s left, paused: see 'embedq pause --list'", model_id, plural(jobs, "chunk"))
         self._said = left
