@@ -1,6 +1,8 @@
 """A chunk that was queued for the model that its collection had is handed on to the one it has: once, and whole."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -12,6 +14,8 @@ from embedq_jobs import Chunk, Queue, decode_chunk, job_id
 from embedq_jobs.codec import load_job
 from embedq_jobs.names import lease_key, payload_key
 from embedq_store import Store
+from embedq_worker.burst import Burst
+from embedq_worker.lane import Lane
 from support.chunks import RUN, chunk, install, items, run, submit
 from support.models import RecordingModel, vector_of
 from support.serving import start_worker
@@ -113,6 +117,23 @@ async def test_a_producer_that_sends_it_again_does_not_queue_it_again(queue: Que
     assert (await load(queue, OLD), await load(queue, NEW)) == ((0, 0), (1, 3))
     assert await payload(queue) == moved(each)
     assert (await queue.runs.summary(RUN)).chunks == 1
+
+
+async def test_a_burst_is_not_over_while_a_chunk_goes_from_one_queue_to_another(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = chunk(items(3))
+    await submit(queue, each)
+    idle = cast("Lane", SimpleNamespace(jobs_in_hand=0))
+    length = Queue.length
+
+    async def handed_on_after_a_look(self: Queue, model_id: str) -> int:
+        found = await length(self, model_id)
+        await queue.forwarding.forward(moved(each), OLD)
+        return found
+
+    monkeypatch.setattr(Queue, "length", handed_on_after_a_look)
+    assert not await Burst(queue, {NEW: idle, OLD: idle}).is_over()
 
 
 # --- in a worker

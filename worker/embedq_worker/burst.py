@@ -20,13 +20,9 @@ class Burst:
 
     async def is_over(self) -> bool:
         """Whether nothing is left to do here; what is paused is left, and said. Raises QueueError."""
-        left = {}
-        for lane in self._lanes.values():
-            jobs = await self._queue.length(lane.model_id)
-            if lane.jobs_in_hand:
-                return False
-            if jobs:
-                left[lane.model_id] = jobs
+        left = {model_id: jobs for model_id, jobs in (await self._queue.lengths(self._lanes)).items() if jobs}
+        if any(lane.jobs_in_hand for lane in self._lanes.values()):
+            return False
         if not left:
             return True
         pauses = await self._queue.pauses()
