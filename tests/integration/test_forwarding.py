@@ -16,6 +16,7 @@ from embedq_jobs.names import lease_key, payload_key
 from embedq_store import Store
 from embedq_worker.burst import Burst
 from embedq_worker.lane import Lane
+from embedq_worker.service import ServiceOptions
 from support.chunks import RUN, chunk, install, items, run, submit
 from support.models import RecordingModel, vector_of
 from support.serving import start_worker
@@ -196,6 +197,30 @@ async def test_a_chunk_in_hand_at_the_moment_of_the_switch_is_handed_on(
     }
     assert new.inputs == 3
     assert await store.dead_letters() == []
+    await nothing_is_left(queue)
+
+
+async def test_a_chunk_of_a_cancelled_run_is_not_handed_on_to_where_nobody_might_take_it_out(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    old = GatedModel(batch_size=None)
+    install(monkeypatch, old, RecordingModel(NEW))
+    await store.create_collection("pets", OLD)
+
+    async def in_hand() -> bool:
+        return old.begun > 0
+
+    async def settled() -> bool:
+        return (await queue.runs.summary(RUN)).settled
+
+    async with worker(settings, ServiceOptions(models=(OLD,), lease_seconds=1)):
+        await submit(queue, chunk(items(3)))
+        await eventually(in_hand)
+        await store.reembeddings.switch(await store.reembeddings.begin("pets", NEW))
+        await queue.cancelling.cancel(RUN, OLD)
+        old.gate.set()
+        await eventually(settled)
+    assert (await queue.runs.summary(RUN)).counts == Counts(cancelled=3)
     await nothing_is_left(queue)
 
 

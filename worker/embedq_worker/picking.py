@@ -226,7 +226,7 @@ class ChunkWorker(Worker):
         self._handed_on.add(job)
 
     def keep(self, job: str) -> None:
-        """It was done already, and stays."""
+        """It goes nowhere: it was done already, or its run was cancelled."""
         self._handed_on.discard(job)
 
     async def finish_job(
