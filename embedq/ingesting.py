@@ -174,11 +174,11 @@ def _figures(submission: Submission, reader: Reader, summary: RunSummary, note: 
 async def working(
     settings: Settings, queue: Queue, shown_on: Display, stop: asyncio.Event
 ) -> AsyncIterator["asyncio.Task[None] | None"]:
-    """A worker in this process while the block runs, unless others serve the queue already; its task.
+    """A worker in this process while the block runs, unless others serve the queue already, and will; its task.
 
     Where the block has ended well, searches are prepared, unless `stop` is set.
     """
-    if settings.redis_url is not None and await queue.live_workers():
+    if settings.redis_url is not None and any(not report.get("draining") for report in await queue.live_workers()):
         yield None
         return
     for warning in await server_warnings(queue):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from embedq.dead_letters import none_matches, opened
+from embedq_core.collection_names import base_name
 from embedq_core.items import Item
 from embedq_core.priority import Priority
 from embedq_core.settings import Settings, load_settings
@@ -17,7 +18,6 @@ from embedq_producer.submitting import stop_on_interrupt, watch
 from embedq_producer.summary import EXIT_DEAD, EXIT_DONE, EXIT_INTERRUPTED, print_submitted
 from embedq_producer.terminal import Figures, display
 from embedq_store import DeadGroup, DeadLetter, Selection, Store
-from embedq_store.reembedding import base_name
 
 SOURCE: Final = "dead letters"
 

@@ -20,6 +20,14 @@ RESERVED: Final = (NEXT, PREVIOUS, COPYING)
 REMOVING: Final = "@removing-"
 
 
+def base_name(collection: str) -> str | None:
+    """The collection beside which one of this name stands; None where the name is no such name."""
+    for suffix in (NEXT, PREVIOUS):
+        if collection.endswith(suffix) and len(collection) > len(suffix):
+            return collection.removesuffix(suffix)
+    return None
+
+
 def check_collection_name(name: str) -> None:
     """Raise UsageError where no collection may be made under `name`."""
     if not name.strip():

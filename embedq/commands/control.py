@@ -74,7 +74,8 @@ def drain(
     """Let the workers that run now finish what they have in hand, however long that takes, and end.
 
     They take no new work and exit with 0; what is queued stays queued. Workers that are started afterwards work as
-    usual. An 'embedq ingest' ends, too, and says what it leaves.
+    usual. An 'embedq ingest' ends, too, and says what it leaves. The command of a schedule has the worker's --grace to
+    end, and is due again after that.
     """
     from embedq.draining import run_drain
 

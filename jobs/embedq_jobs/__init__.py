@@ -12,8 +12,9 @@ from embedq_jobs.pauses import Pause, Scope, holding
 from embedq_jobs.progress import Measured, Progress, measured, progress_of
 from embedq_jobs.queue import Queue, QueueLoad
 from embedq_jobs.rates import Rates
-from embedq_jobs.runs import Run, Runs, RunSummary
+from embedq_jobs.runs import Runs
 from embedq_jobs.starts import Starts
+from embedq_jobs.summaries import Run, RunSummary
 
 __all__ = [
     "RUN_NOTE",

@@ -10,6 +10,7 @@ from typing import Final
 from arq.connections import ArqRedis
 from arq.jobs import serialize_job
 
+from embedq_core.errors import RunCancelled
 from embedq_jobs.codec import EMBED_CHUNK, Chunk, dump_job, encode_chunk
 from embedq_jobs.errors import translated
 from embedq_jobs.names import Names, job_id, payload_key
@@ -18,11 +19,14 @@ from embedq_jobs.names import Names, job_id, payload_key
 MOVED_FIELD: Final = "moved:"
 
 # A chunk that is done, or that another worker has handed on already, is left as it is. It keeps its place in the line.
+# An entry that is there though the chunk was handed elsewhere has come back into the queue (see below), and is none.
 # ZREM comes first: when its memory is full, Redis refuses a script whose first write needs more of it.
 _FORWARD: Final = """
 local payload, from, to, from_load, to_load, chunks, run, models, collections = unpack(KEYS)
 local job, number, model, envelope, items, now, expires, field, collection = unpack(ARGV)
 if redis.call('HEXISTS', chunks, number) == 1 then return 'DONE' end
+-- Where there is no worker for the other model, nobody would take it out.
+if redis.call('HEXISTS', run, 'cancelled') == 1 then return 'CANCELLED' end
 local score = redis.call('ZSCORE', from, job)
 redis.call('ZREM', from, job)
 local held = redis.call('HGET', from_load, job)
@@ -32,7 +36,7 @@ if bytes then
     redis.call('HINCRBY', from_load, 'bytes', -bytes)
     redis.call('HINCRBY', from_load, 'items', -queued)
 end
-if redis.call('ZSCORE', to, job) then return 'KNOWN' end
+if redis.call('ZSCORE', to, job) and redis.call('HGET', run, field) == model then return 'KNOWN' end
 redis.call('SET', payload, envelope, 'PX', expires)
 redis.call('ZADD', to, score or now, job)
 redis.call('HSET', to_load, job, #envelope .. ',' .. items)
@@ -75,7 +79,7 @@ class Forwarding:
         """Take `chunk` out of the queue of `from_model`, and put it into that of the model that it names now.
 
         False where it is done: then nothing changes. Producers hear of the collection's new model from now on. Doing so
-        twice is doing it once.
+        twice is doing it once. Raises RunCancelled, and has changed nothing, where its run was cancelled.
         """
         names, job, now_ms = self._names, job_id(chunk.run, chunk.number), int(time.time() * 1000)
         envelope = serialize_job(EMBED_CHUNK, (encode_chunk(chunk),), {}, None, now_ms, serializer=dump_job)
@@ -104,6 +108,8 @@ class Forwarding:
                     chunk.collection,
                 ],
             )
+        if outcome == b"CANCELLED":
+            raise RunCancelled(f"the run {chunk.run} was cancelled: {job} is not handed on")
         return bool(outcome != b"DONE")
 
     async def retract(self, chunk: Chunk, from_model: str) -> bool:

@@ -3,6 +3,8 @@
 A paused collection shares its model's queue with others. So that its jobs don't stand in their way, workers that meet
 them set them aside: their score is raised beyond any time, and lowered again when the collection is resumed. What is
 lowered is what was raised, so order and age stay what they were.
+
+A collection that is paused takes along what is embedded anew beside it, under a name that embedq keeps for itself.
 """
 
 import json
@@ -13,6 +15,7 @@ from typing import Final, Literal, TypeAlias, cast
 
 from arq.connections import ArqRedis
 
+from embedq_core.collection_names import base_name
 from embedq_jobs.errors import translated
 from embedq_jobs.names import Names, lease_key, parse_job_id
 
@@ -25,6 +28,9 @@ ASIDE: Final = 2**52
 ASIDE_FROM: Final = 2**51
 
 AT_ONCE: Final = 500
+
+# No pause has such a name.
+_NONE: Final = ("", "")
 
 # The pause is looked at again, in the same step: one that was lifted meanwhile would leave the jobs aside.
 _SET_ASIDE: Final = """
@@ -44,10 +50,11 @@ _RELEASE: Final = """
 local queue, paused = unpack(KEYS)
 local aside, from = unpack(ARGV, 1, 2)
 local released = 0
-for index = 3, #ARGV, 2 do
-    local job, field = unpack(ARGV, index, index + 1)
+for index = 3, #ARGV, 3 do
+    local job, field, base = unpack(ARGV, index, index + 2)
     local score = redis.call('ZSCORE', queue, job)
-    if score and tonumber(score) >= tonumber(from) and redis.call('HEXISTS', paused, field) == 0 then
+    if score and tonumber(score) >= tonumber(from) and redis.call('HEXISTS', paused, field) == 0
+            and redis.call('HEXISTS', paused, base) == 0 then
         redis.call('ZINCRBY', queue, -aside, job)
         released = released + 1
     end
@@ -92,6 +99,12 @@ def parse_pauses(fields: Mapping[bytes, bytes]) -> list[Pause]:
     )
 
 
+def _scopes(collection: str) -> list[Scope]:
+    """What holds back work for a collection, the widest first: what is embedded anew stands beside another."""
+    base = base_name(collection)
+    return [Scope("collection", name) for name in (base, collection) if name is not None]
+
+
 def holding(pauses: Iterable[Pause], model_id: str, collection: str | None = None) -> Pause | None:
     """Which of `pauses` keeps work for a model, or for a collection with that model, from being taken; None for none.
 
@@ -100,7 +113,7 @@ def holding(pauses: Iterable[Pause], model_id: str, collection: str | None = Non
     by_scope = {pause.scope: pause for pause in pauses}
     scopes = [Scope(), Scope("model", model_id)]
     if collection is not None:
-        scopes.append(Scope("collection", collection))
+        scopes += _scopes(collection)
     return next((by_scope[scope] for scope in scopes if scope in by_scope), None)
 
 
@@ -161,7 +174,7 @@ class Pausing:
                     return released
                 jobs = [job.decode() for job in found]
                 fields = await self._fields(jobs)
-                args = [word for job in jobs for word in (job, fields.get(job, ""))]
+                args = [word for job in jobs for word in (job, *fields.get(job, _NONE))]
                 some = await self._release(keys=[queue, self._names.paused], args=[ASIDE, ASIDE_FROM, *args])
             kept, released = kept + len(found) - some, released + some
 
@@ -174,7 +187,8 @@ class Pausing:
         collections = {pause.scope.field for pause in pauses if pause.scope.kind == "collection"}
         if not collections:
             return set()
-        fields = {job: field for job, field in (await self._fields(jobs)).items() if field in collections}
+        known = (await self._fields(jobs)).items()
+        fields = {job: field for job, both in known for field in both if field in collections}
         if fields:
             await self._set_aside(
                 keys=[self._names.queue(model_id), self._names.paused, *map(lease_key, fields)],
@@ -182,8 +196,10 @@ class Pausing:
             )
         return set(fields)
 
-    async def _fields(self, jobs: Sequence[str]) -> dict[str, str]:
-        """How the pause of each job's collection is named, of those whose run is known; a run keeps its collection."""
+    async def _fields(self, jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """How the pauses are named that may be about each job's collection, of those whose run is known: a run keeps
+        its collection. The second is that of the collection beside it, else as the first.
+        """
         runs = {job: parse_job_id(job)[0] for job in jobs}
         self._collections = {run: self._collections[run] for run in runs.values() if run in self._collections}
         unknown = [run for run in dict.fromkeys(runs.values()) if run not in self._collections]
@@ -196,4 +212,9 @@ class Pausing:
                 run: None if name is None else name.decode() for run, name in zip(unknown, found, strict=True)
             }
         named = {job: self._collections[run] for job, run in runs.items()}
-        return {job: Scope("collection", name).field for job, name in named.items() if name is not None}
+        return {job: _both(name) for job, name in named.items() if name is not None}
+
+
+def _both(collection: str) -> tuple[str, str]:
+    scopes = _scopes(collection)
+    return scopes[-1].field, scopes[0].field

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from embedq_jobs.runs import RunSummary
+from embedq_jobs.summaries import RunSummary
 
 
 @dataclass(frozen=True, slots=True)

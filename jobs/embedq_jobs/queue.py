@@ -200,6 +200,17 @@ class Queue:
         with translated(self.where):
             return int(await self.redis.zcard(self.names.queue(model_id)))
 
+    async def lengths(self, model_ids: Iterable[str]) -> dict[str, int]:
+        """The length of each model's queue, all at one moment: a job that is handed on stands in one of them."""
+        models = list(model_ids)
+        if not models:
+            return {}
+        with translated(self.where):
+            async with self.redis.pipeline(transaction=True) as pipe:
+                for model_id in models:
+                    pipe.zcard(self.names.queue(model_id))
+                return dict(zip(models, await pipe.execute(), strict=True))
+
     async def model_ids(self) -> list[str]:
         """The models that have a queue."""
         with translated(self.where):

@@ -1,11 +1,10 @@
-"""Runs: one submission each, and how far it has come. Progress is kept by chunk, so that a chunk that ran
-twice is counted once.
+"""The ledger of runs: one submission each, and how far it has come. Progress is kept by chunk, so that a chunk that
+ran twice is counted once.
 """
 
 import contextlib
 import time
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import msgspec
@@ -13,18 +12,15 @@ from arq.connections import ArqRedis
 
 from embedq_core.counts import Counts
 from embedq_core.errors import RunMissing
-from embedq_core.priority import Priority
 from embedq_core.text import suggestion
 from embedq_jobs.errors import translated
 from embedq_jobs.names import Names, job_id
 from embedq_jobs.notes import note_run
 from embedq_jobs.rates import RATE_KEEP_SECONDS, RATE_SECONDS
+from embedq_jobs.summaries import CANCELLED, Run, RunSummary, summary_of
 
 # Finished runs are listed for this long.
 KEEP_SECONDS: Final = 30 * 24 * 3600
-
-# A producer says at least this often that it is alive; later its run counts as interrupted.
-BEAT_SECONDS: Final = 60
 
 # One that has been silent for so long will not come back: it would have lost patience with Redis long ago.
 ABANDONED_SECONDS: Final = 24 * 3600
@@ -34,9 +30,6 @@ TIDY_AT_ONCE: Final = 500
 # Runs that are looked at in one request when some are looked for, and how many that go on are shown at most.
 _LOOK_AT_ONCE: Final = 200
 _MOST_GOING_ON: Final = 20
-
-# The field of a run that says when it was cancelled.
-CANCELLED: Final = "cancelled"
 
 FINISH: Final = """
 local total = redis.call('HGET', run, 'closed')
@@ -95,11 +88,16 @@ end
     + FINISH
 )
 
+# One that was cancelled is closed with what Redis has of it: its producer may have sent what Redis has lost, and is not
+# to send again.
 _CLOSE: Final = (
     """
 local chunks, run = unpack(KEYS)
 local total, now, keep, skipped, duplicates, outcome = unpack(ARGV)
-redis.call('HSET', run, 'closed', total, 'skipped', skipped, 'duplicates', duplicates, 'outcome', outcome)
+redis.call('HSET', run, 'skipped', skipped, 'duplicates', duplicates)
+if redis.call('HEXISTS', run, 'cancelled') == 0 then
+    redis.call('HSET', run, 'closed', total, 'outcome', outcome)
+end
 """
     + FINISH
 )
@@ -116,80 +114,6 @@ redis.call('EXPIRE', run, keep)
 redis.call('EXPIRE', chunks, keep)
 return 1
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A submission: what was sent where, and when (seconds since the epoch).
-
-    `batch_size` is that of the model as the producer knew it; None where it takes any number, or nobody has said.
-    """
-
-    id: str
-    collection: str
-    model_id: str
-    source: str
-    started: float
-    priority: Priority = Priority.NORMAL
-    batch_size: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """A run and what has come of it so far.
-
-    `items` were accepted, `skipped` rows could not be read, `duplicates` are rows that a later row with the
-    same id replaced. `closed` says that nothing more will come: the whole source was sent, or the run was cancelled,
-    at the time `cancelled`. `chunks_done` counts the chunks that were cancelled, too. `began` is when a worker first
-    took some of it in hand, as far as that was noted.
-    """
-
-    run: Run
-    items: int
-    bytes: int
-    chunks: int
-    chunks_done: int
-    skipped: int
-    duplicates: int
-    closed: bool
-    outcome: str
-    beat: float
-    finished: float | None
-    counts: Counts
-    began: float | None = None
-    cancelled: float | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Everything that was accepted is stored or dead, and nothing more will come."""
-        return self.closed and self.chunks_done >= self.chunks and self.cancelled is None
-
-    @property
-    def interrupted(self) -> bool:
-        """The producer ended, or was ended, before it had sent all."""
-        return self.outcome == "interrupted" or (not self.closed and time.time() - self.beat > BEAT_SECONDS)
-
-    @property
-    def state(self) -> str:
-        """'queued', 'in_progress', 'complete', 'interrupted' or 'cancelled'."""
-        if self.cancelled is not None:
-            return "cancelled"
-        if self.interrupted:
-            return "interrupted"
-        if self.complete:
-            return "complete"
-        return "in_progress" if self.chunks_done else "queued"
-
-    @property
-    def settled(self) -> bool:
-        """Nothing more will change by itself: complete, or interrupted or cancelled with nothing left in the queue."""
-        ended = self.closed or self.interrupted or self.cancelled is not None
-        return ended and self.chunks_done >= self.chunks
-
-    @property
-    def seconds(self) -> float:
-        """How long the run took, or has taken so far."""
-        return (self.finished or time.time()) - self.run.started
 
 
 class Runs:
@@ -315,7 +239,7 @@ class Runs:
             raise RunMissing(
                 f"there is no run {run!r}.{suggestion(run, await self._ids())} 'embedq runs' lists the latest"
             )
-        return _summary(run, {key.decode(): value.decode() for key, value in fields.items()}, parts, partial)
+        return summary_of(run, {key.decode(): value.decode() for key, value in fields.items()}, parts, partial)
 
     async def latest(
         self, count: int, *, collection: str | None = None, model_id: str | None = None, state: str | None = None
@@ -392,34 +316,3 @@ class Runs:
         with translated(self._where):
             members = await self._redis.zrange(self._names.runs, 0, -1, desc=True)
         return [member.decode() for member in members]
-
-
-def _summary(run: str, fields: Mapping[str, str], parts: list[bytes], partial: list[bytes]) -> RunSummary:
-    begun = [value.partition(b":")[2] for value in partial]
-    counts = Counts.total(msgspec.json.decode(part, type=Counts) for part in (*parts, *begun))
-    # A run of an earlier version says nothing of it.
-    priority = Priority.HIGH if fields.get("priority") == Priority.HIGH else Priority.NORMAL
-    return RunSummary(
-        run=Run(
-            run,
-            fields["collection"],
-            fields["model"],
-            fields["source"],
-            float(fields["started"]),
-            priority,
-            int(fields["batch_size"]) if "batch_size" in fields else None,
-        ),
-        items=int(fields.get("items", 0)),
-        bytes=int(fields.get("bytes", 0)),
-        chunks=int(fields.get("chunks", 0)),
-        chunks_done=len(parts),
-        skipped=int(fields.get("skipped", 0)),
-        duplicates=int(fields.get("duplicates", 0)),
-        closed="closed" in fields,
-        outcome=fields.get("outcome", ""),
-        beat=float(fields.get("beat", 0)),
-        finished=float(fields["finished"]) if "finished" in fields else None,
-        cancelled=float(fields[CANCELLED]) if CANCELLED in fields else None,
-        counts=counts,
-        began=float(fields["began"]) if "began" in fields else None,
-    )

@@ -10,7 +10,7 @@ from arq.connections import ArqRedis
 from embedq_core.errors import QueueError
 from embedq_jobs.errors import translated
 from embedq_jobs.names import Names, parse_job_id
-from embedq_jobs.runs import CANCELLED
+from embedq_jobs.summaries import CANCELLED
 
 # As long as a run is listed after its end.
 KEEP_SECONDS: Final = 30 * 24 * 3600

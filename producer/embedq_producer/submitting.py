@@ -141,7 +141,9 @@ async def wait_for_run(queue: Queue, run: str, title: str, settings: Settings, s
         paused: PauseWatch | None = None
         while True:
             summary = await patience.insist(lambda: queue.runs.summary(run))
-            paused = paused or PauseWatch(queue, summary.run.model_id, title, lambda text: say(text, shown_on))
+            paused = paused or PauseWatch(
+                queue, summary.run.model_id, summary.run.collection, lambda text: say(text, shown_on)
+            )
             note = "" if summary.settled else await patience.insist(paused.note)
             share = summary.counts.ended / summary.items if summary.items and summary.closed else None
             shown_on.show(Figures(summary.counts.done, share, note))

@@ -6,9 +6,10 @@ Everything but the checks runs in the thread of the connection that writes; erro
 import sqlite3
 import time
 
+from embedq_core.collection_names import base_name
 from embedq_core.errors import CollectionMissing, ReembeddingMissing, UsageError
 from embedq_store import reembedding_records as records
-from embedq_store.reembedding import Reembedding, base_name, next_name, previous_name
+from embedq_store.reembedding import Reembedding, next_name, previous_name
 from embedq_store.rolling_back import count_newcomers
 from embedq_store.standing import CollectionInfo, find_collection
 from embedq_store.switching import absorb_letters, begin_removal, move_letters

@@ -26,14 +26,6 @@ def previous_name(collection: str) -> str:
     return collection + PREVIOUS
 
 
-def base_name(collection: str) -> str | None:
-    """The collection beside which one of this name stands; None where the name is no such name."""
-    for suffix in (NEXT, PREVIOUS):
-        if collection.endswith(suffix) and len(collection) > len(suffix):
-            return collection.removesuffix(suffix)
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class Reembedding:
     """One re-embedding of a collection, on record from its beginning; times in seconds since the epoch.

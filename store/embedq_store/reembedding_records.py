@@ -3,8 +3,8 @@
 import sqlite3
 from typing import Any, Final
 
-from embedq_core.collection_names import REMOVING
-from embedq_store.reembedding import Moved, Reembedding, Role, State, base_name, next_name, previous_name
+from embedq_core.collection_names import REMOVING, base_name
+from embedq_store.reembedding import Moved, Reembedding, Role, State, next_name, previous_name
 
 _COLUMNS: Final = (
     "key, collection, source, shadow, old_model, new_model, golden, recall, drop_old, run, state, message, started,"

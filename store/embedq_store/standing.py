@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import msgspec
 
+from embedq_core.collection_names import base_name
 from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_store.configurations import configuration_in_force
-from embedq_store.reembedding import Moved, base_name
+from embedq_store.reembedding import Moved
 from embedq_store.reembedding_records import moved
 
 

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias, TypeVar, cast
 import aiosqlite
 import msgspec
 
+from embedq_core.collection_names import base_name
 from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_core.errors import BadVectors, CollectionMoved, EmbedqError, ModelMismatch, StoreError
@@ -24,7 +25,6 @@ from embedq_store.configurations import record
 from embedq_store.connection import translated
 from embedq_store.deadletters import DeadLetter, Origin, Suspects
 from embedq_store.outcomes import Incoming
-from embedq_store.reembedding import base_name
 from embedq_store.reembedding_records import moved
 from embedq_store.stale import remove_stale
 from embedq_store.standing import dimension_of, find_collection

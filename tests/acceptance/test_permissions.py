@@ -30,10 +30,9 @@ def documented() -> dict[str, list[str]]:
 def administrator(redis_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_url) as client:
         for name, rules in documented().items():
-            for user in (name, "both") if name in ("producer", "worker") else (name,):
-                client.execute_command("ACL", "SETUSER", user, *[rule.replace("PASSWORD", PASSWORD) for rule in rules])
+            client.execute_command("ACL", "SETUSER", name, *[rule.replace("PASSWORD", PASSWORD) for rule in rules])
         yield client
-        client.execute_command("ACL", "DELUSER", *documented(), "both")
+        client.execute_command("ACL", "DELUSER", *documented())
 
 
 class As:
@@ -65,10 +64,14 @@ def test_each_part_works_with_the_permissions_that_are_documented_and_none_is_re
     assert json.loads(run("reader", "runs", "wait", submitted, "--json"))["state"] == "complete"
     run("reader", "dead", "list")
     run("producer", "submit", "pets", "-", input=rows)
-    run("both", "ingest", "more", "-", "-m", "recording", input=rows)
-    run("both", "reembed", "more", "-m", "recording-10")
+    run("worker", "ingest", "more", "-", "-m", "recording", input=rows)
+    run("worker", "reembed", "more", "-m", "recording-10")
     run("worker", "worker", "--burst")
     assert json.loads(run("reader", "reembed", "--list", "--json"))[0]["state"] == "switched"
+    run("producer", "submit", "more", "-", input="id,content\n20,text 20\n")
+    run("worker", "worker", "--burst")
+    run("worker", "collections", "rollback", "more", "--yes")
+    run("worker", "worker", "--burst")
     run("producer", "collections", "delete", "more", "--yes")
     run("operator", "pause", "--collection", "pets")
     submitted = run("producer", "submit", "pets", "-", input=rows + "20,text 20\n").strip()

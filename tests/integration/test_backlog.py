@@ -35,6 +35,7 @@ async def put_long_ago(queue: Queue, monkeypatch: pytest.MonkeyPatch, *numbers: 
         clock = SimpleNamespace(time=lambda: time.time() - WEEKS)
         moved.setattr("embedq_jobs.queue.time", clock)
         moved.setattr("embedq_jobs.runs.time", clock)
+        moved.setattr("embedq_jobs.summaries.time", clock)
         await queue.runs.open(run(started=clock.time()))
         await queue.set_collection_model("pets", "recording")
         for number in numbers:

@@ -252,3 +252,15 @@ async def test_a_producer_that_holds_back_hears_of_it_though_the_queue_stays_ful
     assert (submission.cancelled, submission.items) == (True, 0)
     summary = await queue.runs.summary(submission.run.id)
     assert (summary.state, summary.settled, summary.counts) == ("cancelled", True, Counts())
+
+
+async def test_a_run_is_finished_though_its_producer_has_sent_what_redis_has_lost(queue: Queue) -> None:
+    await queue.runs.open(run())
+    await queue.put(chunk(items(10)))
+    await queue.redis.psetex(lease_key(job_id(RUN, 0)), 60_000, b"1")
+    await queue.cancelling.cancel(RUN, "recording")
+    await queue.runs.close(RUN, 2, skipped=1, duplicates=0)
+    await queue.runs.record(RUN, 0, "recording", Counts(embedded=10))
+    summary = await queue.runs.summary(RUN)
+    assert (summary.finished is None, summary.skipped, summary.outcome) == (False, 1, "cancelled")
+    assert await queue.redis.ttl(queue.names.run(RUN)) > 0

@@ -1,6 +1,8 @@
 """A chunk that was queued for the model that its collection had is handed on to the one it has: once, and whole."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -12,6 +14,9 @@ from embedq_jobs import Chunk, Queue, decode_chunk, job_id
 from embedq_jobs.codec import load_job
 from embedq_jobs.names import lease_key, payload_key
 from embedq_store import Store
+from embedq_worker.burst import Burst
+from embedq_worker.lane import Lane
+from embedq_worker.service import ServiceOptions
 from support.chunks import RUN, chunk, install, items, run, submit
 from support.models import RecordingModel, vector_of
 from support.serving import start_worker
@@ -83,6 +88,20 @@ async def test_handing_on_twice_is_handing_on_once(queue: Queue) -> None:
     assert (await load(queue, OLD), await load(queue, NEW)) == ((0, 0), (1, 3))
 
 
+async def test_a_chunk_that_goes_back_after_a_rollback_takes_the_place_of_an_entry_that_was_left_there(
+    queue: Queue,
+) -> None:
+    each = chunk(items(3))
+    await submit(queue, each)
+    assert await queue.forwarding.forward(moved(each), OLD)
+    # As arq leaves it when it puts off a job for a worker that had stalled meanwhile.
+    await queue.redis.zincrby(queue.names.queue(OLD), 1, job_id(RUN, 0))
+    assert await queue.forwarding.forward(each, NEW)
+    assert (await load(queue, OLD), await load(queue, NEW)) == ((1, 3), (0, 0))
+    assert await payload(queue) == each
+    assert not await queue.forwarding.retract(moved(each), OLD)
+
+
 async def test_a_chunk_that_is_done_is_not_handed_on(queue: Queue) -> None:
     each = chunk(items(3))
     await submit(queue, each)
@@ -99,6 +118,23 @@ async def test_a_producer_that_sends_it_again_does_not_queue_it_again(queue: Que
     assert (await load(queue, OLD), await load(queue, NEW)) == ((0, 0), (1, 3))
     assert await payload(queue) == moved(each)
     assert (await queue.runs.summary(RUN)).chunks == 1
+
+
+async def test_a_burst_is_not_over_while_a_chunk_goes_from_one_queue_to_another(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = chunk(items(3))
+    await submit(queue, each)
+    idle = cast("Lane", SimpleNamespace(jobs_in_hand=0))
+    length = Queue.length
+
+    async def handed_on_after_a_look(self: Queue, model_id: str) -> int:
+        found = await length(self, model_id)
+        await queue.forwarding.forward(moved(each), OLD)
+        return found
+
+    monkeypatch.setattr(Queue, "length", handed_on_after_a_look)
+    assert not await Burst(queue, {NEW: idle, OLD: idle}).is_over()
 
 
 # --- in a worker
@@ -161,6 +197,30 @@ async def test_a_chunk_in_hand_at_the_moment_of_the_switch_is_handed_on(
     }
     assert new.inputs == 3
     assert await store.dead_letters() == []
+    await nothing_is_left(queue)
+
+
+async def test_a_chunk_of_a_cancelled_run_is_not_handed_on_to_where_nobody_might_take_it_out(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    old = GatedModel(batch_size=None)
+    install(monkeypatch, old, RecordingModel(NEW))
+    await store.create_collection("pets", OLD)
+
+    async def in_hand() -> bool:
+        return old.begun > 0
+
+    async def settled() -> bool:
+        return (await queue.runs.summary(RUN)).settled
+
+    async with worker(settings, ServiceOptions(models=(OLD,), lease_seconds=1)):
+        await submit(queue, chunk(items(3)))
+        await eventually(in_hand)
+        await store.reembeddings.switch(await store.reembeddings.begin("pets", NEW))
+        await queue.cancelling.cancel(RUN, OLD)
+        old.gate.set()
+        await eventually(settled)
+    assert (await queue.runs.summary(RUN)).counts == Counts(cancelled=3)
     await nothing_is_left(queue)
 
 

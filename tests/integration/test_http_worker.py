@@ -132,7 +132,7 @@ async def working(settings: Settings, monkeypatch: pytest.MonkeyPatch, model: Ht
     """A worker with `model`, which looks often."""
     install(monkeypatch, model)
     monkeypatch.setattr(embedq_worker.service, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(embedq_worker.service, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("embedq_worker.heartbeat.HEARTBEAT_SECONDS", 0.05)
     stop = asyncio.Event()
     async with open_queue(settings) as queue, await Store.open(settings.database) as store:
         serving = asyncio.create_task(serve(settings, ServiceOptions(lease_seconds=1), queue, store, stop))

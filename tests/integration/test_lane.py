@@ -361,7 +361,7 @@ async def test_a_database_that_is_broken_ends_the_worker_and_the_job_stays(
 async def test_the_bytes_that_a_worker_has_in_hand_are_bounded_and_said_with_their_bound(
     settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr(embedq_worker.service, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr("embedq_worker.heartbeat.HEARTBEAT_SECONDS", 0.02)
     model = GatedModel(batch_size=None)
     install(monkeypatch, model)
     await submit(queue, *(chunk(items(10, first=10 * number), number) for number in range(20)))
@@ -390,7 +390,7 @@ async def test_the_bytes_that_a_worker_has_in_hand_are_bounded_and_said_with_the
 async def test_a_worker_says_what_each_of_its_models_does(
     settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr(embedq_worker.service, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr("embedq_worker.heartbeat.HEARTBEAT_SECONDS", 0.02)
 
     def fault(batch: list[str | bytes]) -> None:
         if "text 7" in batch:

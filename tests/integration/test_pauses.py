@@ -57,6 +57,9 @@ async def scores(queue: Queue) -> list[float]:
         ([Scope("model", "m")], "other", "c", None),
         ([Scope("collection", "c")], "m", "c", Scope("collection", "c")),
         ([Scope("collection", "c")], "m", None, None),
+        ([Scope("collection", "c")], "m", "c@next", Scope("collection", "c")),
+        ([Scope("collection", "c@next")], "m", "c", None),
+        ([Scope("collection", "c@next")], "m", "c@next", Scope("collection", "c@next")),
         ([Scope("collection", "m"), Scope("model", "c")], "m", "c", None),
         ([Scope("collection", "c"), Scope("model", "m"), Scope()], "m", "c", Scope()),
     ],
@@ -188,6 +191,23 @@ async def test_a_collection_that_is_paused_hides_nothing_behind_it_and_keeps_ord
     assert (await order(queue), await scores(queue)) == before
 
 
+async def test_what_is_embedded_anew_beside_a_collection_is_paused_with_it_or_by_itself(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, model := RecordingModel())
+    beside = Scope("collection", "pets@next")
+    await submit(queue, "pets@next", "anew")
+    await queue.pausing.pause(PETS)
+    await queue.pausing.pause(beside)
+    for scope in (PETS, beside):
+        await burst(settings, queue, store)
+        (load,) = await queue.loads()
+        assert (load.paused, model.inputs) == (1, 0)
+        await queue.pausing.resume([scope], ["recording"])
+    (load,) = await queue.loads()
+    assert (load.paused, load.queued) == (0, 1)
+
+
 async def test_nothing_is_set_aside_by_one_who_has_not_heard_that_it_was_resumed_nor_what_is_in_hand(
     queue: Queue,
 ) -> None:
@@ -214,6 +234,23 @@ async def test_what_was_left_aside_by_one_who_was_killed_is_due_again_when_a_wor
     await queue.tidy()
     (load,) = await queue.loads()
     assert (load.paused, load.queued) == (0, 2)
+
+
+async def test_a_burst_does_what_is_aside_though_it_is_paused_no_longer(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, RecordingModel())
+    await submit(queue, "pets", RUN, 2)
+    await queue.pausing.pause(PETS)
+    await queue.pausing.set_aside("recording", [job_id(RUN, 0), job_id(RUN, 1)], await queue.pauses())
+    await queue.pausing.resume([PETS], [])
+
+    async def tidies_nothing() -> None: ...
+
+    monkeypatch.setattr(Queue, "tidy", lambda _: tidies_nothing())
+    await burst(settings, queue, store)
+    assert await complete(queue)
+    await nothing_is_left(queue)
 
 
 async def test_a_burst_ends_when_all_that_is_left_is_paused_and_says_so(

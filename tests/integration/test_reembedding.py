@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from embedq_core.counts import Counts
 from embedq_core.items import Item
 from embedq_core.settings import Settings
 from embedq_core.vectors import encode
-from embedq_jobs import Queue
+from embedq_jobs import Queue, Scope
 from embedq_store import Incoming, Reembedding, Row, Store, Target, Write
 from embedq_store.coverage import Pair
 from embedq_worker import golden
@@ -345,3 +346,43 @@ async def test_newcomers_of_a_rollback_that_nobody_queued_are_queued_by_a_worker
     run = await latest_run(queue, found)
     assert run is not None
     assert (run.run.source, run.counts) == ("rollback pets", Counts(embedded=2, calls=1, inputs=2))
+
+
+# --- while somebody steers
+
+
+@pytest.mark.usefixtures("pets")
+async def test_what_is_queued_for_a_rollback_and_cancelled_is_not_queued_again(
+    settings: Settings, queue: Queue, store: Store, old: RecordingModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    await begun(store)
+    await burst(settings, queue, store)
+    await submit(queue, chunk(items(2, first=30), run="later", model_id=NEW))
+    await burst(settings, queue, store)
+    record = (await store.reembeddings.rollback("pets")).reembedding
+    supply = new_supply(record)
+    await supply_missing(supply, record, store, queue, settings, stop=lambda: False)
+    await queue.cancelling.cancel(supply.run.id, OLD)
+    await burst(settings, queue, store)
+    assert old.inputs == 0
+    assert f"its run {supply.run.id} was cancelled: 2 entries are not queued again" in caplog.text
+
+
+@pytest.mark.parametrize("filled", [False, True])
+@pytest.mark.usefixtures("pets")
+async def test_one_that_is_paused_in_the_middle_keeps_no_worker_from_ending_and_goes_on_later(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch, filled: bool
+) -> None:
+    monkeypatch.setattr("embedq_worker.supplying.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(embedq_worker.reembedding, "AGAIN_SECONDS", 0.0)
+    small = replace(settings, queue_bytes=1, chunk_items=10)
+    await begun(store)
+    await queue.pausing.pause(Scope("model", NEW))
+    if filled:
+        await submit(queue, chunk(items(1), run="another", collection="plants", model_id=NEW))
+    await burst(small, queue, store)
+    assert (await state(store), await queue.length(NEW)) == ("embedding", 1)
+    assert len([run for run in await queue.runs.latest(100) if run.run.collection == "pets@next"]) == 1 - filled
+    await queue.pausing.resume([Scope("model", NEW)], [NEW])
+    await burst(small, queue, store)
+    assert await held(store) == made(items(30), NEW_SIZE)

@@ -8,7 +8,8 @@ import pytest
 from embedq_core.counts import Counts
 from embedq_core.errors import RunMissing
 from embedq_jobs import Queue, Run, RunSummary
-from embedq_jobs.runs import BEAT_SECONDS, KEEP_SECONDS
+from embedq_jobs.runs import KEEP_SECONDS
+from embedq_jobs.summaries import BEAT_SECONDS
 from support.chunks import RUN, chunk, items, run
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import embedq_worker.scheduled
 import embedq_worker.scheduler
+import embedq_worker.service
 from embedq.scheduling import all_schedules
 from embedq_core.counts import Counts
 from embedq_core.settings import Settings
@@ -347,6 +348,29 @@ async def test_a_command_may_end_within_the_grace(night: Night, eventually: Even
         stop.set()
         await asyncio.to_thread(rows.write_text, "id,content\na,one\n")
     assert await night.states() == ["done"]
+
+
+async def test_a_worker_that_is_drained_does_not_wait_for_a_command_that_waits_for_it(
+    night: Night, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    monkeypatch.setattr(embedq_worker.service, "DRAIN_LOOK_SECONDS", 0.02)
+    (night.directory / "rows.csv").write_text("id,content\na,one\n")
+    await night.add("submit", "docs", "rows.csv", "-m", "recording", "--wait")
+    night.clock.move_to("2026-11-20 03:00:01")
+    install(monkeypatch, RecordingModel(), RecordingModel("other"))
+    options = night.options(models=("other",), grace_seconds=0)
+    serving = asyncio.create_task(serve(night.settings, options, queue, store, asyncio.Event()))
+
+    async def is_queued() -> bool:
+        return await queue.length("recording") == 1
+
+    await eventually(is_queued)
+    await queue.drains.order(await queue.live_workers())
+    async with asyncio.timeout(10):
+        await serving
+    (attempt,) = await night.attempts()
+    assert attempt.state == "interrupted"
+    assert (await night.store.schedules.get("nightly")).due == attempt.due
 
 
 async def test_a_worker_that_ends_by_itself_runs_what_is_owed_and_then_what_that_queued(

@@ -291,7 +291,7 @@ async def test_a_worker_says_once_that_redis_is_away_and_waits_for_it(
 async def test_a_worker_can_be_stopped_while_redis_is_away(
     mortal_redis: MortalRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr("embedq_worker.service.GOODBYE_SECONDS", 0.1)
+    monkeypatch.setattr("embedq_worker.heartbeat.GOODBYE_SECONDS", 0.1)
     model = ServingModel()
     install(monkeypatch, model)
     settings = load_settings(database=tmp_path / "embeddings.db", redis_url=mortal_redis.url)

@@ -14,8 +14,8 @@ from embedq_core.settings import Settings
 from embedq_jobs import Queue, QueueLoad
 from embedq_store import DeadLetterSummary, Store
 from embedq_worker.cancelling import cancel
+from embedq_worker.heartbeat import HEARTBEAT_SECONDS
 from embedq_worker.metrics import Seen, WorkerMetrics
-from embedq_worker.service import HEARTBEAT_SECONDS
 
 _log = logging.getLogger("embedq.worker")
 

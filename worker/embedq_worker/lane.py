@@ -21,6 +21,7 @@ from embedq_core.errors import (
     EmbedqError,
     ModelMisconfigured,
     QueueError,
+    RunCancelled,
 )
 from embedq_core.settings import Settings
 from embedq_jobs import Chunk, Queue, decode_chunk, job_id, parse_job_id
@@ -260,7 +261,14 @@ class Lane:
         if self._worker is not None:
             # Before the attempt: when its answer is lost, the chunk may be there.
             self._worker.hand_on(job)
-        if await self._queue.forwarding.forward(moved, self.model_id):
+        try:
+            forwarded = await self._queue.forwarding.forward(moved, self.model_id)
+        except RunCancelled:
+            if self._worker is not None:
+                self._worker.keep(job)
+            # Whoever meets it next takes it out.
+            raise Retry from None
+        if forwarded:
             _log.info(
                 "%s: handed on to %s, which %r has now",
                 job,

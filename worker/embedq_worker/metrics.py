@@ -129,8 +129,8 @@ def _queue_gauges(loads: Iterable[QueueLoad], now: float) -> Iterator[Metric]:
         "embedq_queue_oldest_age_seconds", "How long the first of them has been due; 0: none is.", labels=["model"]
     )
     for load in loads:
-        for state, count in (("queued", load.queued), ("in_progress", load.in_progress), ("deferred", load.deferred)):
-            jobs.add_metric([load.model_id, state], count)
+        for state in ("queued", "in_progress", "deferred", "paused"):
+            jobs.add_metric([load.model_id, state], getattr(load, state))
         items.add_metric([load.model_id], load.items)
         size.add_metric([load.model_id], load.bytes)
         age.add_metric([load.model_id], 0.0 if load.oldest is None else max(now - load.oldest, 0.0))

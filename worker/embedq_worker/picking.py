@@ -26,9 +26,9 @@ from embedq_worker.runner import ModelRunner
 POLL_SECONDS: Final = 0.05
 # What is taken in hand is decided by admission; arq only keeps count.
 MAX_JOBS: Final = MOST_JOBS + int(MOST_JOBS * SHARE)
-# Jobs in hand keep their place at the head of their priority: fewer than all of the fleet's would hide the rest.
 # While the model is paused: how late its lane may notice that it is no longer.
 PAUSED_POLL_SECONDS: Final = 0.5
+# Jobs in hand keep their place at the head of their priority: fewer than all of the fleet's would hide the rest.
 READ_LIMIT: Final = 8192
 FOR_EVER_SECONDS: Final = 10 * 365 * 24 * 3600
 FOR_EVER_TRIES: Final = 2**31
@@ -143,7 +143,8 @@ class ChunkWorker(Worker):
         self.losses = {job: lost for job, lost in self.losses.items() if job in self._sizes}
         begun = await self._queue.starts.begin(taken)
         self.losses |= dict(zip(taken, begun.losses, strict=True))
-        started = [job for job in taken if job not in set(begun.cancelled)]
+        cancelled = set(begun.cancelled)
+        started = [job for job in taken if job not in cancelled]
         self._runner.coming(started)
         try:
             if begun.cancelled:
@@ -225,7 +226,7 @@ class ChunkWorker(Worker):
         self._handed_on.add(job)
 
     def keep(self, job: str) -> None:
-        """It was done already, and stays."""
+        """It goes nowhere: it was done already, or its run was cancelled."""
         self._handed_on.discard(job)
 
     async def finish_job(

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from embedq_core.collection_names import base_name
 from embedq_core.configuration import Configuration, check_writing
 from embedq_core.counts import Counts
 from embedq_core.errors import (
@@ -25,7 +26,6 @@ from embedq_core.parts import documents_of
 from embedq_core.vectors import STORED_DTYPE
 from embedq_jobs import Chunk, job_id
 from embedq_store import ChunkMark, DeadLetter, Incoming, Moved, Plan, Row, Standing, Store, Target, Write, decide
-from embedq_store.reembedding import base_name
 from embedq_worker.claims import Claims
 from embedq_worker.logs import about
 from embedq_worker.runner import Fault, ModelRunner, Piece

@@ -38,7 +38,7 @@ from embedq_worker.reembedding_steps import (
     cannot_be_covered,
     next_step,
 )
-from embedq_worker.supplying import Supplier, latest_run, new_supply, supply_missing, supplying, turn_of
+from embedq_worker.supplying import Supplier, is_held_up, latest_run, new_supply, supply_missing, supplying, turn_of
 
 _log = logging.getLogger("embedq.worker")
 
@@ -182,7 +182,7 @@ class Reembeddings:
             case Wait():
                 return False
             case QueueMissing():
-                await self._queue_missing(reembedding, held)
+                return await self._queue_missing(reembedding, held)
             case CheckGolden():
                 await self._check(reembedding)
             case Switch():
@@ -191,8 +191,11 @@ class Reembeddings:
                 await self._stop(reembedding, reason)
         return True
 
-    async def _queue_missing(self, reembedding: Reembedding, held: Turn) -> None:
+    async def _queue_missing(self, reembedding: Reembedding, held: Turn) -> bool:
         supply = new_supply(reembedding)
+        if await is_held_up(supply.run, self._queue, self._settings):
+            self._not_before[reembedding.key] = time.monotonic() + AGAIN_SECONDS
+            return False
         await supply_missing(supply, reembedding, self._store, self._queue, self._settings, stop=lambda: held.lost)
         _log.info(
             "re-embedding %r: %s queued for %s as run %s",
@@ -201,16 +204,25 @@ class Reembeddings:
             supply.run.model_id,
             supply.run.id,
         )
+        return True
 
     async def _queue_newcomers(self, reembedding: Reembedding, held: Turn) -> bool:
         """What came before a rollback goes to the old model. What it fails on is a dead letter, and owed no more."""
         count, _ = await self._store.reembeddings.owed(reembedding)
-        if count:
-            await self._queue_missing(reembedding, held)
-        else:
-            # From here on nothing comes to the vectors that were put aside.
-            self._settled.add(reembedding.key)
-        return count > 0
+        run = await latest_run(self._queue, reembedding)
+        if count and run is not None and run.run.collection == reembedding.collection and run.cancelled is not None:
+            # Who cancels does not want it queued anew.
+            _log.warning(
+                "rollback of %r: its run %s was cancelled: %s not queued again; submit the source for that",
+                reembedding.collection,
+                run.run.id,
+                plural(count, "entry is", "entries are"),
+            )
+        elif count:
+            return await self._queue_missing(reembedding, held)
+        # From here on nothing comes to the vectors that were put aside.
+        self._settled.add(reembedding.key)
+        return False
 
     async def _check(self, reembedding: Reembedding) -> None:
         try:
@@ -275,8 +287,8 @@ class Reembeddings:
                     supplier = await stack.enter_async_context(
                         supplying(supply, reembedding, self._store, self._queue, self._settings, stop=stop)
                     )
-                await supplier.add(late)
-                if not await self._is_done(supply.run.id):
+                # What is cancelled or held up is for the next round to see.
+                if not await supplier.add(late) or not await self._is_done(supply.run.id):
                     break
                 with contextlib.suppress(NotCovered):
                     return await self._store.reembeddings.switch(reembedding)

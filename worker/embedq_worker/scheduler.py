@@ -66,14 +66,16 @@ class Scheduler:
         return bool(self._running)
 
     async def drain(self) -> None:
-        """Begin nothing more; what is running may end."""
+        """Begin nothing more; what is running is told to stop when the grace is over. It may wait for what a worker
+        that takes nothing more would have to do.
+        """
         if self._looking is not None:
             await cancel([self._looking])
+        self._stopping.stop.set()
 
     async def stop(self) -> None:
-        """Begin nothing more; wait for what is running, which is told to stop when the grace is over."""
+        """Drain, and wait for what is running."""
         await self.drain()
-        self._stopping.stop.set()
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _look_forever(self) -> None:
@@ -137,7 +139,7 @@ class Scheduler:
             except RunMissing:
                 continue
             if not summary.settled:
-                return f"its last run, {run}, has {plural(summary.items - summary.counts.done, 'item')} to do yet"
+                return f"its last run, {run}, has {plural(summary.items - summary.counts.ended, 'item')} to do yet"
         return None
 
     async def _do(self, each: Owed) -> None:

@@ -2,35 +2,33 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import math
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from signal import SIGINT, SIGTERM
-from typing import Final, cast
-
-import redis.exceptions
+from typing import Final
 
 from embedq_core.errors import MissingLibrary, QueueError, SettingsError, UnknownModel
 from embedq_core.settings import Settings
-from embedq_core.text import plural
-from embedq_jobs import Queue, holding
+from embedq_jobs import Queue
 from embedq_plugins import get_embedding_model, require_library
 from embedq_store import Store
+from embedq_worker.burst import Burst
 from embedq_worker.cancelling import cancel, unless
 from embedq_worker.claims import Claims
+from embedq_worker.heartbeat import Heartbeat
 from embedq_worker.interpreter import tuned
 from embedq_worker.lane import Lane, quiet_libraries
 from embedq_worker.leases import LEASE_SECONDS, Leases
 from embedq_worker.limiting import Shared
 from embedq_worker.logs import about
 from embedq_worker.reembedding import Reembeddings
-from embedq_worker.report import worker_report
+from embedq_worker.report import WorkerReport, worker_report
 from embedq_worker.runner import ModelRunner
 from embedq_worker.scheduler import Scheduler
 from embedq_worker.telemetry import NOBODY, Telemetry
@@ -38,11 +36,8 @@ from embedq_worker.telemetry import NOBODY, Telemetry
 _log = logging.getLogger("embedq.worker")
 
 LOOK_SECONDS: Final = 0.1
-HEARTBEAT_SECONDS: Final = 5.0
 DRAIN_LOOK_SECONDS: Final = 1.0
-TIDY_SECONDS: Final = 600.0
 GRACE_SECONDS: Final = 30.0
-GOODBYE_SECONDS: Final = 2.0
 IDLE_SECONDS: Final = 2.0
 
 
@@ -117,10 +112,11 @@ class _Service:
         self._shared = Shared()
         self._unserved: set[str] = set()
         self._draining = False
-        self._paused_said: dict[str, int] = {}
         self._looked_for_orders = -math.inf
         self._since = time.time()
         self._id = f"{socket.gethostname()}:{os.getpid()}"
+        self._heartbeat = Heartbeat(queue, self._id, self._report)
+        self._burst = Burst(queue, self._lanes)
         self._scheduler = Scheduler(
             settings,
             queue,
@@ -138,7 +134,7 @@ class _Service:
             require_library(model)
         wanted = {model.model_id for model in models}
         renewing = asyncio.create_task(self._leases.renew_forever(), name="embedq-leases")
-        beating = asyncio.create_task(self._beat_forever(), name="embedq-heartbeat")
+        beating = asyncio.create_task(self._heartbeat.beat_forever(), name="embedq-heartbeat")
         copying = asyncio.create_task(self._copy_when_idle(), name="embedq-copies")
         if self._options.schedules:
             self._scheduler.start()
@@ -149,22 +145,20 @@ class _Service:
             lambda model_id: not wanted or model_id in wanted,
             self._options.lease_seconds,
         )
-        finishing = asyncio.create_task(self._reembeddings.run_forever(), name="embedq-reembeddings")
+        self._finishing = asyncio.create_task(self._reembeddings.run_forever(), name="embedq-reembeddings")
         try:
             await self._serve(wanted, stop)
             if self._store.copies_due:
                 await unless(stop, self._store.refresh_copies(lambda: True))
         finally:
             self._telemetry.draining()
-            await cancel([copying, finishing])
+            await cancel([copying, self._finishing])
             # Just before the runners are told: a call that waits for its turn fails then, and is not made again.
             self._shared.close()
             lanes = (lane.stop(self._options.grace_seconds) for lane in self._lanes.values())
             await asyncio.gather(self._scheduler.stop(), *lanes)
             await cancel([renewing, beating])
-            with contextlib.suppress(redis.exceptions.RedisError, OSError):
-                async with asyncio.timeout(GOODBYE_SECONDS):
-                    await self._say_goodbye()
+            await self._heartbeat.say_goodbye()
 
     async def _serve(self, wanted: set[str], stop: asyncio.Event) -> None:
         looked = False
@@ -191,7 +185,7 @@ class _Service:
         # Asked first: what a schedule's command has queued by then, the lanes that are opened now see.
         nothing_owed = not self._options.schedules or self._scheduler.idle
         await self._open_lanes(wanted)
-        if self._options.burst and nothing_owed and await self._reembeddings.nothing_to_do(self._all_done):
+        if self._options.burst and nothing_owed and await self._reembeddings.nothing_to_do(self._burst.is_over):
             return not (self._options.schedules and await self._scheduler.look_again())
         if time.monotonic() - self._looked_for_orders >= DRAIN_LOOK_SECONDS:
             self._looked_for_orders = time.monotonic()
@@ -240,30 +234,11 @@ class _Service:
             _log.info("draining: what is in hand is finished, nothing new is taken")
             self._draining = True
             self._telemetry.draining()
-            await self._scheduler.drain()
             for lane in self._lanes.values():
                 lane.drain()
-
-    async def _all_done(self) -> bool:
-        """Whether nothing is left to do here; what is paused is left, and said."""
-        left = {}
-        for lane in self._lanes.values():
-            jobs = await self._queue.length(lane.model_id)
-            if lane.jobs_in_hand:
-                return False
-            if jobs:
-                left[lane.model_id] = jobs
-        if not left:
-            return True
-        pauses = await self._queue.pauses()
-        for model_id in left:
-            # Of what is not set aside, something may still be paused: then it will be set aside when it is met.
-            if holding(pauses, model_id) is None and await self._queue.to_do(model_id):
-                return False
-        for model_id, jobs in left.items() - self._paused_said.items():
-            _log.warning("%s: %s left, paused: see 'embedq pause --list'", model_id, plural(jobs, "chunk"))
-        self._paused_said = left
-        return True
+            await self._scheduler.drain()
+            # What it is about to queue, or to ask of a model, would be new work; another worker goes on with it.
+            await cancel([self._finishing])
 
     async def _copy_when_idle(self) -> None:
         """Prepare searches when there has been nothing to embed for a while."""
@@ -278,18 +253,8 @@ class _Service:
     def _in_hand(self) -> int:
         return sum(lane.jobs_in_hand for lane in self._lanes.values())
 
-    async def _beat_forever(self) -> None:
-        tidied = -math.inf
-        while True:
-            with contextlib.suppress(Exception):
-                await self._beat()
-                if time.monotonic() - tidied >= TIDY_SECONDS:
-                    await self._queue.tidy()
-                    tidied = time.monotonic()
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-
-    async def _beat(self) -> None:
-        report = worker_report(
+    def _report(self) -> WorkerReport:
+        return worker_report(
             socket.gethostname(),
             os.getpid(),
             self._lanes.values(),
@@ -299,10 +264,3 @@ class _Service:
             draining=self._draining,
             database=str(self._settings.database),
         )
-        await cast(
-            "Awaitable[int]",
-            self._queue.redis.hset(self._queue.names.workers, self._id, json.dumps(report)),
-        )
-
-    async def _say_goodbye(self) -> None:
-        await cast("Awaitable[int]", self._queue.redis.hdel(self._queue.names.workers, self._id))

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from embedq_core.errors import QueueError, RunMissing
 from embedq_core.items import Item
 from embedq_core.settings import Settings
-from embedq_jobs import Chunk, Patience, Queue, Run, RunSummary, new_run_id
+from embedq_jobs import Chunk, Patience, Queue, Run, RunSummary, holding, new_run_id
 from embedq_jobs.queue import Placed
 from embedq_jobs.turns import TURN_SECONDS, Turn, turn
 from embedq_store import Reembedding, Store
@@ -40,6 +40,12 @@ def turn_of(queue: Queue, collection: str, seconds: float = TURN_SECONDS) -> Abs
     After the death of that process it is free in `seconds`.
     """
     return turn(queue.redis, queue.names.turn(collection), queue.where, seconds)
+
+
+async def is_held_up(run: Run, queue: Queue, settings: Settings) -> bool:
+    """Whether there is no room for `run`, and it is paused: nobody knows until when."""
+    full = await queue.bytes_queued(run.model_id) >= settings.queue_bytes
+    return full and holding(await queue.pauses(), run.model_id, run.collection) is not None
 
 
 async def latest_run(queue: Queue, reembedding: Reembedding) -> RunSummary | None:
@@ -72,6 +78,8 @@ async def supply_missing(
     patience: Patience | None = None,
 ) -> None:
     """Queue what a re-embedding lacks, as `supply`, which is noted with it first. To be called in its turn.
+
+    Where the queue is full and what is in it is paused, the rest is left for later: a worker finds it missing.
 
     Raises QueueError, StoreError.
     """
@@ -133,6 +141,7 @@ class Supplier:
     ) -> None:
         self._supply = supply
         self._queue = queue
+        self._settings = settings
         self._limit = settings.queue_bytes
         self._stop = stop
         self._patience = patience
@@ -146,7 +155,10 @@ class Supplier:
         await self._insist(lambda: self._queue.set_collection_model(run.collection, run.model_id))
 
     async def add(self, items: list[Item]) -> bool:
-        """Queue a chunk, when there is room; False where it was to stop or the run was cancelled. Raises QueueError."""
+        """Queue a chunk, when there is room. False where it was to stop, the run was cancelled, or it is held up.
+
+        Raises QueueError.
+        """
         if self._stop() or (self._queued >= self._limit and not await self._room()):
             return False
         placed = await self._place(items)
@@ -171,7 +183,7 @@ class Supplier:
         return placed
 
     async def _room(self) -> bool:
-        """Wait until the queue has room. False if `stop` says so before, or the run was cancelled."""
+        """Wait until the queue has room. False if `stop` says so before, or the run was cancelled or is held up."""
         run, beat = self._supply.run, time.monotonic()
         while await self._insist(lambda: self._queue.bytes_queued(run.model_id)) >= self._limit:
             if self._stop():
@@ -180,6 +192,8 @@ class Supplier:
             if time.monotonic() - beat > BEAT_SECONDS:
                 beat = time.monotonic()
                 if not await self._insist(lambda: self._queue.runs.beat(run.id)):
+                    return False
+                if await self._insist(lambda: is_held_up(run, self._queue, self._settings)):
                     return False
             await asyncio.sleep(HOLD_SECONDS)
         self._supply.holding = False

@@ -14,7 +14,7 @@ from embedq_store import DeadLetterSummary
 from embedq_worker.failures import Bisect, Bury, Decision, GiveBack, TryAgain
 from embedq_worker.metrics import _FOLLOWS, MOST_ERRORS, OTHER, ErrorLabels, Seen, Surroundings, WorkerMetrics
 
-LOAD = QueueLoad("hashing", jobs=6, in_progress=2, deferred=1, bytes=600, items=60, oldest=1000.0)
+LOAD = QueueLoad("hashing", jobs=8, in_progress=2, deferred=1, bytes=600, items=60, oldest=1000.0, paused=2)
 NO_ERRORS = tuple[DeadLetterSummary, ...]()
 
 
@@ -59,6 +59,7 @@ def test_the_load_of_each_queue_is_told() -> None:
         ("embedq_queue_jobs", "hashing", "queued"): 3,
         ("embedq_queue_jobs", "hashing", "in_progress"): 2,
         ("embedq_queue_jobs", "hashing", "deferred"): 1,
+        ("embedq_queue_jobs", "hashing", "paused"): 2,
         ("embedq_queue_items", "hashing"): 60,
         ("embedq_queue_bytes", "hashing"): 600,
         ("embedq_queue_oldest_age_seconds", "hashing"): 30,

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from embedq_core.counts import Counts
 from embedq_core.digests import content_hash
 from embedq_core.items import Item
-from embedq_jobs.runs import RunSummary, _summary
+from embedq_jobs.summaries import RunSummary, summary_of
 from embedq_producer.chunks import Cut, cut
 from embedq_store import Incoming, Known, Plan, decide
 from embedq_store.outcomes import Stored
@@ -100,7 +100,7 @@ class Ledger:
     def summary(self) -> RunSummary:
         fields = {"collection": "c", "model": "m", "source": "s", "started": "0", "closed": str(self.cuts)}
         fields |= {"items": str(self.items), "chunks": str(self.cuts)}
-        return _summary("run", fields, list(self.chunks.values()), list(self.partial.values()))
+        return summary_of("run", fields, list(self.chunks.values()), list(self.partial.values()))
 
 
 @dataclass
