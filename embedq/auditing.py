@@ -90,7 +90,7 @@ async def examine(store: Store, collection: str, size: int, seed: int | None) ->
         # What is missing is said before a long look at the rows.
         require_library(tried)
         tried.check_setup()
-    findings = await store.audit(info.id, sample=0 if tried is None else size, seed=seed)
+    findings = await store.audits.findings(info.id, sample=0 if tried is None else size, seed=seed)
     trial = None
     if tried is not None and findings.sample:
         trial = await asyncio.to_thread(_try, tried, findings.sample, seed)
@@ -129,9 +129,9 @@ async def _repair(report: Report, store: Store, queue: Queue, settings: Settings
     """Clear what is wrong, and queue all that is cleared and has content: also what was left by a repair that died."""
     collection = (await store.collection(report.collection)).id
     digests = [entry.digest for entry in report.drifted]
-    cleared = await store.clear_flawed(collection, report.findings.dimension or 0, digests)
+    cleared = await store.audits.clear(collection, report.findings.dimension or 0, digests)
     submission = new_submission(report.collection, report.model_id, f"audit {report.collection}")
-    rows = _Cleared(store, collection, await store.last_rowid(), settings)
+    rows = _Cleared(store, collection, await store.audits.last_rowid(), settings)
     stop = stop_on_interrupt()
     if report.wrong > report.without_content:
         with display(report.collection) as shown_on:
@@ -189,7 +189,7 @@ class _Cleared:
         after: int | None = BEFORE_ALL
         while after is not None:
             page = asyncio.run_coroutine_threadsafe(
-                self._store.cleared_page(
+                self._store.audits.cleared_page(
                     self._collection,
                     after,
                     self._last,

@@ -143,7 +143,7 @@ def collection_figures(name: str, database: Path | None) -> Figures:
     async def read(settings: Settings) -> Figures:
         async with await Store.open(settings.database, read_only=True) as store:
             found = await store.collection(name)
-            summary = await store.dead_summary()
+            summary = await store.dead.summary()
             dead = sum(part.letters for part in summary if part.collection == name)
             configuration = await store.configuration(found.id)
             figures = await store.describe(found.id)

@@ -25,7 +25,7 @@ async def _rename(old: str, new: str, settings: Settings, *, force: bool) -> Non
     async with await Store.open(settings.database, must_exist=True, busy_seconds=settings.busy_seconds) as store:
         info = await store.collection(old)
         if not queue_exists(settings):
-            await store.rename_collection(old, new)
+            await store.transfer.rename(old, new)
             return
         try:
             async with open_queue(settings) as queue:
@@ -39,13 +39,13 @@ async def _rename(old: str, new: str, settings: Settings, *, force: bool) -> Non
                 taken = await queue.collection_model(new)
                 if taken is not None and (await queued_for(queue, new)).runs and not force:
                     raise CollectionExists(f"work for a collection {shown(new)!r} is queued: choose another name")
-                await store.rename_collection(old, new)
+                await store.transfer.rename(old, new)
                 await queue.forget_collection(old)
                 await queue.set_collection_model(new, info.model_id)
         except QueueError:
             if not force:
                 raise
-            await store.rename_collection(old, new)
+            await store.transfer.rename(old, new)
 
 
 def copy(source: str, name: str, database: Path | None) -> int:
@@ -60,7 +60,7 @@ def copy(source: str, name: str, database: Path | None) -> int:
                 def progress(done: int) -> None:
                     shows.show(Figures(done, min(1.0, done / max(many, 1))))
 
-                _, done = await store.copy_collection(info, name, progress)
+                _, done = await store.transfer.copy(info, name, progress)
             return done
 
     return asyncio.run(run(load_settings(database=database)))

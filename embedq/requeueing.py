@@ -33,16 +33,16 @@ def run_requeue(selection: Selection, database: Path | None, priority: Priority 
 async def _requeue(selection: Selection, database: Path | None, priority: Priority) -> int:
     settings = load_settings(database=database)
     async with opened(database) as store:
-        groups = [] if store is None else await store.dead_groups(selection)
+        groups = [] if store is None else await store.dead.groups(selection)
         if store is None or not groups:
             if selection.ids or selection.keys:
                 raise none_matches(selection)
             print("no dead letters", file=sys.stderr)
             return EXIT_DONE
-        stored = await store.delete_stored_dead(selection)
+        stored = await store.dead.delete_stored(selection)
         if stored:
             print(f"{plural(stored, 'item')} had been stored since: no longer dead", file=sys.stderr)
-            groups = await store.dead_groups(selection)
+            groups = await store.dead.groups(selection)
         async with open_queue(settings) as queue:
             return await _queue_groups(groups, selection, store, queue, settings, priority)
 
@@ -155,7 +155,7 @@ class _Letters:
                     yield Item(letter.id, letter.content, letter.metadata)
 
     async def _page(self, after_key: int) -> list[DeadLetter]:
-        return await self._store.dead_page(
+        return await self._store.dead.page(
             self._selection,
             after_key,
             self._last_key,

@@ -19,10 +19,11 @@ import msgspec
 from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_core.errors import BadVectors, CollectionMoved, EmbedqError, ModelMismatch, StoreError
-from embedq_store import bulk, deadletters
+from embedq_store import bulk, burying
+from embedq_store.burying import Origin, Suspects
 from embedq_store.configurations import record
 from embedq_store.connection import translated
-from embedq_store.deadletters import DeadLetter, Origin, Suspects
+from embedq_store.deadletters import DeadLetter
 from embedq_store.outcomes import Incoming
 from embedq_store.reembedding import base_name
 from embedq_store.reembedding_records import moved
@@ -271,7 +272,7 @@ class Writer:
             stored = [Incoming(row.item, row.digest) for row in write.rows if row.item.id in dead]
             stored += [entry for entry in write.updates if entry.item.id in dead]
             origin = None if write.mark is None else Origin(write.mark.run, write.mark.chunk)
-            await deadletters.settle(self._db, collection, collection_id, stored, origin)
+            await burying.settle(self._db, collection, collection_id, stored, origin)
 
     async def _bury(self, letters: Sequence[DeadLetter], transaction: _Transaction) -> None:
         for collection, model_id in dict.fromkeys((letter.collection, letter.model) for letter in letters):
@@ -280,7 +281,7 @@ class Writer:
                 "SELECT id FROM collections WHERE name = ? AND model = ?", (collection, model_id)
             )
             collection_id = next((int(row[0]) for row in rows), None)
-            await deadletters.insert(self._db, own, collection_id, self._suspects(collection, transaction))
+            await burying.insert(self._db, own, collection_id, self._suspects(collection, transaction))
 
     def _suspects(self, collection: str, transaction: _Transaction) -> Suspects:
         return transaction.suspects.setdefault(collection, Suspects(self._db, collection))

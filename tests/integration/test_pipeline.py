@@ -77,7 +77,7 @@ def expected(some: Iterable[Item]) -> dict[str, tuple[float, ...]]:
 
 
 async def dead(store: Store) -> list[tuple[str, str]]:
-    return sorted((letter.id, letter.error) for letter in await store.dead_letters())
+    return sorted((letter.id, letter.error) for letter in await store.dead.letters())
 
 
 class GatedModel(RecordingModel):
@@ -191,7 +191,7 @@ def test_whatever_comes_every_item_is_counted_once_and_the_last_version_is_store
                 last = dict(pairs)
                 held |= {key: value for key, value in last.items() if "poison" not in value}
                 assert counts.failed == sum("poison" in value for value in last.values())
-                assert await store.dead_ids(RUN, number) == {key for key, value in last.items() if "poison" in value}
+                assert await store.dead.ids(RUN, number) == {key for key, value in last.items() if "poison" in value}
             if held:
                 collection = (await store.collection("pets")).id
                 assert await store.count(collection) == len(held)
@@ -210,7 +210,7 @@ async def test_an_item_that_can_t_be_embedded_is_kept_whole_with_its_reason(stor
     async with desk(store, FaultyModel(raising, "recording", batch_size=4)) as worker:
         counts = await worker.one(chunk([Item("a", "cat"), bad, Item("c", "cow")], 7))
     assert (counts.embedded, counts.failed, counts.done) == (2, 1, 3)
-    (letter,) = await store.dead_letters()
+    (letter,) = await store.dead.letters()
     assert before <= letter.died <= time.time()
     assert letter == DeadLetter(
         run=RUN,
@@ -276,8 +276,8 @@ async def test_a_collection_of_another_model_is_left_alone_and_the_items_are_dea
         counts = await worker.one(chunk(items(5, text="new"), run="mismatch"))
     assert counts == Counts(failed=5)
     assert await stored(store) == before
-    assert {letter.error for letter in await store.dead_letters(run="mismatch")} == {"ModelMismatch"}
-    assert "embedded with other, not recording" in (await store.dead_letters())[0].message
+    assert {letter.error for letter in await store.dead.letters(run="mismatch")} == {"ModelMismatch"}
+    assert "embedded with other, not recording" in (await store.dead.letters())[0].message
     assert not model.batches
 
 
@@ -292,7 +292,7 @@ async def test_vectors_of_another_dimension_than_the_collection_s_are_dead_and_n
     assert (counts.unchanged, counts.failed, counts.embedded) == (3, 2, 0)
     assert await stored(store) == before
     assert await dead(store) == [("000010", "BadVectors"), ("000011", "BadVectors")]
-    assert "9 dimensions" in (await store.dead_letters())[0].message
+    assert "9 dimensions" in (await store.dead.letters())[0].message
 
 
 async def test_when_two_chunks_disagree_on_the_dimension_of_a_new_collection_one_of_them_is_dead(store: Store) -> None:
@@ -316,7 +316,7 @@ async def test_content_that_the_model_does_not_take_is_dead_and_the_model_is_not
         counts = await worker.one(chunk([Item("good", good), Item("bad", bad)]))
     assert counts == Counts(embedded=1, failed=1, calls=1, inputs=1)
     assert await dead(store) == [("bad", "UnsupportedContent")]
-    assert (await store.dead_letters())[0].content == bad
+    assert (await store.dead.letters())[0].content == bad
     assert model.batches == [[good]]
 
 

@@ -66,7 +66,7 @@ async def held(store: Store, collection: str = "pets") -> dict[str, tuple[float,
     figures = await store.describe(key)
     if not figures.dimension:
         return {}
-    found = await store.similar(key, [1.0] * figures.dimension, number=1000)
+    found = await store.search.similar(key, [1.0] * figures.dimension, number=1000)
     return {entry.id: await store.vector(key, entry.id) for entry in found}
 
 
@@ -184,7 +184,7 @@ async def test_dead_letters_are_done_without_when_they_are_few(
     await burst(settings, queue, store)
     assert await state(store) == "switched"
     assert set(await held(store)) == {item.id for item in items(30)}
-    assert {letter.id for letter in await store.dead_letters(collection="pets")} == {"000030", "000031", "000032"}
+    assert {letter.id for letter in await store.dead.letters(collection="pets")} == {"000030", "000031", "000032"}
     assert picky.inputs > 0
 
 

@@ -95,7 +95,7 @@ async def names(store: Store) -> dict[str, str]:
 
 
 async def letters(store: Store) -> set[tuple[str, str]]:
-    return {(letter.collection, letter.id) for letter in await store.dead_letters()}
+    return {(letter.collection, letter.id) for letter in await store.dead.letters()}
 
 
 async def switched(store: Store) -> Reembedding:
@@ -124,7 +124,7 @@ async def test_new_vectors_are_made_beside_the_old_and_take_their_place(store: S
     assert await names(store) == {"docs": "new", "docs@previous": "old"}
     assert await contents(store, "docs") == {"a": ("hound", 2), "b": (b"\x00cat", 2), "c": ("bird", 2)}
     found = await store.collection("docs")
-    assert [entry.id for entry in await store.similar(found.id, NEW, 3)] == ["a", "b", "c"]
+    assert [entry.id for entry in await store.search.similar(found.id, NEW, 3)] == ["a", "b", "c"]
     assert await store.reembeddings.open() == []
 
 
@@ -142,12 +142,12 @@ async def test_what_comes_and_goes_meanwhile_is_seen_until_the_switch(store: Sto
     assert await store.reembeddings.coverage(record) == Coverage(entries=3, covered=1, missing=2, extra=1)
     assert await embed_missing(store, record) == ["b", "d"]
     if thorough:  # as where others delete something just before the lock is taken
-        await store._writing().transact(lambda db: in_thread(db, lambda c: switching.switch(c, record, None)))
+        await store._access.transact(lambda db: in_thread(db, lambda c: switching.switch(c, record, None)))
     else:
         await store.reembeddings.switch(record)
     assert await contents(store, "docs") == {"a": ("hound", 2), "b": ("tomcat", 2), "d": ("fish", 2)}
     found = await store.collection("docs")
-    entries = await store.similar(found.id, NEW, 3)
+    entries = await store.search.similar(found.id, NEW, 3)
     assert {entry.id: entry.metadata for entry in entries} == {"a": {"tag": "x"}, "b": {"late": 1}, "d": {"late": 1}}
 
 
@@ -159,11 +159,11 @@ async def test_what_is_written_just_before_the_switch_is_not_left_behind(store: 
     survey = switching.Survey(switching.Mark(0, ()), Coverage(), 0)
     if where == "after the survey":
         pair = switching.forward(record)
-        mark = await in_thread(store._reader, lambda db: switching.Mark.of(db, pair))
+        mark = await in_thread(store._access.reader, lambda db: switching.Mark.of(db, pair))
         survey = switching.Survey(mark, await store.reembeddings.coverage(record), 0)
     await put(store, "docs", "old", {"b": "tomcat"})
     with pytest.raises(NotCovered, match="1 entry of 'docs'"):
-        await store._writing().transact(lambda db: in_thread(db, lambda c: switching.switch(c, record, survey)))
+        await store._access.transact(lambda db: in_thread(db, lambda c: switching.switch(c, record, survey)))
     assert await names(store) == {"docs": "old", "docs@next": "new"}
 
 
@@ -264,7 +264,7 @@ async def thorough_rollback(store: Store) -> RolledBack:
     def roll_back(db: sqlite3.Connection) -> RolledBack:
         return rolling_back.roll_back(db, "docs", None)
 
-    return await store._writing().transact(lambda db: in_thread(db, roll_back))
+    return await store._access.transact(lambda db: in_thread(db, roll_back))
 
 
 @pytest.mark.parametrize("thorough", [False, True])
@@ -306,7 +306,7 @@ async def test_what_is_written_just_before_a_rollback_is_not_left_behind(store: 
     def roll_back(db: sqlite3.Connection) -> RolledBack:
         return rolling_back.roll_back(db, "docs", rolling_back.Differences(mark, []))
 
-    done = await store._writing().transact(lambda db: in_thread(db, roll_back))
+    done = await store._access.transact(lambda db: in_thread(db, roll_back))
     assert done.newcomers == 2
     page = await store.reembeddings.newcomers(done.reembedding, None, max_items=9, max_bytes=99)
     assert [item.content for item in page] == ["poodle", "cat"]
@@ -403,7 +403,7 @@ async def test_removing_goes_on_after_a_process_died(store: Store) -> None:
     await put(store, "docs", "old", {"a": "hound"})
     record = await switched(store)
 
-    await store._writing().transact(lambda db: in_thread(db, lambda c: beginning.drop(c, record)))
+    await store._access.transact(lambda db: in_thread(db, lambda c: beginning.drop(c, record)))
     roles = await store.reembeddings.roles()
     assert [(role.collection, role.kind) for role in roles.values()] == [("docs", "removing")]
     await store.reembeddings.sweep()

@@ -162,7 +162,7 @@ class _Processing:
     async def _fit(self, incoming: list[Incoming], standing: Standing) -> list[Incoming]:
         """Those that the collection and the model can take; the others are dead, some from an earlier attempt."""
         if standing.mark is not None:
-            dead = await self._store.dead_ids(self._chunk.run, self._chunk.number)
+            dead = await self._store.dead.ids(self._chunk.run, self._chunk.number)
             # A worker that had stalled may have written its counts over those that told of them.
             self._before = msgspec.structs.replace(self._before, failed=len(dead))
             incoming = [entry for entry in incoming if entry.item.id not in dead]
