@@ -33,7 +33,7 @@ from embedq_core.errors import (
 from embedq_core.items import Item
 from embedq_core.parts import parts_of
 from embedq_core.vectors import encode
-from embedq_store import Row, Store, StoredEntry, Target, Write
+from embedq_store import Moved, Row, Store, StoredEntry, Target, Write
 from embedq_store.deadletters import DeadLetter
 
 T = TypeVar("T")
@@ -388,6 +388,28 @@ def test_what_is_being_embedded_anew_is_not_renamed(here: Path) -> None:
     in_store(here, lambda store: store.create_collection("odd@next", "hashing"))
     with pytest.raises(StoreError, match="is being embedded anew"):
         in_store(here, lambda store: store.transfer.rename("odd", "new"))
+
+
+async def test_what_stands_beside_a_collection_keeps_its_name(store: Store) -> None:
+    await store.create_collection("docs", "recording")
+    record = await store.reembeddings.begin("docs", "hashing")
+    with pytest.raises(StoreError, match=r"'docs@next' stands beside 'docs'"):
+        await store.transfer.rename("docs@next", "mine")
+    await store.reembeddings.switch(record)
+    with pytest.raises(StoreError, match=r"'docs@previous' stands beside 'docs'"):
+        await store.transfer.rename("docs@previous", "mine")
+    with pytest.raises(StoreError, match="'embedq collections drop-old docs'"):
+        await store.transfer.rename("docs", "mine")
+
+
+async def test_letters_of_a_model_before_find_their_collection_under_its_new_name(store: Store) -> None:
+    await store.create_collection("docs", "recording")
+    await store.reembeddings.switch(await store.reembeddings.begin("docs", "hashing"))
+    await store.reembeddings.drop("docs")
+    await store.transfer.rename("docs", "texts")
+    assert (await store.standing("r", 0, "texts", "recording")).moved == Moved("texts", "hashing")
+    await store.create_collection("docs", "other")
+    assert (await store.standing("r", 0, "docs", "recording")).moved is None, "another collection of that name"
 
 
 def test_a_copy_is_whole_or_not_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
