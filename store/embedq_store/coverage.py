@@ -48,18 +48,20 @@ class Pair:
 
 # `s` is the row of the source, `n` that of the shadow. A hash that another program left wrong is not what the shadow's
 # row will have: then contents are compared. What stands in `embedq_reembedding_ids` with the hash that the source has
-# still came to the shadow after the source was in use: the shadow's is the newer.
+# still came to the shadow after the source was in use: the shadow's is the newer. A row without hash has been cleared
+# by an audit: in the shadow it covers nothing, as its vector may be anything; in the source it is no newer than it was.
 _BARE: Final = "s.content IS NULL AND s.content_blob IS NULL"
 _SAME_CONTENT: Final = "n.content IS s.content AND n.content_blob IS s.content_blob"
 _KNOWN_ID: Final = "SELECT 1 FROM embedq_reembedding_ids i WHERE i.shadow = :new AND i.id = c.id"
+_HELD: Final = "(i.held IS s.content_hash OR s.content_hash IS NULL)"
 _CLASS: Final = f"""CASE
     WHEN s.rowid IS NULL THEN CASE WHEN n.rowid IS NULL OR EXISTS ({_KNOWN_ID}) THEN 'gone' ELSE 'extra' END
     WHEN n.content_hash = s.content_hash THEN CASE
         WHEN n.metadata IS s.metadata AND (({_BARE}) OR n.content IS NOT NULL OR n.content_blob IS NOT NULL)
         THEN 'covered' ELSE 'outdated' END
-    WHEN n.rowid IS NOT NULL AND EXISTS ({_KNOWN_ID} AND i.held IS s.content_hash) THEN 'covered'
+    WHEN n.rowid IS NOT NULL AND EXISTS ({_KNOWN_ID} AND {_HELD}) THEN 'covered'
     WHEN {_BARE} THEN 'bare'
-    WHEN n.rowid IS NOT NULL AND {_SAME_CONTENT} THEN CASE
+    WHEN n.content_hash IS NOT NULL AND {_SAME_CONTENT} THEN CASE
         WHEN n.metadata IS s.metadata THEN 'covered' ELSE 'outdated' END
     WHEN EXISTS (SELECT 1 FROM embedq_dead d WHERE d.collection = :letters AND d.id = c.id AND d.model = :model
         AND d.content IS s.content AND d.content_blob IS s.content_blob) THEN 'dead'
@@ -130,12 +132,13 @@ def missing_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple
 
 
 # What came to the new vectors, which are the shadow here, while they were in use: not here as it is there, not dead
-# here, and not changed here since.
+# here, and not changed here since. One that an audit has cleared here has not changed.
 _NEWCOMERS: Final = """SELECT i.id AS id, s.rowid AS source_row FROM
     (SELECT id, held FROM embedq_reembedding_ids WHERE shadow = :new AND id {after} ORDER BY id LIMIT :page) i
     JOIN embeddings s ON s.collection_id = :source AND s.id = i.id
     LEFT JOIN embeddings n ON n.collection_id = :shadow AND n.id = i.id
-    WHERE n.content_hash IS i.held AND (n.rowid IS NULL OR n.content_hash IS NOT s.content_hash)
+    WHERE (n.content_hash IS i.held OR (n.rowid IS NOT NULL AND n.content_hash IS NULL))
+    AND (n.content_hash IS NULL OR n.content_hash IS NOT s.content_hash)
     AND NOT EXISTS (SELECT 1 FROM embedq_dead d WHERE d.collection = :letters AND d.id = i.id AND d.model = :model
         AND d.content IS s.content AND d.content_blob IS s.content_blob)"""
 

@@ -319,7 +319,7 @@ class Reembeddings:
     async def cancel(self, collection: str) -> Reembedding:
         """End a re-embedding that is going on, or has stopped: its vectors and dead letters are removed.
 
-        Those that a rollback had kept stay. Raises ReembeddingMissing.
+        Those that a rollback had kept stay: then it is rolled back, and not cancelled. Raises ReembeddingMissing.
         """
         record = await self._access.change(partial(beginning.cancel, collection=collection))
         await self.sweep()

@@ -362,6 +362,54 @@ async def test_an_update_that_the_new_model_refused_survives_the_way_there_and_b
     assert await contents(store, "docs") == {"a": ("poodle", 3)}
 
 
+async def test_what_an_audit_has_cleared_beside_the_collection_is_not_covered(store: Store) -> None:
+    """Its vector may be of zeros, and chunks that were to mend it are dropped after the switch."""
+    await put(store, "docs", "old", {"a": "hound", "b": "cat"})
+    record = await store.reembeddings.begin("docs", "new")
+    await embed_missing(store, record)
+    change(store, "UPDATE embeddings SET embedding = zeroblob(4) WHERE collection_id = ? AND id = 'a'", record.shadow)
+    assert await store.audits.clear(record.shadow, 2, []) == 1
+    assert (await store.reembeddings.coverage(record)).missing == 1
+    assert await embed_missing(store, record) == ["a"]
+    await store.reembeddings.switch(record)
+    # And the old ones, which a rollback would bring back.
+    change(store, "UPDATE embeddings SET embedding = zeroblob(4) WHERE collection_id = ? AND id = 'b'", record.source)
+    assert await store.audits.clear(record.source, 3, []) == 1
+    done = await store.reembeddings.rollback("docs")
+    assert done.newcomers == 1
+    found = await store.reembeddings.newcomers(done.reembedding, None, max_items=9, max_bytes=999)
+    assert [item.id for item in found] == ["b"]
+
+
+async def test_an_audit_after_a_rollback_does_not_hide_what_is_newer_beside_the_collection(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    await switched(store)
+    await put(store, "docs", "new", {"a": "poodle"})
+    record = (await store.reembeddings.rollback("docs")).reembedding
+    (old,) = Incoming.of([Item("a", "hound")])
+    assert await store.audits.clear(record.source, 3, [old.digest]) == 1
+    assert await store.reembeddings.owed(record) == (1, 0)
+    with pytest.raises(UsageError, match="1 entry still to be embedded with old"):
+        await store.reembeddings.drop("docs")
+    # Nor does the way forward take what was cleared for newer.
+    again = await store.reembeddings.begin("docs", "new")
+    assert await store.reembeddings.coverage(again) == Coverage(entries=1, covered=1)
+
+
+async def test_one_that_used_what_a_rollback_kept_is_as_rolled_back_when_it_is_cancelled(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    await switched(store)
+    await put(store, "docs", "new", {"b": "cat"})
+    await store.reembeddings.rollback("docs")
+    await store.reembeddings.begin("docs", "new")
+    ended = await store.reembeddings.cancel("docs")
+    assert ended.state == "rolled back"
+    # Whoever looks for what is still to be queued looks at the latest.
+    assert await store.reembeddings.get("docs") == ended == await store.reembeddings.kept("docs")
+    assert await store.reembeddings.owed(ended) == (1, 0)
+    assert await contents(store, "docs@next") == {"a": ("hound", 2), "b": ("cat", 2)}
+
+
 # --- what is kept, and what ends
 
 
