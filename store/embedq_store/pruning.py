@@ -141,7 +141,7 @@ def _delete(db: sqlite3.Connection, collection: str, ids: Sequence[str], looked:
             # By their ids alone: what is made anew is later than what it is made of.
             sql = (
                 f"DELETE FROM embeddings WHERE collection_id = ? AND {among}"  # noqa: S608
-                " AND id NOT IN (SELECT id FROM embeddings WHERE collection_id = ?)"
+                " AND NOT EXISTS (SELECT 1 FROM embeddings s WHERE s.collection_id = ? AND s.id = embeddings.id)"
             )
             db.execute(sql, (beside.id, *some, found.id))
         sql = f"DELETE FROM embedq_dead WHERE collection IN (?, ?) AND died < ? AND {among}"  # noqa: S608
