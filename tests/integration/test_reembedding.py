@@ -198,7 +198,9 @@ async def test_where_the_new_model_fails_on_many_somebody_has_to_look_or_to_acce
     found = await store.reembeddings.get("pets")
     assert found is not None
     assert found.state == "stopped"
-    assert str(found.message).startswith("newer failed on 4 of 34 entries: see 'embedq dead list pets@next'")
+    assert str(found.message).startswith(
+        "newer failed on 4 of 34 entries: see 'embedq dead list --collection pets@next'"
+    )
     assert len(await held(store)) == 34, "it is searched as before"
     paid = picky.inputs
     await begun(store, recall=0.0)
