@@ -109,6 +109,11 @@ def test_it_is_queued_like_a_submission_and_a_worker_switches(docs: CommandLine)
     docs("worker", "--burst")
     assert dimensions(docs) == {NEW_SIZE}
     assert collections(docs) == {"docs": ("hashing", 4), "docs@previous": ("recording", 4)}
+    assert docs("collections").out.splitlines()[-1] == (
+        "docs@previous  recording        4  previous vectors of docs, kept"
+    )
+    (_, beside) = json.loads(docs("collections", "list", "--json").out)
+    assert beside["beside"] == {"collection": "docs", "kind": "previous"}
     assert "docs        switched  recording  hashing" in docs("reembed", "--list").out
 
 
