@@ -16,11 +16,11 @@ from typing import Final
 from embedq.audit_report import Compared, Repair, Report, Trial, as_object, as_words
 from embedq.tables import print_fields
 from embedq_core.configuration import differences
-from embedq_core.errors import UnknownModel
+from embedq_core.errors import UnknownModel, UsageError
 from embedq_core.items import Item
 from embedq_core.model import embed_all, explained
 from embedq_core.settings import Settings, load_settings
-from embedq_core.text import plural
+from embedq_core.text import plural, shown
 from embedq_core.vectors import cosine_similarity, decode
 from embedq_jobs import Queue, open_queue
 from embedq_plugins import EmbeddingModel, get_embedding_model, require_library
@@ -50,7 +50,7 @@ def run_audit(request: AuditRequest) -> None:
     """Audit, print what was found, repair if asked to.
 
     Exits with 0 where all is well, or all that was wrong is queued; with 1 where something is, or stays, wrong; with
-    130 when a repair was interrupted. Raises CollectionMissing, DatabaseMissing, ModelError.
+    130 when a repair was interrupted. Raises CollectionMissing, DatabaseMissing, ModelError, UsageError.
     """
     sys.exit(asyncio.run(_audit(request)))
 
@@ -60,6 +60,8 @@ async def _audit(request: AuditRequest) -> int:
     async with await Store.open(
         settings.database, read_only=not request.repair, must_exist=True, busy_seconds=settings.busy_seconds
     ) as store:
+        if request.repair:
+            await _check_in_use(request.collection, store)
         report = await examine(store, request.collection, request.sample, request.seed)
         if not request.repair or report.well:
             _print(report, None, as_json=request.json)
@@ -75,6 +77,16 @@ async def _audit(request: AuditRequest) -> int:
         # A Redis that is away is found before anything is changed.
         async with open_queue(settings) as queue:
             return await _repair(report, store, queue, settings, as_json=request.json)
+
+
+async def _check_in_use(collection: str, store: Store) -> None:
+    """Raise UsageError for vectors that stand beside a collection: what is queued for these is dropped or goes there."""
+    role = (await store.reembeddings.roles()).get(collection)
+    if role is not None:
+        raise UsageError(
+            f"--repair is for vectors in use: {shown(collection)!r} stands beside {shown(role.collection)!r}, whose "
+            "contents it has. Audit it without"
+        )
 
 
 async def examine(store: Store, collection: str, size: int, seed: int | None) -> Report:
