@@ -80,7 +80,7 @@ async def _audit(request: AuditRequest) -> int:
 
 
 async def _check_in_use(collection: str, store: Store) -> None:
-    """Raise UsageError for vectors that stand beside a collection: what is queued for these is dropped or goes there."""
+    """Raise UsageError for vectors beside a collection: what is queued for them is dropped, or goes to that."""
     role = (await store.reembeddings.roles()).get(collection)
     if role is not None:
         raise UsageError(

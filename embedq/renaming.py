@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 from embedq.queued import queued_for
+from embedq.unattended import is_about
 from embedq_core.errors import CollectionBusy, CollectionExists, QueueError
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural, shown
@@ -12,13 +13,22 @@ from embedq_producer.terminal import Figures, display
 from embedq_store import Store
 
 
-def rename(old: str, new: str, database: Path | None, *, force: bool) -> None:
-    """Rename a collection, in the database and in what the queue knows of it.
+def rename(old: str, new: str, database: Path | None, *, force: bool) -> list[str]:
+    """Rename a collection, in the database and in what the queue knows of it; the schedules that name it as it was.
 
     Raises CollectionMissing, CollectionExists, UsageError; without `force` CollectionBusy where work for it is queued,
     and QueueError where nobody can tell.
     """
-    asyncio.run(_rename(old, new, load_settings(database=database), force=force))
+    settings = load_settings(database=database)
+    asyncio.run(_rename(old, new, settings, force=force))
+    return asyncio.run(_schedules(old, settings))
+
+
+async def _schedules(collection: str, settings: Settings) -> list[str]:
+    """The schedules whose command is about a collection."""
+    async with await Store.open(settings.database, read_only=True) as store:
+        found = await store.schedules.all()
+    return [schedule.name for schedule in found if is_about(schedule.arguments, collection)]
 
 
 async def _rename(old: str, new: str, settings: Settings, *, force: bool) -> None:
@@ -32,7 +42,7 @@ async def _rename(old: str, new: str, settings: Settings, *, force: bool) -> Non
                 waiting = await queued_for(queue, old)
                 if waiting.runs and not force:
                     raise CollectionBusy(
-                        f"{plural(waiting.items, 'item')} for {shown(old)!r} are still queued (run {waiting.runs[0]}), "
+                        f"{plural(waiting.items, 'item')} for {shown(old)!r} still queued (run {waiting.runs[0]}), "
                         "and would make a collection of that name again: wait for them ('embedq runs wait RUN'), or "
                         "say --force"
                     )

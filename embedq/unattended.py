@@ -70,6 +70,16 @@ def objection(command: ParsedCommand) -> str | None:
     return None
 
 
+def is_about(arguments: Sequence[str], collection: str) -> bool:
+    """Whether a command is about a collection; one that this program knows no more is about nothing."""
+    if collection not in arguments:
+        return False
+    try:
+        return parsed(arguments).parameters.get("collection") == collection
+    except Exception:  # whatever Typer raises
+        return False
+
+
 def _asks(command: ParsedCommand) -> bool:
     given = command.parameters
     ending = given.get("cancel") or (given.get("drop_old") and given.get("model") is None)
