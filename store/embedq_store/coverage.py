@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from embedq_core.digests import content_hash
 from embedq_core.items import Item
 from embedq_store.bulk import marks, steps
 from embedq_store.reembedding import Coverage
@@ -66,6 +67,18 @@ _CLASS: Final = f"""CASE
     WHEN EXISTS (SELECT 1 FROM embedq_dead d WHERE d.collection = :letters AND d.id = c.id AND d.model = :model
         AND d.content IS s.content AND d.content_blob IS s.content_blob) THEN 'dead'
     ELSE 'missing' END"""  # noqa: S608 - put together from constants
+
+# What is noted as held: for a row that an audit has cleared, the hash that it gets again when it is repaired.
+HELD_HASH: Final = (
+    "coalesce(n.content_hash, CASE WHEN n.content IS NOT NULL OR n.content_blob IS NOT NULL"
+    " THEN embedq_content_hash(coalesce(n.content, n.content_blob)) END)"
+)
+
+
+def with_hashes(db: sqlite3.Connection) -> None:
+    """Have the connection know the function in `HELD_HASH`."""
+    db.create_function("embedq_content_hash", 1, content_hash, deterministic=True)
+
 
 # With a place for the query that says which ids are compared.
 _COMPARED: Final = f"""SELECT c.id AS id, {_CLASS} AS class, s.rowid AS source_row, n.rowid AS shadow_row
@@ -133,14 +146,14 @@ def missing_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple
 
 # What came to the new vectors, which are the shadow here, while they were in use: not here as it is there, not dead
 # here, and not changed here since. One that an audit has cleared here has not changed.
-_NEWCOMERS: Final = """SELECT i.id AS id, s.rowid AS source_row FROM
-    (SELECT id, held FROM embedq_reembedding_ids WHERE shadow = :new AND id {after} ORDER BY id LIMIT :page) i
+_NEWCOMERS: Final = f"""SELECT i.id AS id, s.rowid AS source_row FROM
+    (SELECT id, held FROM embedq_reembedding_ids WHERE shadow = :new AND id {{after}} ORDER BY id LIMIT :page) i
     JOIN embeddings s ON s.collection_id = :source AND s.id = i.id
     LEFT JOIN embeddings n ON n.collection_id = :shadow AND n.id = i.id
     WHERE (n.content_hash IS i.held OR (n.rowid IS NOT NULL AND n.content_hash IS NULL))
-    AND (n.content_hash IS NULL OR n.content_hash IS NOT s.content_hash)
+    AND (n.content_hash IS NULL OR (n.content_hash IS NOT s.content_hash AND (({_BARE}) OR NOT ({_SAME_CONTENT}))))
     AND NOT EXISTS (SELECT 1 FROM embedq_dead d WHERE d.collection = :letters AND d.id = i.id AND d.model = :model
-        AND d.content IS s.content AND d.content_blob IS s.content_blob)"""
+        AND d.content IS s.content AND d.content_blob IS s.content_blob)"""  # noqa: S608 - put together from constants
 
 
 def newcomers_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple[list[tuple[str, int]], str | None]:

@@ -50,6 +50,10 @@ class Reembeddings:
         """The latest re-embedding of a collection, whatever has become of it."""
         return await self._access.read(partial(records.latest, collection=collection))
 
+    async def current(self) -> dict[str, Reembedding]:
+        """How each collection stands, by name: what is going on, else what can be undone, else what was last."""
+        return await self._access.read(records.current)
+
     async def open(self) -> list[Reembedding]:
         """Those that are going on, or have stopped, the latest first. Cheap: one look into an index."""
         return await self._access.read(records.open_records)

@@ -396,6 +396,41 @@ async def test_an_audit_after_a_rollback_does_not_hide_what_is_newer_beside_the_
     assert await store.reembeddings.coverage(again) == Coverage(entries=1, covered=1)
 
 
+async def test_an_audit_on_either_side_hides_no_newcomer_and_makes_none_for_ever(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound", "b": "cat"})
+    hound, cat, poodle = (
+        entry.digest for entry in Incoming.of([Item("", text) for text in ("hound", "cat", "poodle")])
+    )
+    old = (await store.collection("docs")).id
+    await store.audits.clear(old, 3, [hound, cat])
+    record = await switched(store)
+    await put(store, "docs", "new", {"a": "poodle"})
+    await store.audits.clear(record.shadow, 2, [cat, poodle])
+    record = (await store.reembeddings.rollback("docs")).reembedding
+    # Repaired before a worker gets to the newcomers.
+    await put(store, "docs", "old", {"a": "hound"})
+    for _ in range(2):
+        found = await store.reembeddings.newcomers(record, None, max_items=9, max_bytes=999)
+        assert [(item.id, item.content) for item in found] == [("a", "poodle"), ("b", "cat")]
+    await put(store, "docs", "old", {item.id: str(item.content) for item in found})
+    assert await store.reembeddings.owed(record) == (0, 0)
+
+
+async def test_how_a_collection_stands_is_not_what_was_cancelled_last(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    first = await switched(store)
+    await store.reembeddings.begin("docs", "third")
+    assert (await store.reembeddings.current())["docs"].new_model == "third"
+    cancelled = await store.reembeddings.cancel("docs")
+    assert (await store.reembeddings.current())["docs"] == first
+    await put(store, "docs", "new", {"b": "cat"})
+    await store.reembeddings.rollback("docs")
+    current = (await store.reembeddings.current())["docs"]
+    assert (current.key, current.state) == (first.key, "rolled back")
+    assert await store.reembeddings.get("docs") == cancelled
+    assert await store.reembeddings.owed(current) == (1, 0)
+
+
 async def test_one_that_used_what_a_rollback_kept_is_as_rolled_back_when_it_is_cancelled(store: Store) -> None:
     await put(store, "docs", "old", {"a": "hound"})
     await switched(store)
