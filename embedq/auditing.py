@@ -147,7 +147,9 @@ async def _repair(report: Report, store: Store, queue: Queue, settings: Settings
     stop = stop_on_interrupt()
     if report.wrong > report.without_content:
         with display(report.collection) as shown_on:
-            sending = asyncio.create_task(submit(submission, rows, queue, settings, store=True, stop=stop.is_set))
+            sending = asyncio.create_task(
+                submit(submission, rows, queue, settings, store=True, stop=stop.is_set, mends=True)
+            )
             await watch(sending, shown_on, lambda: Figures(submission.items, None))
     repair = Repair(
         submission.run.id if submission.items else None,

@@ -8,16 +8,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedq_core.counts import Counts
 from embedq_core.items import Item
-from embedq_core.vectors import decode
+from embedq_core.vectors import decode, encode
 from embedq_jobs import Chunk
 from embedq_plugins import EmbeddingModel
-from embedq_store import ChunkMark, DeadLetter, Store, Target, Write
+from embedq_store import ChunkMark, DeadLetter, Incoming, Row, Store, Target, Write
 from embedq_worker.claims import Claims
 from embedq_worker.pipeline import process
 from embedq_worker.runner import ModelRunner, Stopping, TransientFailure
@@ -119,6 +120,32 @@ async def test_what_is_there_already_costs_nothing(store: Store) -> None:
         counts = await worker.one(chunk(items(20), run="again"))
     assert counts == Counts(unchanged=20)
     assert len(model.batches) == 1
+
+
+async def test_what_mends_is_written_only_where_nothing_newer_came(store: Store) -> None:
+    """What an audit queues are copies of what was stored: by the time their chunk is worked on, they may be old."""
+    old, model = items(4), RecordingModel()
+    async with desk(store, model) as worker:
+        await worker.one(chunk(old))
+        key = (await store.collection("pets")).id
+        assert await store.audits.clear(key, 8, [entry.digest for entry in Incoming.of(old)]) == 4
+        newer = Item(old[0].id, "newer")
+        await worker.one(chunk([newer], run="newer"))
+        prunable = store.prunable(await store.collection("pets"))
+        assert [len(page) async for page in prunable.entries()] == [4]
+        assert await prunable.delete([old[1].id]) == 1
+        letter = DeadLetter("later", 0, "pets", old[2].id, "refused", None, "recording", "ValueError", "", 1, 1.0)
+        await store.write(Write(Target("pets", "recording"), dead=[letter]))
+        counts = await worker.one(msgspec.structs.replace(chunk(old, run="audit"), mends=True))
+        assert (counts.embedded, counts.unchanged) == (2, 2)
+        assert await stored(store) == expected([newer, *old[2:]])
+        assert await store.dead.letters() == [letter]
+        # Also where it comes in between: it is decided in the transaction.
+        rows = [Row(*entry, encode([9.0] * 8)) for entry in Incoming.of([old[0], old[1]])]
+        dead = [DeadLetter("audit", 1, "pets", old[0].id, "0", None, "recording", "ValueError", "", 1, 1e10)]
+        await store.write(Write(Target("pets", "recording"), rows, dead=dead, mends=True))
+        assert await stored(store) == expected([newer, *old[2:]])
+        assert await store.dead.letters() == [letter]
 
 
 async def test_a_known_content_under_a_new_id_is_copied(store: Store) -> None:
