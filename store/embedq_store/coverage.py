@@ -54,9 +54,11 @@ class Pair:
 _BARE: Final = "s.content IS NULL AND s.content_blob IS NULL"
 _SAME_CONTENT: Final = "n.content IS s.content AND n.content_blob IS s.content_blob"
 _KNOWN_ID: Final = "SELECT 1 FROM embedq_reembedding_ids i WHERE i.shadow = :new AND i.id = c.id"
+# What the one in use had, and has no more, was deleted since.
+_NEVER_THERE: Final = f"{_KNOWN_ID} AND i.held IS NULL"
 _HELD: Final = "(i.held IS s.content_hash OR s.content_hash IS NULL)"
 _CLASS: Final = f"""CASE
-    WHEN s.rowid IS NULL THEN CASE WHEN n.rowid IS NULL OR EXISTS ({_KNOWN_ID}) THEN 'gone' ELSE 'extra' END
+    WHEN s.rowid IS NULL THEN CASE WHEN n.rowid IS NULL OR EXISTS ({_NEVER_THERE}) THEN 'gone' ELSE 'extra' END
     WHEN n.content_hash = s.content_hash THEN CASE
         WHEN n.metadata IS s.metadata AND (({_BARE}) OR n.content IS NOT NULL OR n.content_blob IS NOT NULL)
         THEN 'covered' ELSE 'outdated' END
@@ -132,7 +134,7 @@ def extra_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple[i
     """How many of the shadow's entries that follow `after` the source has no more, and the last id; None at the end."""
     row = db.execute(
         f"{_tables(db)}SELECT sum(NOT EXISTS (SELECT 1 FROM embeddings WHERE collection_id = :source AND id = c.id)"  # noqa: S608
-        f" AND NOT EXISTS ({_KNOWN_ID})), max(id) FROM ({_OF_SHADOW.format(after=_after(after))}) c",
+        f" AND NOT EXISTS ({_NEVER_THERE})), max(id) FROM ({_OF_SHADOW.format(after=_after(after))}) c",
         pair.values | {"after": after, "page": PAGE},
     ).fetchone()
     return (0, None) if row[1] is None else (int(row[0]), row[1])

@@ -144,6 +144,8 @@ def _delete(db: sqlite3.Connection, collection: str, ids: Sequence[str], looked:
                 " AND NOT EXISTS (SELECT 1 FROM embeddings s WHERE s.collection_id = ? AND s.id = embeddings.id)"
             )
             db.execute(sql, (beside.id, *some, found.id))
+        # Nor does a rollback bring back what only the old vectors have.
+        db.execute(f"DELETE FROM embedq_reembedding_ids WHERE shadow = ? AND {among}", (found.id, *some))  # noqa: S608
         sql = f"DELETE FROM embedq_dead WHERE collection IN (?, ?) AND died < ? AND {among}"  # noqa: S608
         db.execute(sql, (collection, collection + NEXT, looked.time, *some))
     return deleted

@@ -416,6 +416,23 @@ async def test_an_audit_on_either_side_hides_no_newcomer_and_makes_none_for_ever
     assert await store.reembeddings.owed(record) == (0, 0)
 
 
+async def test_what_was_deleted_after_the_switch_does_not_come_back_though_the_new_model_refused_it(
+    store: Store,
+) -> None:
+    await put(store, "docs", "old", {"a": "hound", "b": "cat", "c": "bird"})
+    record = await store.reembeddings.begin("docs", "new")
+    await put(store, "docs@next", "new", {"a": "hound", "c": "bird"})
+    await put(store, "docs", "old", {"a": "poodle"})
+    await bury(store, "docs@next", "new", {"a": "poodle", "b": "cat"})
+    await store.reembeddings.switch(record)
+    assert await contents(store, "docs") == {"a": ("hound", 2), "c": ("bird", 2)}
+    prunable = store.prunable(await store.collection("docs"))
+    assert [each.id async for page in prunable.entries() for each in page] == ["a", "c"]
+    assert await prunable.delete(["a", "b"]) == 1
+    await store.reembeddings.rollback("docs")
+    assert await contents(store, "docs") == {"c": ("bird", 3)}
+
+
 async def test_how_a_collection_stands_is_not_what_was_cancelled_last(store: Store) -> None:
     await put(store, "docs", "old", {"a": "hound"})
     first = await switched(store)
