@@ -16,11 +16,11 @@ from typing import Final
 from embedq.audit_report import Compared, Repair, Report, Trial, as_object, as_words
 from embedq.tables import print_fields
 from embedq_core.configuration import differences
-from embedq_core.errors import UnknownModel
+from embedq_core.errors import UnknownModel, UsageError
 from embedq_core.items import Item
 from embedq_core.model import embed_all, explained
 from embedq_core.settings import Settings, load_settings
-from embedq_core.text import plural
+from embedq_core.text import plural, shown
 from embedq_core.vectors import cosine_similarity, decode
 from embedq_jobs import Queue, open_queue
 from embedq_plugins import EmbeddingModel, get_embedding_model, require_library
@@ -50,7 +50,7 @@ def run_audit(request: AuditRequest) -> None:
     """Audit, print what was found, repair if asked to.
 
     Exits with 0 where all is well, or all that was wrong is queued; with 1 where something is, or stays, wrong; with
-    130 when a repair was interrupted. Raises CollectionMissing, DatabaseMissing, ModelError.
+    130 when a repair was interrupted. Raises CollectionMissing, DatabaseMissing, ModelError, UsageError.
     """
     sys.exit(asyncio.run(_audit(request)))
 
@@ -60,6 +60,8 @@ async def _audit(request: AuditRequest) -> int:
     async with await Store.open(
         settings.database, read_only=not request.repair, must_exist=True, busy_seconds=settings.busy_seconds
     ) as store:
+        if request.repair:
+            await _check_in_use(request.collection, store)
         report = await examine(store, request.collection, request.sample, request.seed)
         if not request.repair or report.well:
             _print(report, None, as_json=request.json)
@@ -77,6 +79,16 @@ async def _audit(request: AuditRequest) -> int:
             return await _repair(report, store, queue, settings, as_json=request.json)
 
 
+async def _check_in_use(collection: str, store: Store) -> None:
+    """Raise UsageError for vectors beside a collection: what is queued for them is dropped, or goes to that."""
+    role = (await store.reembeddings.roles()).get(collection)
+    if role is not None:
+        raise UsageError(
+            f"--repair is for vectors in use: {shown(collection)!r} stands beside {shown(role.collection)!r}, whose "
+            "contents it has. Audit it without"
+        )
+
+
 async def examine(store: Store, collection: str, size: int, seed: int | None) -> Report:
     """Look at every row, and try the model on a random sample of `size`. Raises CollectionMissing, ModelError."""
     info = await store.collection(collection)
@@ -90,7 +102,7 @@ async def examine(store: Store, collection: str, size: int, seed: int | None) ->
         # What is missing is said before a long look at the rows.
         require_library(tried)
         tried.check_setup()
-    findings = await store.audit(info.id, sample=0 if tried is None else size, seed=seed)
+    findings = await store.audits.findings(info.id, sample=0 if tried is None else size, seed=seed)
     trial = None
     if tried is not None and findings.sample:
         trial = await asyncio.to_thread(_try, tried, findings.sample, seed)
@@ -129,13 +141,15 @@ async def _repair(report: Report, store: Store, queue: Queue, settings: Settings
     """Clear what is wrong, and queue all that is cleared and has content: also what was left by a repair that died."""
     collection = (await store.collection(report.collection)).id
     digests = [entry.digest for entry in report.drifted]
-    cleared = await store.clear_flawed(collection, report.findings.dimension or 0, digests)
+    cleared = await store.audits.clear(collection, report.findings.dimension or 0, digests)
     submission = new_submission(report.collection, report.model_id, f"audit {report.collection}")
-    rows = _Cleared(store, collection, await store.last_rowid(), settings)
+    rows = _Cleared(store, collection, await store.audits.last_rowid(), settings)
     stop = stop_on_interrupt()
     if report.wrong > report.without_content:
         with display(report.collection) as shown_on:
-            sending = asyncio.create_task(submit(submission, rows, queue, settings, store=True, stop=stop.is_set))
+            sending = asyncio.create_task(
+                submit(submission, rows, queue, settings, store=True, stop=stop.is_set, mends=True)
+            )
             await watch(sending, shown_on, lambda: Figures(submission.items, None))
     repair = Repair(
         submission.run.id if submission.items else None,
@@ -189,7 +203,7 @@ class _Cleared:
         after: int | None = BEFORE_ALL
         while after is not None:
             page = asyncio.run_coroutine_threadsafe(
-                self._store.cleared_page(
+                self._store.audits.cleared_page(
                     self._collection,
                     after,
                     self._last,

@@ -39,7 +39,7 @@ class DeadCounter:
         began = time.monotonic()
         if due(changed=version != self._version, since_last=began - self._ended, last_took=self._took):
             # The version was read before: what is written meanwhile is counted the next time.
-            self._counted = await store.dead_summary()
+            self._counted = await store.dead.summary()
             self._version = version
             self._ended = time.monotonic()
             self._took = self._ended - began

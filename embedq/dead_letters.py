@@ -22,7 +22,7 @@ async def dead_summary(settings: Settings) -> list[DeadLetterSummary]:
     if not settings.database.exists():
         return []
     async with await Store.open(settings.database, read_only=True) as store:
-        return await store.dead_summary()
+        return await store.dead.summary()
 
 
 def dead_headings(selection: Selection, limit: int, database: Path | None) -> list[DeadHeading]:
@@ -30,7 +30,7 @@ def dead_headings(selection: Selection, limit: int, database: Path | None) -> li
 
     async def read() -> list[DeadHeading]:
         async with opened(database, read_only=True) as store:
-            return [] if store is None else await store.dead_headings(selection, limit)
+            return [] if store is None else await store.dead.headings(selection, limit)
 
     return asyncio.run(read())
 
@@ -58,7 +58,7 @@ def print_letters(selection: Selection, database: Path | None, raw: Path | None)
 
     async def work() -> None:
         async with opened(database, read_only=True) as store:
-            headings = [] if store is None else await store.dead_headings(selection)
+            headings = [] if store is None else await store.dead.headings(selection)
             if store is None or not headings:
                 raise none_matches(selection)
             if raw is not None and len(headings) > 1:
@@ -80,8 +80,8 @@ def print_letters(selection: Selection, database: Path | None, raw: Path | None)
 
 
 async def _letters(store: Store, selection: Selection, limit: int | None) -> AsyncIterator[DeadLetter]:
-    for heading in await store.dead_headings(selection, limit):
-        for letter in await store.dead_letters(keys=[heading.key]):
+    for heading in await store.dead.headings(selection, limit):
+        for letter in await store.dead.letters(keys=[heading.key]):
             yield letter
 
 
@@ -156,7 +156,7 @@ def groups_to_purge(selection: Selection, database: Path | None) -> list[DeadGro
 
     async def read() -> list[DeadGroup]:
         async with opened(database, read_only=True) as store:
-            return [] if store is None else await store.dead_groups(selection)
+            return [] if store is None else await store.dead.groups(selection)
 
     return asyncio.run(read())
 
@@ -168,7 +168,7 @@ def purge(selection: Selection, groups: Sequence[DeadGroup], database: Path | No
         async with opened(database) as store:
             if store is None:
                 return 0
-            return await store.delete_dead(selection, max(group.last_key for group in groups))
+            return await store.dead.delete(selection, max(group.last_key for group in groups))
 
     return asyncio.run(delete())
 

@@ -98,7 +98,7 @@ async def _ask(settings: Settings) -> None:
         for question in QUESTIONS:
             began = time.perf_counter()
             vector = (await asyncio.to_thread(embed_queries, model, [question]))[0]
-            entries = await store.similar(found.id, vector, ANSWERS)
+            entries = await store.search.similar(found.id, vector, ANSWERS)
             took = (time.perf_counter() - began) * 1000
             print(f"\n{question!r} ({took:.0f} ms, {count:,} documents)")
             for entry in entries:

@@ -98,7 +98,7 @@ async def _contents(
             collections = await store.collections()
             recorded = {info.id: await store.configuration(info.id) for info in collections}
             known = {key: value for key, value in recorded.items() if value is not None}
-            return collections, known, await store.dead_summary()
+            return collections, known, await store.dead.summary()
     except StoreError:
         return [], {}, []  # what is wrong with the database is a finding of its own
 

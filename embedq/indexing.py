@@ -38,4 +38,4 @@ async def _build(collection: str, settings: Settings, shows: Display) -> tuple[B
 
     async with await Store.open(settings.database, read_only=True, search_bytes=settings.search_bytes) as store:
         found = await store.collection(collection)
-        return await store.build_index(found.id, tell), await store.count(found.id)
+        return await store.search.build_index(found.id, tell), await store.count(found.id)

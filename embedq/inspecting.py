@@ -11,7 +11,7 @@ from embedq.queued import QueuedFor, queued_for
 from embedq_core.configuration import Configuration, differences
 from embedq_core.errors import ModelError, QueueError
 from embedq_core.settings import Settings, load_settings
-from embedq_store import CollectionFigures, Store
+from embedq_store import CollectionFigures, Role, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +125,43 @@ def moment(seconds: float | None) -> str:
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def collection_list(database: Path | None) -> list[tuple[str, str, int]]:
-    """Name, model and number of entries of every collection. Raises DatabaseMissing for one that was named."""
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A collection in the list; `role` says what it is to another, beside which it stands."""
 
-    async def read(settings: Settings) -> list[tuple[str, str, int]]:
+    name: str
+    model_id: str
+    entries: int
+    role: Role | None
+
+    def as_object(self) -> dict[str, object]:
+        """For JSON."""
+        beside = None if self.role is None else {"collection": self.role.collection, "kind": self.role.kind}
+        return {"name": self.name, "model": self.model_id, "entries": self.entries, "beside": beside}
+
+    @property
+    def role_words(self) -> str:
+        """For people."""
+        if self.role is None:
+            return ""
+        if self.role.kind == "removing":
+            return "being removed"
+        open_ = self.role.kind == "next" and self.role.state != "rolled back"
+        return f"{self.role.kind} vectors of {self.role.collection}, {'being made' if open_ else 'kept'}"
+
+
+def collection_list(database: Path | None) -> list[Listed]:
+    """Every collection, by name. Raises DatabaseMissing for one that was named."""
+
+    async def read(settings: Settings) -> list[Listed]:
         if database is None and not settings.database.exists():
             return []
         async with await Store.open(settings.database, read_only=True) as store:
-            return [(info.name, info.model_id, await store.count(info.id)) for info in await store.collections()]
+            roles = await store.reembeddings.roles()
+            return [
+                Listed(info.name, info.model_id, await store.count(info.id), roles.get(info.name))
+                for info in await store.collections()
+            ]
 
     return asyncio.run(read(load_settings(database=database)))
 
@@ -143,7 +172,7 @@ def collection_figures(name: str, database: Path | None) -> Figures:
     async def read(settings: Settings) -> Figures:
         async with await Store.open(settings.database, read_only=True) as store:
             found = await store.collection(name)
-            summary = await store.dead_summary()
+            summary = await store.dead.summary()
             dead = sum(part.letters for part in summary if part.collection == name)
             configuration = await store.configuration(found.id)
             figures = await store.describe(found.id)

@@ -263,9 +263,9 @@ async def _print_end(reembedding: Reembedding, store: Store) -> None:
     if reembedding.state in ("switched", "dropped"):
         found = await store.collection(reembedding.collection)
         print(f"{name}: {plural(await store.count(found.id), 'entry', 'entries')}, embedded with {new} now, not {old}")
-        dead = sum(part.letters for part in await store.dead_summary() if part.collection == reembedding.collection)
+        dead = sum(part.letters for part in await store.dead.summary() if part.collection == reembedding.collection)
         if dead:
-            print(f"{plural(dead, 'dead letter')}: see 'embedq dead list {name}'", file=sys.stderr)
+            print(f"{plural(dead, 'dead letter')}: see 'embedq dead list --collection {name}'", file=sys.stderr)
         if reembedding.state == "switched" and not reembedding.drop_old:
             print(
                 f"the vectors of {old} are kept:\n"

@@ -47,13 +47,16 @@ async def reembedding_rows(
     Cheap, but with `covered`: then all entries of those that are open are compared.
     """
     found: dict[str, Reembedding] = {}
+    pairs: set[tuple[int, int]] = set()
     rows = []
     for each in await store.reembeddings.all():
         if collection not in (None, each.collection):
             continue
         first = found.setdefault(each.collection, each) is each
-        if not (first or each.open or each.keeps_others):
+        # Of several about the same vectors, as after two rollbacks, the latest says what they are.
+        if not (first or each.open or each.keeps_others) or (each.source, each.shadow) in pairs:
             continue
+        pairs.add((each.source, each.shadow))
         run = await latest_run(queue, each) if queue is not None and each.open else None
         coverage = await store.reembeddings.coverage(each) if covered and each.open else None
         rows.append(ReembeddingRow(each, coverage, run, seconds_left(run, time.time())))

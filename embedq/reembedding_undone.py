@@ -21,29 +21,35 @@ from embedq_worker.supplying import Supply, new_supply, supply_missing, turn_of
 def run_cancel(collection: str, settings: Settings, *, confirmed: bool, as_json: bool) -> None:
     """End a re-embedding; asks first, since what was embedded for it is lost. Raises ReembeddingMissing."""
 
-    async def current() -> tuple[Reembedding | None, int]:
+    async def current() -> tuple[Reembedding | None, int, bool]:
         async with await Store.open(settings.database, read_only=True) as store:
             await store.collection(collection)
-            found = await store.reembeddings.get(collection)
-            if found is None or not found.open:
-                return None, 0
-            return found, await store.count(found.shadow)
+            every = [each for each in await store.reembeddings.all() if each.collection == collection]
+            found = next((each for each in every if each.open), None)
+            if found is None:
+                return None, 0, False
+            used = any((each.state, each.shadow) == ("rolled back", found.shadow) for each in every)
+            return found, await store.count(found.shadow), used
 
     async def ending() -> Reembedding:
         async with await Store.open(settings.database, must_exist=True, busy_seconds=settings.busy_seconds) as store:
             return await store.reembeddings.cancel(collection)
 
-    found, count = asyncio.run(current())
+    found, count, used = asyncio.run(current())
     if found is None:
         raise ReembeddingMissing(f"{collection!r} is not being embedded anew: there is nothing to cancel")
-    vectors = plural(count, "vector")
+    vectors, name = plural(count, "vector"), shown(collection)
+    stay = f"the {vectors} of {found.new_model} that are kept since the rollback stay"
     if not confirmed:
-        typer.confirm(f"Remove the {vectors} of {found.new_model} made so far for {shown(collection)}?", abort=True)
+        asked = f"Remove the {vectors} of {found.new_model} made so far for {name}?"
+        typer.confirm(f"End it? Of {name}, {stay}." if used else asked, abort=True, err=as_json)
     ended = asyncio.run(ending())
+    removed = 0 if ended.keeps_others else count
     if as_json:
-        print(json.dumps({"collection": collection, "model": ended.new_model, "state": ended.state, "removed": count}))
+        ended_as = {"collection": collection, "model": ended.new_model, "state": ended.state, "removed": removed}
+        print(json.dumps(ended_as))
         return
-    print(f"{shown(collection)} keeps {ended.old_model}: {vectors} of {ended.new_model} removed")
+    print(f"{name} keeps {ended.old_model}: {stay if used else f'{vectors} of {ended.new_model} removed'}")
     print("chunks of it that are still queued cost nothing: workers drop them", file=sys.stderr)
 
 
@@ -68,7 +74,9 @@ def run_drop_old(collection: str, settings: Settings, *, confirmed: bool, as_jso
     model_id = found.old_model if found.state == "switched" else found.new_model
     vectors = plural(count, "vector")
     if not confirmed:
-        typer.confirm(f"Drop the {vectors} of {model_id} that are kept for {shown(collection)}?", abort=True)
+        typer.confirm(
+            f"Drop the {vectors} of {model_id} that are kept for {shown(collection)}?", abort=True, err=as_json
+        )
     asyncio.run(dropping())
     if as_json:
         print(json.dumps({"collection": collection, "model": model_id, "state": "dropped", "removed": count}))
@@ -85,7 +93,9 @@ def run_rollback(collection: str, database: Path | None, *, confirmed: bool, as_
     if not confirmed:
         kept = asyncio.run(_kept_for_rollback(collection, settings))
         typer.confirm(
-            f"Answer {shown(collection)} from the vectors of {kept.old_model} again, not {kept.new_model}?", abort=True
+            f"Answer {shown(collection)} from the vectors of {kept.old_model} again, not {kept.new_model}?",
+            abort=True,
+            err=as_json,
         )
     sys.exit(asyncio.run(_roll_back(collection, settings, as_json=as_json)))
 
@@ -163,5 +173,6 @@ def _print(done: RolledBack, supply: Supply | None) -> None:
         print(f"{plural(done.removed, 'entry', 'entries')} that went since: removed here, too", file=sys.stderr)
     if done.letters:
         print(
-            f"{plural(done.letters, 'dead letter')} of {each.new_model}: see 'embedq dead list {name}'", file=sys.stderr
+            f"{plural(done.letters, 'dead letter')} of {each.new_model}: see 'embedq dead list --collection {name}'",
+            file=sys.stderr,
         )

@@ -1,8 +1,10 @@
 """Putting dead letters back into the queue. Each stays where it is until its item is stored."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,36 +17,56 @@ from embedq_core.text import plural, shown
 from embedq_jobs import Queue, open_queue
 from embedq_producer.submission import Submission, new_submission, submit
 from embedq_producer.submitting import stop_on_interrupt, watch
-from embedq_producer.summary import EXIT_DEAD, EXIT_DONE, EXIT_INTERRUPTED, print_submitted
+from embedq_producer.summary import (
+    EXIT_DEAD,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    print_remarks,
+    print_submitted,
+    submitted_object,
+)
 from embedq_producer.terminal import Figures, display
 from embedq_store import DeadGroup, DeadLetter, Selection, Store
 
 SOURCE: Final = "dead letters"
 
 
-def run_requeue(selection: Selection, database: Path | None, priority: Priority = Priority.NORMAL) -> None:
-    """Queue the dead letters, one run for each collection and model, and print the ids of the runs.
+def run_requeue(selection: Selection, database: Path | None, priority: Priority, *, as_json: bool) -> None:
+    """Queue the dead letters, one run for each collection and model, and print the ids of the runs, or them as JSON.
 
     Exits with 0, with 1 where some can't be requeued or a run was cancelled meanwhile, with 130 when interrupted.
     """
-    sys.exit(asyncio.run(_requeue(selection, database, priority)))
+    submissions: list[Submission] = []
+    code = asyncio.run(_requeue(selection, database, _Output(priority, as_json, submissions)))
+    if as_json:
+        print(json.dumps([submitted_object(submission) for submission in submissions]))
+    sys.exit(code)
 
 
-async def _requeue(selection: Selection, database: Path | None, priority: Priority) -> int:
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """How the runs are to be, and to be told; `submissions` are those that have been made."""
+
+    priority: Priority
+    as_json: bool
+    submissions: list[Submission]
+
+
+async def _requeue(selection: Selection, database: Path | None, output: _Output) -> int:
     settings = load_settings(database=database)
     async with opened(database) as store:
-        groups = [] if store is None else await store.dead_groups(selection)
+        groups = [] if store is None else await store.dead.groups(selection)
         if store is None or not groups:
             if selection.ids or selection.keys:
                 raise none_matches(selection)
             print("no dead letters", file=sys.stderr)
             return EXIT_DONE
-        stored = await store.delete_stored_dead(selection)
+        stored = await store.dead.delete_stored(selection)
         if stored:
             print(f"{plural(stored, 'item')} had been stored since: no longer dead", file=sys.stderr)
-            groups = await store.dead_groups(selection)
+            groups = await store.dead.groups(selection)
         async with open_queue(settings) as queue:
-            return await _queue_groups(groups, selection, store, queue, settings, priority)
+            return await _queue_groups(groups, selection, store, queue, settings, output)
 
 
 async def _queue_groups(
@@ -53,7 +75,7 @@ async def _queue_groups(
     store: Store,
     queue: Queue,
     settings: Settings,
-    priority: Priority,
+    output: _Output,
 ) -> int:
     stop, left, queued = stop_on_interrupt(), False, False
     for each in groups:
@@ -63,9 +85,15 @@ async def _queue_groups(
             left = True
             print(f"embedq: {problem}", file=sys.stderr)
             continue
-        submission = new_submission(group.collection, model_id, SOURCE, priority)
+        submission = new_submission(group.collection, model_id, SOURCE, output.priority)
         letters = _Letters(group, selection, store, settings)
-        left = await _queue_group(submission, letters, queue, settings, stop) or left
+        await _queue_group(submission, letters, queue, settings, stop)
+        output.submissions.append(submission)
+        if output.as_json:
+            print_remarks(submission, interrupted=stop.is_set())
+        else:
+            print_submitted(submission, as_json=False, interrupted=stop.is_set())
+        left = left or submission.cancelled
         queued = True
         if stop.is_set():
             return EXIT_INTERRUPTED
@@ -118,14 +146,12 @@ async def _obstacle(group: DeadGroup, model_id: str, store: Store, queue: Queue)
 
 async def _queue_group(
     submission: Submission, letters: "_Letters", queue: Queue, settings: Settings, stop: asyncio.Event
-) -> bool:
-    """Queue a group as a run; whether that was cancelled before all was queued."""
+) -> None:
+    """Queue a group as a run."""
     with display(submission.run.collection) as shown_on:
         # Whether contents were kept is not known of dead letters: this content needed a hand, so it is.
         sending = asyncio.create_task(submit(submission, letters, queue, settings, store=True, stop=stop.is_set))
         await watch(sending, shown_on, lambda: Figures(submission.items, submission.items / letters.count))
-    print_submitted(submission, as_json=False, interrupted=stop.is_set())
-    return submission.cancelled
 
 
 class _Letters:
@@ -155,7 +181,7 @@ class _Letters:
                     yield Item(letter.id, letter.content, letter.metadata)
 
     async def _page(self, after_key: int) -> list[DeadLetter]:
-        return await self._store.dead_page(
+        return await self._store.dead.page(
             self._selection,
             after_key,
             self._last_key,

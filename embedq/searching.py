@@ -78,7 +78,7 @@ async def _vector(store: Store, found: CollectionInfo, id_: str | None, content:
 async def _nearest(
     store: Store, collection: CollectionInfo, vector: Vector, request: SearchRequest, where: Where
 ) -> list[Entry]:
-    entries = await store.similar(
+    entries = await store.search.similar(
         collection.id,
         vector,
         request.number,
@@ -95,7 +95,7 @@ async def _nearest(
 
 def say_why_exact(store: Store, collection: CollectionInfo) -> None:
     """Say on stderr why an approximate search was exact, where it was and need not be."""
-    why = store.why_exact(collection.id)
+    why = store.search.why_exact(collection.id)
     if why is not None:
         print(f"{shown(collection.name)} was searched exactly: {why}", file=sys.stderr)
 

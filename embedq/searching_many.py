@@ -63,7 +63,7 @@ async def _search(request: BatchRequest, where: Where, settings: Settings, reade
 
         async def search(now: CollectionInfo) -> list[list[Entry]]:
             vectors = await _embedded(store, now, get_embedding_model(now.model_id), some, reader.describe())
-            return await store.similar_many(
+            return await store.search.similar_many(
                 now.id,
                 vectors,
                 request.number,

@@ -14,7 +14,9 @@ _REFUSED: Final = {
     "demo": "it is there to be looked at",
 }
 # Without --yes, these ask, always.
-_ASKING: Final = frozenset({"collections delete", "collections rollback", "dead purge"})
+_ASKING: Final = frozenset(
+    {"collections delete", "collections drop-old", "collections rollback", "dead purge", "runs cancel"}
+)
 _READS_INPUT: Final = ("inputs", "input", "batch", "source", "golden")
 _READING_CORPORA: Final = frozenset({"submit", "ingest"})
 
@@ -61,11 +63,27 @@ def objection(command: ParsedCommand) -> str | None:
         return "--watch draws on a terminal, and there is none"
     if any(_is_standard_input(given.get(name)) for name in _READS_INPUT):
         return "it would read standard input, which is empty: name a file"
-    if command.name in _ASKING and not given.get("yes"):
+    if _asks(command) and not given.get("yes"):
         return "it asks before it begins: add --yes"
     if given.get("database") is not None:
         return "it works on the database that holds the schedule: leave out --database, and add it to 'schedule add'"
     return None
+
+
+def is_about(arguments: Sequence[str], collection: str) -> bool:
+    """Whether a command is about a collection; one that this program knows no more is about nothing."""
+    if collection not in arguments:
+        return False
+    try:
+        return parsed(arguments).parameters.get("collection") == collection
+    except Exception:  # whatever Typer raises
+        return False
+
+
+def _asks(command: ParsedCommand) -> bool:
+    given = command.parameters
+    ending = given.get("cancel") or (given.get("drop_old") and given.get("model") is None)
+    return command.name in _ASKING or (command.name == "reembed" and bool(ending))
 
 
 def parsed(arguments: Sequence[str]) -> ParsedCommand:

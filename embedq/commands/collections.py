@@ -17,15 +17,24 @@ app = typer.Typer(
 
 @app.command("list")
 def list_collections(database: options.Database = None, json: options.Json = False) -> None:
-    """List the collections of the database: name, model, entries."""
+    """List the collections of the database: name, model, entries.
+
+    What 'embedq reembed' makes, or keeps, beside a collection is listed too, and named as such.
+    """
     from embedq.inspecting import collection_list
     from embedq.tables import print_table
 
     rows = collection_list(database)
     if json:
-        print(json_module.dumps([{"name": name, "model": model, "entries": count} for name, model, count in rows]))
+        print(json_module.dumps([row.as_object() for row in rows]))
     elif rows:
-        print_table(["collection", "model", "entries"], [[n, m, f"{c:,}"] for n, m, c in rows], right={2})
+        heads, cells = (
+            ["collection", "model", "entries"],
+            [[row.name, row.model_id, f"{row.entries:,}"] for row in rows],
+        )
+        if any(row.role for row in rows):
+            heads, cells = [*heads, ""], [[*cell, row.role_words] for cell, row in zip(cells, rows, strict=True)]
+        print_table(heads, cells, right={2})
     else:
         print("no collections yet: 'embedq ingest COLLECTION FILE' makes one")
 

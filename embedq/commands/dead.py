@@ -1,5 +1,6 @@
 """`embedq dead`: items that could not be embedded."""
 
+import json as json_module
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -99,6 +100,7 @@ def requeue(
     everything: All = False,
     priority: options.Urgency = Priority.NORMAL,
     database: options.Database = None,
+    json: options.Json = False,
 ) -> None:
     """Put dead letters back into the queue, as a new run, whose id is printed.
 
@@ -109,7 +111,9 @@ def requeue(
     from embedq.dead_letters import chosen, selected
     from embedq.requeueing import run_requeue
 
-    run_requeue(chosen(selected(ids, key, collection, run, error), everything=everything), database, priority)
+    run_requeue(
+        chosen(selected(ids, key, collection, run, error), everything=everything), database, priority, as_json=json
+    )
 
 
 @app.command()
@@ -122,6 +126,7 @@ def purge(
     everything: All = False,
     yes: options.Yes = False,
     database: options.Database = None,
+    json: options.Json = False,
 ) -> None:
     """Delete dead letters for good, with their contents. Asks first."""
     from embedq.dead_letters import chosen, groups_to_purge, none_matches, selected
@@ -133,10 +138,11 @@ def purge(
     if not groups:
         if selection.ids or selection.keys:
             raise none_matches(selection)
-        print("no dead letters")
+        print(json_module.dumps({"deleted": 0}) if json else "no dead letters")
         return
     letters = plural(sum(group.letters for group in groups), "dead letter")
     if not yes:
         of = ", ".join(dict.fromkeys(shown(group.collection) or "no collection" for group in groups))
-        typer.confirm(f"Delete {letters} for good ({of})?", abort=True)
-    print(f"deleted {plural(purge_letters(selection, groups, database), 'dead letter')}")
+        typer.confirm(f"Delete {letters} for good ({of})?", abort=True, err=json)
+    deleted = purge_letters(selection, groups, database)
+    print(json_module.dumps({"deleted": deleted}) if json else f"deleted {plural(deleted, 'dead letter')}")

@@ -97,16 +97,23 @@ def rename_collection(
 ) -> None:
     """Give a collection another name; its dead letters go with it.
 
-    Work that is still queued would make a collection of the old name, so it is refused while there is any.
+    Work that is still queued would make a collection of the old name, so it is refused while there is any. Schedules
+    that name it are told, and left as they are.
     """
     from embedq.renaming import rename
     from embedq_core.text import shown
 
-    rename(collection, name, database, force=force)
+    schedules = rename(collection, name, database, force=force)
     if json:
-        print(json_module.dumps({"collection": name, "was": collection}))
+        print(json_module.dumps({"collection": name, "was": collection, "schedules": schedules}))
     else:
         print(f"renamed {shown(collection)} to {shown(name)}")
+    for schedule in schedules:
+        typer.echo(
+            f"embedq: the schedule {shown(schedule)!r} names {shown(collection)} still, and would make it anew: "
+            "'embedq schedule add --replace' puts another in its place",
+            err=True,
+        )
 
 
 def copy_collection(

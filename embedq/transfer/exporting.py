@@ -84,7 +84,7 @@ async def _export(request: ExportRequest, form: str, file: BinaryIO, settings: S
         asyncio.get_running_loop().add_signal_handler(SIGTERM, task.cancel)
     async with await Store.open(settings.database, read_only=True) as store:
         info = await store.collection(request.collection)
-        async with store.snapshot(info, request.prefix) as snapshot:
+        async with store.transfer.snapshot(info, request.prefix) as snapshot:
             figures = await snapshot.figures()
             configuration = await snapshot.configuration()
             head = Head(

@@ -85,12 +85,12 @@ async def _import(request: ImportRequest, file: EntryFile, settings: Settings) -
             new = replaced = 0
             done = 0
             async for group in _groups(file):
-                written = await store.write_entries(target, group, replace=request.replace)
+                written = await store.transfer.write(target, group, replace=request.replace)
                 new, replaced, done = new + written[0], replaced + written[1], done + len(group)
                 shows.show(Figures(done, 0.5 + done / max(entries, 1) / 2))
         if not entries:
             await store.create_collection(name, target.model_id)
-        await store.delete_stored_dead(Selection(collection=name))
+        await store.dead.delete_stored(Selection(collection=name))
         return Imported(name, target.model_id, new, replaced, entries - new - replaced)
 
 
@@ -138,7 +138,7 @@ async def _checked(file: EntryFile, target: Target, store: Store, shows: Display
                     )
             _check_finite(page)
             await asyncio.to_thread(ids.note, [entry.id for entry in page])
-            different += len((await store.compare(target.collection, page)).different)
+            different += len((await store.transfer.compare(target.collection, page)).different)
             entries += len(page)
             share = file.share
             shows.show(Figures(entries, None if share is None else share / 2, "checking"))

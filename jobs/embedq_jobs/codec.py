@@ -27,7 +27,8 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
     """Some items of one collection, on their way to a worker: what one arq job carries.
 
     `store` says whether contents are kept beside their vectors. `after` names chunks of the same run that
-    hold earlier versions of some of these items: they must be done before.
+    hold earlier versions of some of these items: they must be done before. With `mends`, the items are what is stored
+    without a hash: where something else is stored by then, that is newer.
     """
 
     run: str
@@ -37,6 +38,7 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
     store: bool
     after: list[_Number]
     items: list[Item]
+    mends: bool = False
 
 
 class Payload(bytes):

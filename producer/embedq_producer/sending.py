@@ -22,8 +22,9 @@ _T = TypeVar("_T")
 class Sender:
     """Sends one run. Whatever it sends may be sent twice, and counts once."""
 
-    def __init__(self, run: Run, queue: Queue, patience: Patience) -> None:
+    def __init__(self, run: Run, queue: Queue, patience: Patience, *, mends: bool = False) -> None:
         self._run = run
+        self._mends = mends
         self._queue = queue
         self._patience = patience
         self._recent: deque[tuple[float, int, Chunk]] = deque()
@@ -53,6 +54,7 @@ class Sender:
             store=store,
             after=piece.after,
             items=piece.items,
+            mends=self._mends,
         )
         placed = await self._insist(lambda: self._queue.place(chunk))
         if placed.cancelled:

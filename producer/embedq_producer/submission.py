@@ -55,6 +55,7 @@ async def submit(
     store: bool,
     stop: Callable[[], bool] = lambda: False,
     patience: Patience | None = None,
+    mends: bool = False,
 ) -> Submission:
     """Queue everything that `reader` gives, as `submission.run`, until its end or until `stop` says so.
 
@@ -63,9 +64,10 @@ async def submit(
     a quarter more, since a backfill takes whatever room there is. A Redis that goes away, or is full, is waited for, as
     long as `patience` allows, else `settings.patience_seconds`. Raises RedisUnreachable or RedisFull when that is over,
     ChunkLost when Redis came back without some of what it had, and RowError where reading is strict; the run then
-    counts as interrupted. One that is cancelled ends early, and well.
+    counts as interrupted. One that is cancelled ends early, and well. `mends`: see `embedq_jobs.Chunk`.
     """
-    sender = Sender(submission.run, queue, patience or Patience(settings.patience_seconds, _log.warning, stop))
+    patience = patience or Patience(settings.patience_seconds, _log.warning, stop)
+    sender = Sender(submission.run, queue, patience, mends=mends)
     await sender.open()
     limit = int(settings.queue_bytes * (1 + (SHARE if submission.run.priority is Priority.HIGH else 0)))
     interrupted = True

@@ -24,22 +24,29 @@ def print_submitted(
     """Print the id of the run on stdout, and what was queued and pruned on stderr."""
     run = submission.run
     if as_json:
-        figures = {name: getattr(submission, name) for name in ("items", "chunks", "duplicates", "skipped")}
-        print(
-            json.dumps(
-                {"run": run.id, "collection": run.collection, "model": run.model_id, **figures, **_pruned(pruned)}
-            )
-        )
+        print(json.dumps(submitted_object(submission) | _pruned(pruned)))
     else:
         print(run.id)
         print(f"queued {_accepted(submission)} for {shown(run.collection)} ({run.model_id})", file=sys.stderr)
-    if interrupted:
-        print("interrupted: what was queued stays queued", file=sys.stderr)
-    if submission.cancelled:
-        print(f"the run was cancelled: see 'embedq runs show {run.id}'", file=sys.stderr)
+    print_remarks(submission, interrupted=interrupted)
     _print_pruned(pruned)
     if submission.problem is not None:
         print(f"embedq: {submission.problem}", file=sys.stderr)
+
+
+def submitted_object(submission: "Submission") -> dict[str, object]:
+    """For JSON."""
+    run = submission.run
+    figures = {name: getattr(submission, name) for name in ("items", "chunks", "duplicates", "skipped")}
+    return {"run": run.id, "collection": run.collection, "model": run.model_id, **figures}
+
+
+def print_remarks(submission: "Submission", *, interrupted: bool) -> None:
+    """Say on stderr why not all was queued, where somebody ended it."""
+    if interrupted:
+        print("interrupted: what was queued stays queued", file=sys.stderr)
+    if submission.cancelled:
+        print(f"the run was cancelled: see 'embedq runs show {submission.run.id}'", file=sys.stderr)
 
 
 def _accepted(submission: "Submission") -> str:

@@ -118,14 +118,16 @@ def stop(db: sqlite3.Connection, key: int, reason: str) -> Reembedding:
 def cancel(db: sqlite3.Connection, collection: str) -> Reembedding:
     """End a re-embedding; the collection whose rows are to be removed is noted, if there is one.
 
-    New vectors that were there before it began are those of a rollback: they stay. Raises ReembeddingMissing.
+    New vectors that were there before it began are those of a rollback: they stay, and so does what is still to be
+    queued since then. The record is one of a rollback then. Raises ReembeddingMissing.
     """
     record = records.open_record(db, collection)
     if record is None:
         raise ReembeddingMissing(f"{collection!r} is not being embedded anew: there is nothing to cancel")
     record = records.change(db, record.key, state="cancelled", message=None)
-    if records.kept_after_rollback(db, collection) is not None:
-        return record
+    kept = records.kept_after_rollback(db, collection)
+    if kept is not None:
+        return records.change(db, record.key, state=kept.state, switched=kept.switched)
     db.execute("DELETE FROM embedq_dead WHERE collection = ?", (record.next_name,))
     return begin_removal(db, record, record.shadow, "cancelled")
 

@@ -131,7 +131,7 @@ class AsyncCollection(OpenCollection):
 
         async def search(found: CollectionInfo) -> list[Entry]:
             vectors = await self._query_vectors(found, [value])
-            return await self._open_store().similar(
+            return await self._open_store().search.similar(
                 found.id, vectors[0], number, prefix=prefix, where=where, ann=ann, group=group
             )
 
@@ -154,7 +154,7 @@ class AsyncCollection(OpenCollection):
 
         async def search(found: CollectionInfo) -> list[Entry]:
             vector = await self._vector(found, id)
-            return await self._open_store().similar(
+            return await self._open_store().search.similar(
                 found.id, vector, number, skip_id=id, prefix=prefix, where=where, ann=ann, group=group
             )
 
@@ -178,7 +178,7 @@ class AsyncCollection(OpenCollection):
         """
 
         async def search(found: CollectionInfo) -> list[Entry]:
-            return await self._open_store().similar(
+            return await self._open_store().search.similar(
                 found.id, vector, number, skip_id=skip_id, prefix=prefix, where=where, ann=ann, group=group
             )
 
@@ -204,7 +204,7 @@ class AsyncCollection(OpenCollection):
             answers: list[list[Entry]] = []
             for some in slices(asked, query_count(self._model_called(found.model_id))):
                 vectors = await self._query_vectors(found, some)
-                answers += await self._open_store().similar_many(
+                answers += await self._open_store().search.similar_many(
                     found.id, vectors, number, prefix=prefix, where=where, ann=ann, group=group
                 )
             return answers
@@ -231,7 +231,7 @@ class AsyncCollection(OpenCollection):
                 for id_ in some:
                     if id_ not in vectors:
                         raise self.DoesNotExist(f"the collection {self.name!r} has no entry {id_!r}")
-                answers += await self._open_store().similar_many(
+                answers += await self._open_store().search.similar_many(
                     found.id,
                     [vectors[id_] for id_ in some],
                     number,
@@ -264,7 +264,7 @@ class AsyncCollection(OpenCollection):
         async def search(found: CollectionInfo) -> list[list[Entry]]:
             answers: list[list[Entry]] = []
             for some in slices(asked, _QUERIES):
-                answers += await self._open_store().similar_many(
+                answers += await self._open_store().search.similar_many(
                     found.id, some, number, prefix=prefix, where=where, ann=ann, group=group
                 )
             return answers
@@ -277,7 +277,7 @@ class AsyncCollection(OpenCollection):
         It takes minutes for a million entries. A small collection gets none: it is searched exactly as fast. Raises
         UsageError where usearch isn't installed, OSError.
         """
-        await self._open_store().build_index((await self._current()).id)
+        await self._open_store().search.build_index((await self._current()).id)
 
     async def delete(self) -> None:
         """Delete the collection and all its entries."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from embedq_core.digests import content_hash
 from embedq_core.items import Item
 from embedq_store.bulk import marks, steps
 from embedq_store.reembedding import Coverage
@@ -48,22 +49,38 @@ class Pair:
 
 # `s` is the row of the source, `n` that of the shadow. A hash that another program left wrong is not what the shadow's
 # row will have: then contents are compared. What stands in `embedq_reembedding_ids` with the hash that the source has
-# still came to the shadow after the source was in use: the shadow's is the newer.
+# still came to the shadow after the source was in use: the shadow's is the newer. A row without hash has been cleared
+# by an audit: in the shadow it covers nothing, as its vector may be anything; in the source it is no newer than it was.
 _BARE: Final = "s.content IS NULL AND s.content_blob IS NULL"
 _SAME_CONTENT: Final = "n.content IS s.content AND n.content_blob IS s.content_blob"
 _KNOWN_ID: Final = "SELECT 1 FROM embedq_reembedding_ids i WHERE i.shadow = :new AND i.id = c.id"
+# What the one in use had, and has no more, was deleted since.
+_NEVER_THERE: Final = f"{_KNOWN_ID} AND i.held IS NULL"
+_HELD: Final = "(i.held IS s.content_hash OR s.content_hash IS NULL)"
 _CLASS: Final = f"""CASE
-    WHEN s.rowid IS NULL THEN CASE WHEN n.rowid IS NULL OR EXISTS ({_KNOWN_ID}) THEN 'gone' ELSE 'extra' END
+    WHEN s.rowid IS NULL THEN CASE WHEN n.rowid IS NULL OR EXISTS ({_NEVER_THERE}) THEN 'gone' ELSE 'extra' END
     WHEN n.content_hash = s.content_hash THEN CASE
         WHEN n.metadata IS s.metadata AND (({_BARE}) OR n.content IS NOT NULL OR n.content_blob IS NOT NULL)
         THEN 'covered' ELSE 'outdated' END
-    WHEN n.rowid IS NOT NULL AND EXISTS ({_KNOWN_ID} AND i.held IS s.content_hash) THEN 'covered'
+    WHEN n.rowid IS NOT NULL AND EXISTS ({_KNOWN_ID} AND {_HELD}) THEN 'covered'
     WHEN {_BARE} THEN 'bare'
-    WHEN n.rowid IS NOT NULL AND {_SAME_CONTENT} THEN CASE
+    WHEN n.content_hash IS NOT NULL AND {_SAME_CONTENT} THEN CASE
         WHEN n.metadata IS s.metadata THEN 'covered' ELSE 'outdated' END
     WHEN EXISTS (SELECT 1 FROM embedq_dead d WHERE d.collection = :letters AND d.id = c.id AND d.model = :model
         AND d.content IS s.content AND d.content_blob IS s.content_blob) THEN 'dead'
     ELSE 'missing' END"""  # noqa: S608 - put together from constants
+
+# What is noted as held: for a row that an audit has cleared, the hash that it gets again when it is repaired.
+HELD_HASH: Final = (
+    "coalesce(n.content_hash, CASE WHEN n.content IS NOT NULL OR n.content_blob IS NOT NULL"
+    " THEN embedq_content_hash(coalesce(n.content, n.content_blob)) END)"
+)
+
+
+def with_hashes(db: sqlite3.Connection) -> None:
+    """Have the connection know the function in `HELD_HASH`."""
+    db.create_function("embedq_content_hash", 1, content_hash, deterministic=True)
+
 
 # With a place for the query that says which ids are compared.
 _COMPARED: Final = f"""SELECT c.id AS id, {_CLASS} AS class, s.rowid AS source_row, n.rowid AS shadow_row
@@ -117,7 +134,7 @@ def extra_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple[i
     """How many of the shadow's entries that follow `after` the source has no more, and the last id; None at the end."""
     row = db.execute(
         f"{_tables(db)}SELECT sum(NOT EXISTS (SELECT 1 FROM embeddings WHERE collection_id = :source AND id = c.id)"  # noqa: S608
-        f" AND NOT EXISTS ({_KNOWN_ID})), max(id) FROM ({_OF_SHADOW.format(after=_after(after))}) c",
+        f" AND NOT EXISTS ({_NEVER_THERE})), max(id) FROM ({_OF_SHADOW.format(after=_after(after))}) c",
         pair.values | {"after": after, "page": PAGE},
     ).fetchone()
     return (0, None) if row[1] is None else (int(row[0]), row[1])
@@ -130,14 +147,15 @@ def missing_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple
 
 
 # What came to the new vectors, which are the shadow here, while they were in use: not here as it is there, not dead
-# here, and not changed here since.
-_NEWCOMERS: Final = """SELECT i.id AS id, s.rowid AS source_row FROM
-    (SELECT id, held FROM embedq_reembedding_ids WHERE shadow = :new AND id {after} ORDER BY id LIMIT :page) i
+# here, and not changed here since. One that an audit has cleared here has not changed.
+_NEWCOMERS: Final = f"""SELECT i.id AS id, s.rowid AS source_row FROM
+    (SELECT id, held FROM embedq_reembedding_ids WHERE shadow = :new AND id {{after}} ORDER BY id LIMIT :page) i
     JOIN embeddings s ON s.collection_id = :source AND s.id = i.id
     LEFT JOIN embeddings n ON n.collection_id = :shadow AND n.id = i.id
-    WHERE n.content_hash IS i.held AND (n.rowid IS NULL OR n.content_hash IS NOT s.content_hash)
+    WHERE (n.content_hash IS i.held OR (n.rowid IS NOT NULL AND n.content_hash IS NULL))
+    AND (n.content_hash IS NULL OR (n.content_hash IS NOT s.content_hash AND (({_BARE}) OR NOT ({_SAME_CONTENT}))))
     AND NOT EXISTS (SELECT 1 FROM embedq_dead d WHERE d.collection = :letters AND d.id = i.id AND d.model = :model
-        AND d.content IS s.content AND d.content_blob IS s.content_blob)"""
+        AND d.content IS s.content AND d.content_blob IS s.content_blob)"""  # noqa: S608 - put together from constants
 
 
 def newcomers_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple[list[tuple[str, int]], str | None]:

@@ -6,23 +6,15 @@ entries that are being made anew beside the collection, which would bring them b
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
-
-import aiosqlite
+from typing import Final, NamedTuple
 
 from embedq_core.collection_names import NEXT
-from embedq_core.errors import DatabaseReadOnly
-from embedq_store.bulk import in_thread, marks, steps
-from embedq_store.connection import translated
+from embedq_store.access import Access
+from embedq_store.bulk import marks, steps
 from embedq_store.ranges import with_prefix
 from embedq_store.standing import CollectionInfo, find_collection
-
-if TYPE_CHECKING:
-    from embedq_store.writer import Writer
-
-_T = TypeVar("_T")
 
 _PAGE: Final = 4096
 
@@ -63,28 +55,28 @@ class Prunable:
     and to be deleted from. Made by `Store.prunable`.
     """
 
-    def __init__(
-        self, reader: aiosqlite.Connection, writer: "Writer | None", path: str, info: CollectionInfo, prefix: str
-    ) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._path = path
+    def __init__(self, access: Access, info: CollectionInfo, prefix: str) -> None:
+        self._access = access
         self._info = info
         self._prefix = prefix
         self._looked: Moment | None = None
 
     async def entries(self) -> AsyncIterator[list[Candidate]]:
         """All entries, page by page, in the order of ids."""
-        self._looked = await self._ask(_moment)
+        self._looked = await self._access.read(_moment)
         beyond: str | None = None
-        while page := await self._ask(partial(_entries_page, info=self._info, prefix=self._prefix, beyond=beyond)):
+        while page := await self._access.read(
+            partial(_entries_page, info=self._info, prefix=self._prefix, beyond=beyond)
+        ):
             yield page
             beyond = page[-1].id
 
     async def letters(self) -> AsyncIterator[list[Candidate]]:
         """All dead letters, page by page, in the order of ids; of several with one id, one."""
         beyond: str | None = None
-        while page := await self._ask(partial(_letters_page, info=self._info, prefix=self._prefix, beyond=beyond)):
+        while page := await self._access.read(
+            partial(_letters_page, info=self._info, prefix=self._prefix, beyond=beyond)
+        ):
             yield page
             beyond = page[-1].id
 
@@ -92,21 +84,16 @@ class Prunable:
         """The contents of which these are the hashes: each with the ids under which the collection holds it, at most
         a hundred of them.
         """
-        return await self._ask(partial(_ids_with, info=self._info, digests=digests))
+        return await self._access.read(partial(_ids_with, info=self._info, digests=digests))
 
     async def delete(self, ids: Sequence[str]) -> int:
         """Delete the entries with `ids` and their dead letters, in one transaction; return how many entries.
 
         What was stored, or died, since the entries were looked through stays: somebody has submitted it again.
         """
-        if self._writer is None or self._looked is None:
-            raise DatabaseReadOnly(f"{self._path}: was opened for reading only")
-        deleting = partial(_delete, collection=self._info.name, ids=ids, looked=self._looked)
-        return await self._writer.transact(lambda db: in_thread(db, deleting))
-
-    async def _ask(self, question: Callable[[sqlite3.Connection], _T]) -> _T:
-        with translated(self._path):
-            return await in_thread(self._reader, question)
+        if self._looked is None:
+            raise ValueError("nothing may be deleted before all entries were looked through")
+        return await self._access.change(partial(_delete, collection=self._info.name, ids=ids, looked=self._looked))
 
 
 def _entries_page(db: sqlite3.Connection, info: CollectionInfo, prefix: str, beyond: str | None) -> list[Candidate]:
@@ -154,9 +141,11 @@ def _delete(db: sqlite3.Connection, collection: str, ids: Sequence[str], looked:
             # By their ids alone: what is made anew is later than what it is made of.
             sql = (
                 f"DELETE FROM embeddings WHERE collection_id = ? AND {among}"  # noqa: S608
-                " AND id NOT IN (SELECT id FROM embeddings WHERE collection_id = ?)"
+                " AND NOT EXISTS (SELECT 1 FROM embeddings s WHERE s.collection_id = ? AND s.id = embeddings.id)"
             )
             db.execute(sql, (beside.id, *some, found.id))
+        # Nor does a rollback bring back what only the old vectors have.
+        db.execute(f"DELETE FROM embedq_reembedding_ids WHERE shadow = ? AND {among}", (found.id, *some))  # noqa: S608
         sql = f"DELETE FROM embedq_dead WHERE collection IN (?, ?) AND died < ? AND {among}"  # noqa: S608
         db.execute(sql, (collection, collection + NEXT, looked.time, *some))
     return deleted

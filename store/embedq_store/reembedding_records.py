@@ -51,6 +51,16 @@ def latest(db: sqlite3.Connection, collection: str) -> Reembedding | None:
     return next(iter(select(db, "collection = ?", collection)), None)
 
 
+def current(db: sqlite3.Connection) -> dict[str, Reembedding]:
+    """The record that says how each collection stands: one that is open, else one whose other vectors are kept, though
+    a later one was cancelled since; else the last.
+    """
+    found: dict[str, Reembedding] = {}
+    for record in sorted(all_records(db), key=lambda each: (each.open, each.keeps_others, each.key), reverse=True):
+        found.setdefault(record.collection, record)
+    return found
+
+
 def open_record(db: sqlite3.Connection, collection: str) -> Reembedding | None:
     """The record of a collection that is going on or has stopped."""
     return next(iter(select(db, f"collection = ? AND {_OPEN}", collection)), None)

@@ -7,29 +7,23 @@ model, and asks `coverage`, until it is complete; then it calls `switch`. All ma
 from collections.abc import Awaitable, Callable
 from functools import partial
 from sqlite3 import Connection
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias
 
-import aiosqlite
-
-from embedq_core.errors import ContentMissing, DatabaseReadOnly, ReembeddingMissing, UsageError
+from embedq_core.errors import ContentMissing, ReembeddingMissing, UsageError
 from embedq_core.items import Item
 from embedq_core.text import plural, shown
 from embedq_store import beginning, rolling_back, switching
 from embedq_store import coverage as covering
 from embedq_store import reembedding_records as records
-from embedq_store.bulk import in_thread
-from embedq_store.connection import translated
+from embedq_store.access import Access
 from embedq_store.coverage import Pair
 from embedq_store.reembedding import Coverage, Reembedding, Role, RolledBack, Switched, next_name
 from embedq_store.standing import CollectionInfo
-from embedq_store.writer import Writer
 
 # How often both collections are gone through before the switch, while others write to them.
 _SURVEYS: Final = 3
 # As many entries that are missing are caught up with just before the switch.
 FEW: Final = 2048
-
-_T = TypeVar("_T")
 
 _Look: TypeAlias = Callable[[Connection, Pair, str | None], tuple[list[tuple[str, int]], str | None]]
 
@@ -41,15 +35,11 @@ class Reembeddings:
 
     def __init__(
         self,
-        path: str,
-        reader: aiosqlite.Connection,
-        writer: Writer | None,
+        access: Access,
         collection: Callable[[str], Awaitable[CollectionInfo]],
         removed: Callable[[int], Awaitable[None]],
     ) -> None:
-        self._path = path
-        self._reader = reader
-        self._writer = writer
+        self._access = access
         self._collection = collection
         self._removed = removed
         self._surveys: dict[int, switching.Survey] = {}
@@ -58,19 +48,23 @@ class Reembeddings:
 
     async def get(self, collection: str) -> Reembedding | None:
         """The latest re-embedding of a collection, whatever has become of it."""
-        return await self._read(partial(records.latest, collection=collection))
+        return await self._access.read(partial(records.latest, collection=collection))
+
+    async def current(self) -> dict[str, Reembedding]:
+        """How each collection stands, by name: what is going on, else what can be undone, else what was last."""
+        return await self._access.read(records.current)
 
     async def open(self) -> list[Reembedding]:
         """Those that are going on, or have stopped, the latest first. Cheap: one look into an index."""
-        return await self._read(records.open_records)
+        return await self._access.read(records.open_records)
 
     async def all(self) -> list[Reembedding]:
         """All that are on record, the latest first."""
-        return await self._read(records.all_records)
+        return await self._access.read(records.all_records)
 
     async def roles(self) -> dict[str, Role]:
         """What the collections are that stand beside others, by their names."""
-        return await self._read(records.roles)
+        return await self._access.read(records.roles)
 
     async def kept(self, collection: str) -> Reembedding | None:
         """The re-embedding whose other vectors are kept beside a collection: the old ones after a switch, which the
@@ -80,7 +74,7 @@ class Reembeddings:
         def look(db: Connection) -> Reembedding | None:
             return records.kept_after_switch(db, collection) or records.kept_after_rollback(db, collection)
 
-        return await self._read(look)
+        return await self._access.read(look)
 
     # --- on the way
 
@@ -100,24 +94,24 @@ class Reembeddings:
         New vectors that a rollback has kept are found and not paid for again. Raises CollectionMissing, UsageError,
         ContentMissing where contents were not stored, naming some; DatabaseReadOnly.
         """
-        self._writing()
+        _ = self._access.writer  # nothing begins where nothing can be written
         found = await self._collection(collection)
-        if await self._read(partial(records.open_record, collection=collection)) is None:
+        if await self._access.read(partial(records.open_record, collection=collection)) is None:
             beginning.check_asked(found, model_id, force=force)
-            kept = await self._read(partial(beginning.shadow_to_use, collection=collection, model_id=model_id))
+            kept = await self._access.read(partial(beginning.shadow_to_use, collection=collection, model_id=model_id))
             await self._check_contents(found, kept, model_id)
         options: dict[str, object] = {"drop_old": True} if drop_old else {}
         # Other queries begin with a clean slate: what was required of the ones before says nothing.
         options |= {"golden": golden, "recall": recall} if golden is not None else {}
         options |= {"recall": recall} if recall is not None else {}
-        return await self._change(partial(beginning.begin, found=found, model_id=model_id, options=options))
+        return await self._access.change(partial(beginning.begin, found=found, model_id=model_id, options=options))
 
     async def _check_contents(self, found: CollectionInfo, kept: int | None, model_id: str) -> None:
         # Keys of collections are positive.
         pair = Pair(found.id, kept or -1, next_name(found.name), model_id, kept or -1)
         total = await self._coverage(pair, extras=False)
         if total.without_content:
-            names = await self._read(lambda db: [shown(id_) for id_ in covering.bare_ids(db, pair, 3)])
+            names = await self._access.read(lambda db: [shown(id_) for id_ in covering.bare_ids(db, pair, 3)])
             raise ContentMissing(
                 f"the contents of {plural(total.without_content, 'entry', 'entries')} of {found.name!r} were not stored"
                 f" (ids {', '.join(names)}{', …' if total.without_content > len(names) else ''}): submit the source"
@@ -136,14 +130,14 @@ class Reembeddings:
         total, outdated, after = Coverage(), 0, None
         while True:
             begin = after
-            page, some, after = await self._read(partial(covering.covered_page, pair=pair, after=after))
+            page, some, after = await self._access.read(partial(covering.covered_page, pair=pair, after=after))
             if after is None:
                 break
             total, outdated = total + page, outdated + some
             if waiting is not None and page.missing and total.missing <= FEW:
                 waiting += [id_ for id_, _ in (await self._sized(covering.missing_page, pair, begin))[0]]
         while extras:
-            extra, after = await self._read(partial(covering.extra_page, pair=pair, after=after))
+            extra, after = await self._access.read(partial(covering.extra_page, pair=pair, after=after))
             if after is None:
                 break
             total += Coverage(extra=extra)
@@ -180,27 +174,27 @@ class Reembeddings:
         while True:
             sized, last = await self._sized(look, pair, after)
             ids = covering.fitting([one for one in sized if one[1] >= 0], max_items, max_bytes)
-            items = await self._read(partial(covering.items, collection_id=pair.source, ids=ids))
+            items = await self._access.read(partial(covering.items, collection_id=pair.source, ids=ids))
             if items or last is None:
                 return items
             # Where entries went between the two looks, those behind them follow.
             after = ids[-1] if ids else last
 
     async def _sized(self, look: _Look, pair: Pair, after: str | None) -> tuple[list[tuple[str, int]], str | None]:
-        return await self._read(lambda db: look(db, pair, after))
+        return await self._access.read(lambda db: look(db, pair, after))
 
     async def owed(self, reembedding: Reembedding) -> tuple[int, int]:
         """After a rollback: how many entries `newcomers` would give, and how many more there are without content."""
-        total, bare = await self._read(partial(rolling_back.count_newcomers, record=reembedding))
+        total, bare = await self._access.read(partial(rolling_back.count_newcomers, record=reembedding))
         return total - bare, bare
 
     async def note_run(self, reembedding: Reembedding, run: str) -> Reembedding:
         """Note which run has queued last for it."""
-        return await self._change(partial(records.change, key=reembedding.key, run=run))
+        return await self._access.change(partial(records.change, key=reembedding.key, run=run))
 
     async def stop(self, reembedding: Reembedding, reason: str) -> Reembedding:
         """Have it wait for somebody to look at it; `begin` goes on with it."""
-        return await self._change(partial(beginning.stop, key=reembedding.key, reason=reason))
+        return await self._access.change(partial(beginning.stop, key=reembedding.key, reason=reason))
 
     # --- the switch and the way back
 
@@ -211,17 +205,17 @@ class Reembeddings:
         Raises NotCovered, and has changed nothing, where an entry has no new vector and no dead letter either: see
         `latecomers`. ReembeddingMissing where it has ended meanwhile.
         """
-        switching.check_open(await self._read(partial(records.by_key, key=reembedding.key)))
+        switching.check_open(await self._access.read(partial(records.by_key, key=reembedding.key)))
         pair = switching.forward(reembedding)
         survey = await self._survey_that_holds(reembedding, pair) or await self._adjusted(pair)
         if survey.usable:
             self._surveys[reembedding.key] = survey
-            late = await self._read(lambda db: switching.still_missing(db, pair, survey, FEW))
+            late = await self._access.read(lambda db: switching.still_missing(db, pair, survey, FEW))
             switching.check_covered(reembedding, Coverage(missing=len(late)))
         else:
             switching.check_covered(reembedding, survey.coverage)
         await self._remove_earlier(reembedding)
-        return await self._change(partial(switching.switch, record=reembedding, survey=survey))
+        return await self._access.change(partial(switching.switch, record=reembedding, survey=survey))
 
     async def latecomers(self, reembedding: Reembedding, *, max_items: int) -> list[Item]:
         """The entries, some of them where there are many, for which alone the last switch was refused: they came a
@@ -238,14 +232,14 @@ class Reembeddings:
         def look(db: Connection) -> list[Item]:
             return covering.items(db, pair.source, switching.still_missing(db, pair, survey, max_items))
 
-        return await self._read(look)
+        return await self._access.read(look)
 
     async def _survey_that_holds(self, reembedding: Reembedding, pair: Pair) -> switching.Survey | None:
         """What was found when all was gone through last, where nothing but new rows has come since."""
         survey = self._surveys.get(reembedding.key)
         if survey is None:
             return None
-        mark = await self._read(partial(switching.Mark.of, pair=pair))
+        mark = await self._access.read(partial(switching.Mark.of, pair=pair))
         if mark.counters == survey.mark.counters:
             return survey
         del self._surveys[reembedding.key]
@@ -254,7 +248,7 @@ class Reembeddings:
     async def _adjusted(self, pair: Pair) -> switching.Survey:
         """Go through all, and bring the shadow up to date, so that little is left to do within the switch."""
         for _ in range(_SURVEYS):
-            mark = await self._read(partial(switching.Mark.of, pair=pair))
+            mark = await self._access.read(partial(switching.Mark.of, pair=pair))
             waiting: list[str] = []
             coverage, outdated = await self._surveyed(pair, extras=True, waiting=waiting)
             survey = switching.Survey(mark, coverage, outdated, tuple(waiting))
@@ -269,7 +263,7 @@ class Reembeddings:
             after: str | None = None
             while True:
                 step = partial(switching.adjust_next, pair=pair, collection_id=collection_id, after=after)
-                after = await self._change(step)
+                after = await self._access.change(step)
                 if after is None:
                     break
 
@@ -280,7 +274,7 @@ class Reembeddings:
                 switching.absorb_letters(db, earlier.previous_name, earlier.collection)
                 switching.begin_removal(db, earlier, earlier.source, "dropped")
 
-        await self._change(let_go)
+        await self._access.change(let_go)
         await self.sweep()
 
     async def rollback(self, collection: str) -> RolledBack:
@@ -289,19 +283,19 @@ class Reembeddings:
         What came since is kept with the new ones, and given by `newcomers`. Raises ReembeddingMissing where no old
         vectors are kept, UsageError while another re-embedding is going on.
         """
-        record = await self._read(partial(rolling_back.undoable, collection=collection))
+        record = await self._access.read(partial(rolling_back.undoable, collection=collection))
         pair = rolling_back.backward(record, record.previous_name)
-        mark = await self._read(partial(switching.Mark.of, pair=pair))
+        mark = await self._access.read(partial(switching.Mark.of, pair=pair))
         ids = [id_ for key in (pair.source, pair.shadow) for id_ in await self._differing(pair, key)]
         known = rolling_back.Differences(mark, ids)
-        return await self._change(partial(rolling_back.roll_back, collection=collection, known=known))
+        return await self._access.change(partial(rolling_back.roll_back, collection=collection, known=known))
 
     async def _differing(self, pair: Pair, collection_id: int) -> list[str]:
         differing: list[str] = []
         after: str | None = None
         while True:
             look = partial(rolling_back.differing_next, pair=pair, collection_id=collection_id, after=after)
-            ids, after = await self._read(look)
+            ids, after = await self._access.read(look)
             if after is None:
                 return differing
             differing += ids
@@ -322,40 +316,26 @@ class Reembeddings:
                     f" {kept.next_name!r} alone since the rollback of {collection!r}: "
                     + (f"submit the source of {bare:,} again with --store" if bare else "wait for a worker")
                 )
-        record = await self._change(partial(beginning.drop, record=kept))
+        record = await self._access.change(partial(beginning.drop, record=kept))
         await self.sweep()
         return record
 
     async def cancel(self, collection: str) -> Reembedding:
         """End a re-embedding that is going on, or has stopped: its vectors and dead letters are removed.
 
-        Those that a rollback had kept stay. Raises ReembeddingMissing.
+        Those that a rollback had kept stay: then it is rolled back, and not cancelled. Raises ReembeddingMissing.
         """
-        record = await self._change(partial(beginning.cancel, collection=collection))
+        record = await self._access.change(partial(beginning.cancel, collection=collection))
         await self.sweep()
         return record
 
     async def adopt_letters(self, kept: str, collection: str) -> None:
         """Put dead letters of vectors that stand, or stood, beside a collection with the collection's own."""
-        await self._change(partial(switching.absorb_letters, kept=kept, collection=collection))
+        await self._access.change(partial(switching.absorb_letters, kept=kept, collection=collection))
 
     async def sweep(self) -> None:
         """Remove what is left of collections that were to be removed when a process died."""
-        for key in await self._read(records.removals):
-            while await self._change(partial(switching.remove_some, key=key)):
+        for key in await self._access.read(records.removals):
+            while await self._access.change(partial(switching.remove_some, key=key)):
                 pass
             await self._removed(key)
-
-    # --- private
-
-    async def _read(self, look: Callable[[Connection], _T]) -> _T:
-        with translated(self._path):
-            return await in_thread(self._reader, look)
-
-    async def _change(self, operation: Callable[[Connection], _T]) -> _T:
-        return await self._writing().transact(lambda db: in_thread(db, operation))
-
-    def _writing(self) -> Writer:
-        if self._writer is None:
-            raise DatabaseReadOnly(f"{self._path}: was opened for reading only")
-        return self._writer

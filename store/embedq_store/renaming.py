@@ -10,6 +10,8 @@ from embedq_core.errors import CollectionExists, StoreError
 from embedq_core.text import shown
 from embedq_store.bulk import in_thread
 from embedq_store.ranges import with_prefix
+from embedq_store.reembedding import Role
+from embedq_store.reembedding_records import roles
 from embedq_store.standing import CollectionInfo, find_collection
 from embedq_store.writer import Writer
 
@@ -21,18 +23,36 @@ def rename(db: sqlite3.Connection, old: str, new: str) -> None:
     """Give a collection another name; its dead letters go with it. Call it in a transaction.
 
     Raises UsageError, CollectionExists; StoreError while there is something beside it from being embedded anew, which
-    is found by its name.
+    is found by its name, and for what stands beside another.
     """
     check_collection_name(new)
     _check_free(db, new)
+    present = roles(db)
+    if old in present:
+        raise StoreError(
+            f"{shown(old)!r} stands beside {shown(present[old].collection)!r}, and is found by its name: it is not "
+            "renamed. 'embedq collections copy' gives you its entries under another"
+        )
     for ending in (NEXT, PREVIOUS):
         if find_collection(db, old + ending) is not None:
+            way = _way_out(old, old + ending, present.get(old + ending))
             raise StoreError(
-                f"{shown(old)!r} is being embedded anew, or was, and can be taken back ({shown(old + ending)!r}): "
-                "finish that, or drop it, before it is renamed"
+                f"{shown(old)!r} is being embedded anew, or was, and can be taken back ({shown(old + ending)!r}): {way}"
             )
     db.execute("UPDATE collections SET name = ? WHERE name = ?", (new, old))
     db.execute("UPDATE embedq_dead SET collection = ? WHERE collection = ?", (new, old))
+    # Where late chunks and dead letters of its models before belong. What is being removed is found by the old name.
+    sql = "UPDATE embedq_reembeddings SET collection = ? WHERE collection = ? AND removing IS NULL"
+    db.execute(sql, (new, old))
+
+
+def _way_out(name: str, beside: str, role: Role | None) -> str:
+    """How somebody gets rid of what stands beside a collection."""
+    if role is None:
+        return f"'embedq collections delete {shown(beside)}' removes it"
+    if role.state in ("embedding", "stopped"):
+        return f"'embedq reembed {shown(name)} --cancel' ends that"
+    return f"'embedq collections drop-old {shown(name)}' removes it"
 
 
 async def copy(

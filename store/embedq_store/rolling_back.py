@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from embedq_core.errors import ReembeddingMissing, UsageError
 from embedq_store import reembedding_records as records
-from embedq_store.coverage import PAGE, Pair, compared, newcomers_page
+from embedq_store.coverage import HELD_HASH, PAGE, Pair, compared, newcomers_page, with_hashes
 from embedq_store.reembedding import Reembedding, RolledBack
 from embedq_store.standing import find_collection
 from embedq_store.switching import BEYOND, RANGE, Mark, bring_up_to_date, move_letters, next_range, ranges, rename
@@ -55,11 +55,12 @@ def roll_back(db: sqlite3.Connection, collection: str, known: Differences | None
     record = undoable(db, collection)
     pair = backward(record, record.previous_name)
     removed = 0
+    with_hashes(db)
     for candidates, values in list(_candidates(db, pair, known)):
         # Under another key meanwhile: what is noted there is read by the comparison.
         db.execute(
             "INSERT OR REPLACE INTO embedq_reembedding_ids (shadow, id, held)"  # noqa: S608 - put together from constants
-            f" SELECT -:new, c.id, n.content_hash FROM ({compared(candidates)}) c"
+            f" SELECT -:new, c.id, {HELD_HASH} FROM ({compared(candidates)}) c"
             " LEFT JOIN embeddings n ON n.rowid = c.shadow_row WHERE c.class IN ('missing', 'bare', 'dead')",
             pair.values | values,
         )

@@ -7,17 +7,13 @@ several that want to begin it at the same time, one finds the due time that it e
 import json
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias
 
-import aiosqlite
-
-from embedq_core.errors import DatabaseReadOnly, ScheduleExists, ScheduleMissing
+from embedq_core.errors import ScheduleExists, ScheduleMissing
 from embedq_core.text import suggestion
-from embedq_store.bulk import in_thread
-from embedq_store.connection import translated
-from embedq_store.writer import Writer
+from embedq_store.access import Access
 
 # Attempts of a schedule that are kept.
 KEPT_ATTEMPTS: Final = 50
@@ -26,8 +22,6 @@ LOST_ATTEMPTS: Final = 2
 
 State: TypeAlias = Literal["running", "done", "failed", "interrupted", "lost", "skipped"]
 """Of an attempt: its exit code was 0 or another, it was told to stop, its worker died; or it was never begun."""
-
-_T = TypeVar("_T")
 
 _COLUMNS: Final = "key, name, expression, timezone, arguments, directory, enabled, due, created"
 _ATTEMPT: Final = "key, due, missed, begun, ended, state, exit_code, runs, runner, message"
@@ -91,14 +85,12 @@ class Schedule:
 class Schedules:
     """The schedules of an open database: `embedq_store.Store.schedules`."""
 
-    def __init__(self, path: str, reader: aiosqlite.Connection, writer: Writer | None) -> None:
-        self._path = path
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, access: Access) -> None:
+        self._access = access
 
     async def all(self) -> list[Schedule]:
         """All of them, by name, without the output of their attempts."""
-        return await self._read(_all)
+        return await self._access.read(_all)
 
     async def get(self, name: str) -> Schedule:
         """The schedule called `name`. Raises ScheduleMissing, with close names."""
@@ -108,15 +100,15 @@ class Schedules:
                 return schedule
         known = [schedule.name for schedule in schedules]
         raise ScheduleMissing(
-            f"there is no schedule {name!r} in {self._path}.{suggestion(name, known)}"
+            f"there is no schedule {name!r} in {self._access.path}.{suggestion(name, known)}"
             if known
-            else f"there is no schedule {name!r} in {self._path}: it holds none"
+            else f"there is no schedule {name!r} in {self._access.path}: it holds none"
         )
 
     async def attempts(self, schedule: int, number: int) -> list[Attempt]:
         """The latest attempts of a schedule, newest first, with their output."""
         sql = f"SELECT {_ATTEMPT}, output FROM embedq_schedule_runs WHERE schedule = ? ORDER BY key DESC LIMIT ?"  # noqa: S608
-        rows = await self._read(lambda db: db.execute(sql, (schedule, number)).fetchall() if _there(db) else [])
+        rows = await self._access.read(lambda db: db.execute(sql, (schedule, number)).fetchall() if _there(db) else [])
         return [_attempt(row) for row in rows]
 
     async def add(self, new: NewSchedule, now: float, *, replace: bool) -> None:
@@ -141,7 +133,7 @@ class Schedules:
             )
             return db.execute(sql, (*values, new.name, now)).rowcount == 1
 
-        if not await self._transact(add):
+        if not await self._access.change(add):
             raise ScheduleExists(f"there is a schedule {new.name!r} already: --replace puts this one in its place")
 
     async def remove(self, schedule: int) -> None:
@@ -151,7 +143,7 @@ class Schedules:
             db.execute("DELETE FROM embedq_schedules WHERE key = ?", (schedule,))
             db.execute("DELETE FROM embedq_schedule_runs WHERE schedule = ?", (schedule,))
 
-        await self._transact(remove)
+        await self._access.change(remove)
 
     async def enable(self, schedule: int, due: float) -> None:
         """Have a schedule run from `due` on."""
@@ -181,7 +173,7 @@ class Schedules:
             due = schedule.due if schedule.due <= now else None
             return _insert(db, schedule.key, due, missed, now, None, "running", runner, "")
 
-        return await self._transact(begin)
+        return await self._access.change(begin)
 
     async def skip(self, schedule: Schedule, following: float, now: float, why: str, *, missed: int = 0) -> bool:
         """Note that `schedule`'s due time passes unused, since its last run is going. False if that is no longer so.
@@ -208,7 +200,7 @@ class Schedules:
             _insert(db, schedule.key, schedule.due, missed, now, now, "skipped", "", why)
             return True
 
-        return await self._transact(skip)
+        return await self._access.change(skip)
 
     async def end(
         self,
@@ -238,25 +230,12 @@ class Schedules:
                 _make_due_again(db, attempt)
             return True
 
-        return await self._transact(end)
+        return await self._access.change(end)
 
     # --- private
 
-    async def _read(self, look: Callable[[sqlite3.Connection], _T]) -> _T:
-        with translated(self._path):
-            return await in_thread(self._reader, look)
-
-    async def _transact(self, change: Callable[[sqlite3.Connection], _T]) -> _T:
-        if self._writer is None:
-            raise DatabaseReadOnly(f"{self._path}: was opened for reading only")
-
-        def operation(db: aiosqlite.Connection) -> Awaitable[_T]:
-            return in_thread(db, change)
-
-        return await self._writer.transact(operation)
-
     async def _change(self, sql: str, *values: object) -> None:
-        await self._transact(lambda db: db.execute(sql, values).rowcount)
+        await self._access.change(lambda db: db.execute(sql, values).rowcount)
 
 
 def _there(db: sqlite3.Connection) -> bool:

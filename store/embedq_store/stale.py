@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Final
 
 from embedq_core.parts import BEYOND, FIRST, Document, is_complete, is_stale
-from embedq_store.deadletters import Origin
+from embedq_store.burying import Origin
 
 _DOCUMENTS: Final = 64
 

@@ -2,35 +2,29 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import aiosqlite
 
 from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
-from embedq_core.errors import CollectionMissing, DatabaseReadOnly, EntryMissing
-from embedq_core.parts import belongs_to
+from embedq_core.errors import CollectionMissing, EntryMissing
 from embedq_core.text import shown, suggestion
-from embedq_store import auditing, deadletters
-from embedq_store.auditing import ClearedPage, Findings
+from embedq_store.access import Access
 from embedq_store.budget import DEFAULT_SEARCH_BYTES, SearchBytes
-from embedq_store.bulk import in_thread
 from embedq_store.configurations import configuration_in_force
 from embedq_store.connection import MEMORY, check_file, connect, prepare, translated
-from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
-from embedq_store.importing import Beside, compare, write_entries
+from embedq_store.deadletters import DeadLetters
 from embedq_store.lookup import look_up
 from embedq_store.outcomes import Incoming, Known
 from embedq_store.pruning import Prunable
-from embedq_store.renaming import copy, rename
 from embedq_store.schedules import Schedules
 from embedq_store.schema import check_schema
-from embedq_store.snapshot import Snapshot, StoredEntry, snapshot
+from embedq_store.searches import Searches
 from embedq_store.standing import (
     CollectionFigures,
     CollectionInfo,
@@ -41,20 +35,17 @@ from embedq_store.standing import (
     standing,
 )
 from embedq_store.upkeep import Upkeep
-from embedq_store.writer import Writer, ensure_collection
+from embedq_store.writer import ensure_collection
 from embedq_store.writes import Target, Write
 
-# What searches is imported by the first search: with numpy it takes longer than all else that a command does.
+# What few commands need is imported by those that do.
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from embedq_core.vectors import Vector
-    from embedq_store.copying import CopyFolder
-    from embedq_store.filters import Where
-    from embedq_store.graph import Built, Report
+    from embedq_store.audits import Audits
     from embedq_store.reembeddings import Reembeddings
-    from embedq_store.search import CollectionIndex, Entry
+    from embedq_store.transfer import Transfer
 
 DEFAULT_BUSY_SECONDS = 30.0
 
@@ -71,12 +62,9 @@ class Store:
         self, path: str, reader: aiosqlite.Connection, writer: aiosqlite.Connection | None, search_bytes: SearchBytes
     ) -> None:
         self.path = path
+        self._access = Access(path, reader, writer)
         self._search_bytes = search_bytes
         self._upkeep = None if path == MEMORY else Upkeep(path)
-        self._reader = reader
-        self._writer_connection = writer
-        self._writer = None if writer is None else Writer(writer, path)
-        self._indexes: dict[int, CollectionIndex] = {}
 
     @classmethod
     async def open(
@@ -125,11 +113,7 @@ class Store:
 
     async def close(self) -> None:
         """Commit what is waiting and close the file."""
-        if self._writer is not None:
-            await self._writer.close()
-        await self._reader.close()
-        if self._writer_connection is not None:
-            await self._writer_connection.close()
+        await self._access.close()
 
     # --- collections
 
@@ -147,14 +131,13 @@ class Store:
 
     async def find_collection(self, name: str) -> CollectionInfo | None:
         """The collection called `name`, or None."""
-        with translated(self.path):
-            return await in_thread(self._reader, lambda db: find_collection(db, name))
+        return await self._access.read(lambda db: find_collection(db, name))
 
     async def collections(self) -> list[CollectionInfo]:
         """All collections, by name."""
-        if not await self._has_table("collections"):
+        if not await self._access.has_table("collections"):
             return []
-        rows = await self._read("SELECT id, name, model FROM collections ORDER BY name")
+        rows = await self._access.rows("SELECT id, name, model FROM collections ORDER BY name")
         return [CollectionInfo(*row) for row in rows]
 
     async def create_collection(self, name: str, model_id: str) -> CollectionInfo:
@@ -164,35 +147,7 @@ class Store:
             key, model = await ensure_collection(db, Target(name, model_id))
             return CollectionInfo(key, name, model)
 
-        return await self._writing().transact(ensure)
-
-    async def rename_collection(self, old: str, new: str) -> None:
-        """Give a collection another name, in one transaction: see `renaming.rename`."""
-        await self._writing().transact(lambda db: in_thread(db, lambda connection: rename(connection, old, new)))
-
-    async def copy_collection(
-        self, source: CollectionInfo, name: str, progress: Callable[[int], None]
-    ) -> tuple[CollectionInfo, int]:
-        """Copy a collection to a new `name`: see `renaming.copy`."""
-        return await copy(self._writing(), source, name, progress)
-
-    def snapshot(self, info: CollectionInfo, prefix: str = "") -> AbstractAsyncContextManager[Snapshot]:
-        """The entries of a collection as they stand now, for an export."""
-        return snapshot(self.path, info, prefix)
-
-    async def compare(self, collection: str, entries: Sequence[StoredEntry]) -> Beside:
-        """What entries of a file are to a collection."""
-        with translated(self.path):
-            return await in_thread(self._reader, lambda db: compare(db, collection, entries))
-
-    async def write_entries(
-        self, target: Target, entries: Sequence[StoredEntry], *, replace: bool = False
-    ) -> tuple[int, int]:
-        """Write entries of a file that come with their vectors: see `importing.write_entries`."""
-        written = await self._writing().transact(lambda db: write_entries(db, target, entries, replace=replace))
-        if self._upkeep is not None and entries:
-            self._upkeep.wrote(target.collection, sum(len(entry.vector) for entry in entries))
-        return written
+        return await self._access.transact(ensure)
 
     async def delete_collection(self, collection_id: int) -> None:
         """Delete a collection and all its entries, in one transaction, and then what stood beside it.
@@ -201,39 +156,33 @@ class Store:
         """
         from embedq_store.beginning import part_with
 
-        async def delete(db: aiosqlite.Connection) -> None:
-            await in_thread(db, lambda connection: part_with(connection, collection_id))
-            await db.execute("DELETE FROM embeddings WHERE collection_id = ?", (collection_id,))
-            await db.execute("DELETE FROM collections WHERE id = ?", (collection_id,))
+        def delete(db: sqlite3.Connection) -> None:
+            part_with(db, collection_id)
+            db.execute("DELETE FROM embeddings WHERE collection_id = ?", (collection_id,))
+            db.execute("DELETE FROM collections WHERE id = ?", (collection_id,))
 
-        await self._writing().transact(delete)
-        await self._removed(collection_id)
+        await self._access.change(delete)
+        await self.search.forget(collection_id)
         await self.reembeddings.sweep()
-
-    async def _removed(self, collection_id: int) -> None:
-        self._indexes.pop(collection_id, None)
-        if self._copies is not None:
-            await asyncio.to_thread(self._copies.remove, collection_id)
 
     def prunable(self, info: CollectionInfo, prefix: str = "") -> Prunable:
         """The entries of a collection whose ids start with `prefix`, for removing what their source no longer has."""
-        return Prunable(self._reader, self._writer, self.path, info, prefix)
+        return Prunable(self._access, info, prefix)
 
     async def count(self, collection_id: int) -> int:
         """The number of entries of a collection."""
-        rows = await self._read("SELECT count(*) FROM embeddings WHERE collection_id = ?", collection_id)
+        rows = await self._access.rows("SELECT count(*) FROM embeddings WHERE collection_id = ?", collection_id)
         return int(rows[0][0])
 
     async def describe(self, collection_id: int) -> CollectionFigures:
         """The figures of a collection: reads all of its rows."""
-        rows = await self._read(
+        rows = await self._access.rows(
             "SELECT count(*), sum(content IS NOT NULL OR content_blob IS NOT NULL), sum(metadata IS NOT NULL),"
             " sum(length(embedding)), sum(coalesce(length(CAST(content AS BLOB)), length(content_blob), 0)),"
             " min(updated), max(updated) FROM embeddings WHERE collection_id = ?",
             collection_id,
         )
-        with translated(self.path):
-            dimension = await in_thread(self._reader, lambda db: dimension_of(db, collection_id))
+        dimension = await self._access.read(lambda db: dimension_of(db, collection_id))
         return CollectionFigures(rows[0][0], dimension, *(value or 0 for value in rows[0][1:5]), *rows[0][5:])
 
     # --- entries
@@ -245,8 +194,7 @@ class Store:
             found = find_collection(db, collection)
             return Known() if found is None else look_up(db, found.id, incoming)
 
-        with translated(self.path):
-            return await in_thread(self._reader, look)
+        return await self._access.read(look)
 
     async def dimension(self, collection: str) -> int | None:
         """The dimension of a collection's vectors; None while it has none."""
@@ -255,19 +203,17 @@ class Store:
             found = find_collection(db, collection)
             return None if found is None else dimension_of(db, found.id)
 
-        with translated(self.path):
-            return await in_thread(self._reader, look)
+        return await self._access.read(look)
 
     async def configuration(self, collection_id: int) -> Configuration | None:
         """What the vectors of a collection were made with, beside its model; None while it has none."""
-        with translated(self.path):
-            return await in_thread(self._reader, lambda db: configuration_in_force(db, collection_id))
+        return await self._access.read(lambda db: configuration_in_force(db, collection_id))
 
     async def write(self, write: Write) -> int:
         """Commit `write` together with whatever else is waiting: see `Writer.write`."""
-        removed = await self._writing().write(write)
-        if self._upkeep is not None and write.rows:
-            self._upkeep.wrote(write.target.collection, len(write.rows) * len(write.rows[0].vector))
+        removed = await self._access.writer.write(write)
+        if write.rows:
+            self._wrote(write.target.collection, len(write.rows) * len(write.rows[0].vector))
         return removed
 
     def observe_commits(self, on_commit: Callable[[int, float], object]) -> None:
@@ -275,12 +221,12 @@ class Store:
 
         It must not raise.
         """
-        if self._writer is not None:
-            self._writer.on_commit = on_commit
+        if self._access.writable:
+            self._access.writer.on_commit = on_commit
 
     async def vector(self, collection_id: int, entry_id: str) -> tuple[float, ...]:
         """The stored vector of an entry. Raises EntryMissing."""
-        rows = await self._read(
+        rows = await self._access.rows(
             "SELECT embedding FROM embeddings WHERE collection_id = ? AND id = ?", collection_id, entry_id
         )
         if not rows:
@@ -298,7 +244,7 @@ class Store:
         found: dict[str, npt.NDArray[np.float32]] = {}
         for start in range(0, len(ids), _IDS):
             some = ids[start : start + _IDS]
-            rows = await self._read(
+            rows = await self._access.rows(
                 "SELECT id, embedding FROM embeddings WHERE collection_id = ?"  # noqa: S608 - only question marks
                 f" AND id IN ({','.join('?' * len(some))})",
                 collection_id,
@@ -306,90 +252,6 @@ class Store:
             )
             found |= {row[0]: np.frombuffer(row[1], dtype=STORED_DTYPE) for row in rows}
         return found
-
-    async def similar(
-        self,
-        collection_id: int,
-        vector: "Vector",
-        number: int = 10,
-        *,
-        skip_id: str | None = None,
-        prefix: str | None = None,
-        where: "Where | None" = None,
-        ann: bool = False,
-        group: bool = False,
-    ) -> "list[Entry]":
-        """The `number` entries nearest to `vector` (one float a dimension) by cosine similarity, best first.
-
-        Of those whose ids begin with `prefix` and whose metadata holds what `where` says: see `Filter`. Equal scores
-        stand in the order of ids. With `group`, documents are answered, each once, by the best of its parts: id and
-        score of the document, content and metadata of that part; one of which `skip_id` is a part is left out.
-        Raises ValueError for a vector of another dimension.
-
-        With `ann` a few of them may be missed, for the sake of speed: their places are those of the next. Where there
-        is no index yet the search is exact (`why_exact`), and the index is built by a process in the background.
-        Raises UsageError where usearch isn't installed.
-        """
-        from embedq_store.filters import Filter
-        from embedq_store.search import Query
-
-        skip = await self._document(collection_id, skip_id) if group and skip_id is not None else skip_id
-        query = Query.of(vector, number, skip, Filter.of(prefix, where), ann=ann, group=group)
-        with translated(self.path):
-            return await self._index(collection_id).search(query)
-
-    async def similar_many(
-        self,
-        collection_id: int,
-        vectors: "Iterable[Vector]",
-        number: int = 10,
-        *,
-        skip_ids: Sequence[str] | None = None,
-        prefix: str | None = None,
-        where: "Where | None" = None,
-        ann: bool = False,
-        group: bool = False,
-    ) -> "list[list[Entry]]":
-        """What `similar` gives for each of `vectors`, in their order, in a fraction of the time.
-
-        `skip_ids` holds the id to leave out for each of them.
-        """
-        from embedq_store.filters import Filter
-        from embedq_store.search import Query
-
-        rows = list(vectors)
-        filter_ = Filter.of(prefix, where)
-        skips: list[str | None] = [None] * len(rows) if skip_ids is None else list(skip_ids)
-        if group:
-            skips = [None if skip is None else await self._document(collection_id, skip) for skip in skips]
-        queries = [
-            Query.of(vector, number, skip, filter_, ann=ann, group=group)
-            for vector, skip in zip(rows, skips, strict=True)
-        ]
-        with translated(self.path):
-            return await self._index(collection_id).search_many(queries)
-
-    def why_exact(self, collection_id: int) -> str | None:
-        """Why the last search with `ann` was an exact one, where an index would have been of use; else None."""
-        return self._index(collection_id).why_exact
-
-    async def build_index(self, collection_id: int, report: "Report | None" = None) -> "Built":
-        """Build the index for searches with `ann`, or add what it lacks: see `indexing.build`, in this process.
-
-        Small collections get none. Where another process is building it, wait for that. Raises UsageError where
-        usearch isn't installed, OSError.
-        """
-        from embedq_store.graph import Built, need_usearch
-        from embedq_store.indexing import build_meanwhile
-
-        need_usearch()
-
-        with translated(self.path):
-            many = await self._index(collection_id).refresh()
-        built = Built.NO_COPY
-        if self._copies is not None:
-            built = await build_meanwhile(self.path, collection_id, report)
-        return built if many or built is not Built.NO_COPY else Built.SMALL
 
     @property
     def copies_due(self) -> bool:
@@ -404,191 +266,64 @@ class Store:
         if self._upkeep is not None:
             await self._upkeep.run(go_on)
 
-    # --- re-embeddings
+    async def data_version(self) -> int:
+        """A number that is another one whenever somebody else has changed the file."""
+        return int((await self._access.rows("PRAGMA data_version"))[0][0])
+
+    # --- chunks
+
+    async def chunk_mark(self, run: str, chunk: int) -> tuple[Counts, bool] | None:
+        """What a chunk had come to when it was last written, and whether it was finished then."""
+        return await self._access.read(lambda db: chunk_mark(db, run, chunk))
+
+    async def standing(self, run: str, chunk: int, collection: str, model_id: str) -> Standing:
+        """What a worker asks about a chunk for `collection` and `model_id` before its items, at one go."""
+        return await self._access.read(lambda db: standing(db, run, chunk, collection, model_id))
+
+    # --- doors to what is a matter of its own
+
+    @cached_property
+    def search(self) -> Searches:
+        """Searches in collections."""
+        return Searches(self._access, self._search_bytes)
+
+    @cached_property
+    def dead(self) -> DeadLetters:
+        """Dead letters."""
+        return DeadLetters(self._access)
 
     @cached_property
     def reembeddings(self) -> "Reembeddings":
         """Collections that are embedded anew beside themselves."""
         from embedq_store.reembeddings import Reembeddings
 
-        return Reembeddings(self.path, self._reader, self._writer, self.collection, self._removed)
+        return Reembeddings(self._access, self.collection, self.search.forget)
 
-    # --- audit
-
-    async def audit(self, collection_id: int, *, sample: int, seed: int) -> Findings:
-        """Look at every row of a collection, a slice at a time: what is wrong, and `sample` of the good ones."""
-        with translated(self.path):
-            dimension = await in_thread(self._reader, lambda db: auditing.usual_dimension(db, collection_id))
-            last = await in_thread(self._reader, auditing.last_rowid)
-            auditor, after = auditing.Auditor(dimension, sample, seed), auditing.BEFORE_ALL
-
-            def look(db: sqlite3.Connection) -> int | None:
-                rows = auditing.read_slice(db, collection_id, after, last)
-                auditor.take(rows)
-                return rows[-1].rowid if rows else None
-
-            while (reached := await in_thread(self._reader, look)) is not None:
-                after = reached
-        return auditor.findings
-
-    async def clear_flawed(self, collection_id: int, dimension: int, drifted: Sequence[bytes]) -> int:
-        """Clear the rows that an audit finds bad, and all with the `drifted` content hashes; return how many.
-
-        Each slice is judged anew in the transaction that clears it. See `embedq_store.auditing` for what that means.
-        """
-        writer, after, cleared = self._writing(), auditing.BEFORE_ALL, 0
-        with translated(self.path):
-            last = await in_thread(self._reader, auditing.last_rowid)
-
-        def clear(db: sqlite3.Connection) -> tuple[int | None, int]:
-            return auditing.clear_slice(db, collection_id, dimension, after, last)
-
-        while True:
-            reached, some = await writer.transact(lambda db: in_thread(db, clear))
-            cleared += some
-            if reached is None:
-                break
-            after = reached
-        clear_drifted = partial(auditing.clear_contents, collection_id=collection_id, digests=drifted)
-        return cleared + await writer.transact(lambda db: in_thread(db, clear_drifted))
-
-    async def last_rowid(self) -> int:
-        """The rowid of the last row: where pages of what is there now end."""
-        with translated(self.path):
-            return await in_thread(self._reader, auditing.last_rowid)
-
-    async def cleared_page(
-        self, collection_id: int, after: int, last: int, *, max_items: int, max_bytes: int
-    ) -> ClearedPage:
-        """The next rows with content and without hash in the order of their rowids: see `auditing.cleared_page`."""
-        page = partial(auditing.cleared_page, max_items=max_items, max_bytes=max_bytes)
-        with translated(self.path):
-            return await in_thread(self._reader, lambda db: page(db, collection_id, after, last))
-
-    # --- chunks and dead letters
-
-    async def chunk_mark(self, run: str, chunk: int) -> tuple[Counts, bool] | None:
-        """What a chunk had come to when it was last written, and whether it was finished then."""
-        with translated(self.path):
-            return await in_thread(self._reader, lambda db: chunk_mark(db, run, chunk))
-
-    async def standing(self, run: str, chunk: int, collection: str, model_id: str) -> Standing:
-        """What a worker asks about a chunk for `collection` and `model_id` before its items, at one go."""
-        with translated(self.path):
-            return await in_thread(self._reader, lambda db: standing(db, run, chunk, collection, model_id))
-
-    async def dead_ids(self, run: str, chunk: int) -> set[str]:
-        """Ids of the items of a chunk that are dead letters."""
-        rows = await self._read("SELECT id FROM embedq_dead WHERE run = ? AND chunk = ?", run, chunk)
-        return {row[0] for row in rows}
-
-    async def dead_letters(
-        self,
-        *,
-        ids: Sequence[str] = (),
-        keys: Sequence[int] = (),
-        collection: str | None = None,
-        run: str | None = None,
-        error: str | None = None,
-        limit: int | None = None,
-    ) -> list[DeadLetter]:
-        """Dead letters, newest first, at most `limit`; of what is named: see `Selection`."""
-        selection = Selection(tuple(ids), tuple(keys), collection, run, error)
-        if not await self._has_table("embedq_dead"):
-            return []
-        with translated(self.path):
-            return await deadletters.select(self._reader, selection, limit)
-
-    async def dead_headings(self, selection: Selection, limit: int | None = None) -> list[DeadHeading]:
-        """Dead letters without their contents, newest first, at most `limit`."""
-        if not await self._has_table("embedq_dead"):
-            return []
-        with translated(self.path):
-            return await deadletters.headings(self._reader, selection, limit)
-
-    async def dead_summary(self) -> list[DeadLetterSummary]:
-        """How many dead letters there are of each collection and error class."""
-        if not await self._has_table("embedq_dead"):
-            return []
-        with translated(self.path):
-            return await deadletters.summarise(self._reader)
-
-    async def data_version(self) -> int:
-        """A number that is another one whenever somebody else has changed the file."""
-        return int((await self._read("PRAGMA data_version"))[0][0])
-
-    async def dead_groups(self, selection: Selection) -> list[DeadGroup]:
-        """How many dead letters there are of each collection and model."""
-        if not await self._has_table("embedq_dead"):
-            return []
-        with translated(self.path):
-            return await deadletters.groups(self._reader, selection)
-
-    async def dead_page(
-        self, selection: Selection, after_key: int, last_key: int, *, max_items: int, max_bytes: int
-    ) -> list[DeadLetter]:
-        """The next dead letters in the order of their keys: see `deadletters.page`."""
-        with translated(self.path):
-            return await deadletters.page(
-                self._reader, selection, after_key, last_key, max_items=max_items, max_bytes=max_bytes
-            )
-
-    async def delete_dead(self, selection: Selection, last_key: int) -> int:
-        """Delete dead letters whose keys are not beyond `last_key`, in one transaction; return how many."""
-        return await self._writing().transact(lambda db: deadletters.delete(db, selection, last_key))
-
-    async def delete_stored_dead(self, selection: Selection) -> int:
-        """Delete dead letters whose items the store holds; return how many."""
-        return await self._writing().transact(lambda db: deadletters.delete_stored(db, selection))
-
-    # --- schedules
-
-    @property
+    @cached_property
     def schedules(self) -> Schedules:
         """Commands that workers run at times, and what became of them."""
-        return Schedules(self.path, self._reader, self._writer)
+        return Schedules(self._access)
+
+    @cached_property
+    def transfer(self) -> "Transfer":
+        """Collections in files and under other names."""
+        from embedq_store.transfer import Transfer
+
+        return Transfer(self._access, self._wrote)
+
+    @cached_property
+    def audits(self) -> "Audits":
+        """What is wrong in collections."""
+        from embedq_store.audits import Audits
+
+        return Audits(self._access)
 
     # --- private
 
     async def look(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
         """What `function` reads, in one journey. For this room alone: nobody else knows SQL."""
-        with translated(self.path):
-            return await in_thread(self._reader, function)
+        return await self._access.read(function)
 
-    @cached_property
-    def _copies(self) -> "CopyFolder | None":
-        if self.path == MEMORY:
-            return None
-        from embedq_store.copying import CopyFolder
-
-        return CopyFolder(self.path)
-
-    async def _document(self, collection_id: int, entry_id: str) -> str:
-        """The id of the document that an entry belongs to."""
-        rows = await self._read(
-            "SELECT metadata FROM embeddings WHERE collection_id = ? AND id = ?", collection_id, entry_id
-        )
-        return belongs_to(entry_id, rows[0][0]) if rows else entry_id
-
-    def _index(self, collection_id: int) -> "CollectionIndex":
-        index = self._indexes.get(collection_id)
-        if index is None:
-            from embedq_store.search import CollectionIndex
-
-            search_bytes = self._search_bytes() if callable(self._search_bytes) else self._search_bytes
-            index = self._indexes[collection_id] = CollectionIndex(
-                self._reader, collection_id, self._copies, search_bytes
-            )
-        return index
-
-    async def _read(self, sql: str, *parameters: object) -> list[Any]:
-        with translated(self.path):
-            return list(await self._reader.execute_fetchall(sql, parameters))
-
-    def _writing(self) -> Writer:
-        if self._writer is None:
-            raise DatabaseReadOnly(f"{self.path}: was opened for reading only")
-        return self._writer
-
-    async def _has_table(self, name: str) -> bool:
-        return bool(await self._read("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", name))
+    def _wrote(self, collection: str, size: int) -> None:
+        if self._upkeep is not None and size:
+            self._upkeep.wrote(collection, size)

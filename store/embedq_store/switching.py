@@ -14,7 +14,7 @@ from embedq_core.collection_names import REMOVING
 from embedq_core.errors import NotCovered, ReembeddingMissing, UsageError
 from embedq_core.text import plural
 from embedq_store import reembedding_records as records
-from embedq_store.coverage import PAGE, Pair, compared, covered_page
+from embedq_store.coverage import HELD_HASH, PAGE, Pair, compared, covered_page, with_hashes
 from embedq_store.reembedding import Coverage, Reembedding, State, Switched
 from embedq_store.standing import find_collection
 
@@ -235,10 +235,11 @@ def bring_up_to_date(db: sqlite3.Connection, pair: Pair, candidates: str, values
 
 def _note_dead(db: sqlite3.Connection, pair: Pair) -> int:
     """Note which entries the new model could not embed: the old vectors alone have them. Return how many."""
+    with_hashes(db)
     letters = "SELECT DISTINCT id FROM embedq_dead WHERE collection = :letters"
     return db.execute(
         "INSERT INTO embedq_reembedding_ids (shadow, id, held)"  # noqa: S608 - put together from constants
-        f" SELECT :new, c.id, n.content_hash FROM ({compared(letters)}) c"
+        f" SELECT :new, c.id, {HELD_HASH} FROM ({compared(letters)}) c"
         " LEFT JOIN embeddings n ON n.rowid = c.shadow_row WHERE c.class = 'dead'",
         pair.values,
     ).rowcount

@@ -8,7 +8,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Final, TypeAlias, TypeVar, cast
@@ -20,10 +20,11 @@ from embedq_core.collection_names import base_name
 from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_core.errors import BadVectors, CollectionMoved, EmbedqError, ModelMismatch, StoreError
-from embedq_store import bulk, deadletters
+from embedq_store import bulk, burying
+from embedq_store.burying import Origin, Suspects
 from embedq_store.configurations import record
 from embedq_store.connection import translated
-from embedq_store.deadletters import DeadLetter, Origin, Suspects
+from embedq_store.deadletters import DeadLetter
 from embedq_store.outcomes import Incoming
 from embedq_store.reembedding_records import moved
 from embedq_store.stale import remove_stale
@@ -201,6 +202,9 @@ class Writer:
             return 0
         if base_name(write.target.collection) is not None and (write.rows or write.updates or write.dead):
             await bulk.in_thread(self._db, partial(_check_not_moved, target=write.target))
+        if write.mends:
+            write = await self._mending(write, transaction)
+            parts = bulk.packed(write.rows, store=write.store)
         collection_id = None
         if write.rows or write.updates:
             collection_id = await self._collection_id(write.target, transaction)
@@ -214,6 +218,19 @@ class Writer:
         if mark is not None and mark.finished:
             transaction.finished.add((mark.run, mark.chunk))
         return await self._remove_stale(write, mark, transaction) if mark is not None and write.documents else 0
+
+    async def _mending(self, write: Write, transaction: _Transaction) -> Write:
+        """What is to be written of one that mends: nothing that is newer is written over, deleted, or made anew."""
+        ids = [row.item.id for row in write.rows] + [letter.id for letter in write.dead]
+        cleared = await bulk.in_thread(self._db, partial(_cleared, target=write.target, ids=ids))
+        letters = await self._suspects(write.target.collection, transaction).among(ids)
+        return replace(
+            write,
+            rows=[row for row in write.rows if row.item.id in cleared],
+            updates=(),
+            dead=[letter for letter in write.dead if letter.id in cleared - letters],
+            documents=(),
+        )
 
     async def _collection_id(self, target: Target, transaction: _Transaction) -> int:
         found = transaction.ids.get(target.collection)
@@ -271,7 +288,9 @@ class Writer:
             stored = [Incoming(row.item, row.digest) for row in write.rows if row.item.id in dead]
             stored += [entry for entry in write.updates if entry.item.id in dead]
             origin = None if write.mark is None else Origin(write.mark.run, write.mark.chunk)
-            await deadletters.settle(self._db, collection, collection_id, stored, origin)
+            # Which of several versions it is, is not known: only letters of its own end.
+            origin = Origin("", 0) if write.mends else origin
+            await burying.settle(self._db, collection, collection_id, stored, origin)
 
     async def _bury(self, letters: Sequence[DeadLetter], transaction: _Transaction) -> None:
         for collection, model_id in dict.fromkeys((letter.collection, letter.model) for letter in letters):
@@ -280,7 +299,7 @@ class Writer:
                 "SELECT id FROM collections WHERE name = ? AND model = ?", (collection, model_id)
             )
             collection_id = next((int(row[0]) for row in rows), None)
-            await deadletters.insert(self._db, own, collection_id, self._suspects(collection, transaction))
+            await burying.insert(self._db, own, collection_id, self._suspects(collection, transaction))
 
     def _suspects(self, collection: str, transaction: _Transaction) -> Suspects:
         return transaction.suspects.setdefault(collection, Suspects(self._db, collection))
@@ -290,6 +309,20 @@ def _finished(db: sqlite3.Connection, chunks: Sequence[_ChunkKey]) -> set[_Chunk
     """Those of `chunks` that are finished."""
     sql = "SELECT 1 FROM embedq_chunks WHERE run = ? AND chunk = ? AND finished IS NOT NULL"
     return {key for key in chunks if db.execute(sql, key).fetchone() is not None}
+
+
+def _cleared(db: sqlite3.Connection, target: Target, ids: Sequence[str]) -> set[str]:
+    """Those of `ids` that the collection has without hash. Raises ModelMismatch."""
+    found = find_collection(db, target.collection)
+    if found is None:
+        return set()
+    check_model(target, found.model_id)
+    sql = "SELECT id FROM embeddings WHERE collection_id = ? AND content_hash IS NULL AND id IN"
+    return {
+        str(row[0])
+        for some in bulk.steps(ids)
+        for row in db.execute(f"{sql} ({bulk.marks(len(some))})", (found.id, *some))
+    }
 
 
 def _change(db: sqlite3.Connection, write: Write, parts: _Parts, collection_id: int | None) -> None:

@@ -54,6 +54,9 @@ class Write:
     documents: Collection[Document] = ()
     """Documents of which the chunk held parts: where they are complete now, what else there was of them goes."""
 
+    mends: bool = False
+    """Only rows that an audit has cleared are written, where they are still; letters of other contents stay."""
+
     @property
     def size(self) -> int:
         """Rows that it touches, about."""

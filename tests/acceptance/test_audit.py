@@ -142,4 +142,8 @@ def test_where_the_collection_as_a_whole_is_not_the_model_s_nothing_is_repaired(
 def test_what_can_not_be_audited_is_refused(docs: CommandLine) -> None:
     assert "there is no collection 'dogs'" in docs("collections", "audit", "dogs", exit_code=2).err
     docs("collections", "audit", "docs", "--sample=-1", exit_code=2)
+    docs("reembed", "docs", "-m", "recording", "--wait")
+    refused = docs("collections", "audit", "docs@previous", "--repair", exit_code=2).err
+    assert "--repair is for vectors in use: 'docs@previous' stands beside 'docs'" in refused
+    docs("collections", "audit", "docs@previous")
     assert "no such database" in docs("collections", "audit", "docs", "-d", "none.db", exit_code=1).err

@@ -402,7 +402,7 @@ def test_embed_refuses_what_makes_no_sense(embedq: CommandLine, arguments: tuple
 
 def test_collections_are_listed_shown_and_deleted(docs: CommandLine) -> None:
     assert json.loads(docs("collections", "list", "--json").out) == [
-        {"name": "docs", "model": "recording", "entries": 3}
+        {"name": "docs", "model": "recording", "entries": 3, "beside": None}
     ]
     assert docs("collections").out.splitlines()[1].split() == ["docs", "recording", "3"]
     shown = json.loads(docs("collections", "show", "docs", "--json").out)

@@ -186,7 +186,8 @@ def test_all_are_requeued_as_a_run_for_each_collection_and_model(buried: Command
 
 
 def test_requeueing_twice_stores_once_though_the_second_is_in_a_hurry(buried: CommandLine) -> None:
-    buried("dead", "requeue", "c")
+    queued = json.loads(buried("dead", "requeue", "c", "--json").out)
+    assert [(each["collection"], each["model"], each["items"]) for each in queued] == [("docs", "mendable", 1)]
     second = buried("dead", "requeue", "c", "--priority", "high").out.strip()
     buried("worker", "--burst", environment={"TAKES_POISON": "1"})
     run = json.loads(buried("runs", "show", second, "--json").out)
@@ -286,6 +287,10 @@ def test_a_purge_asks_and_deletes_what_was_named(buried: CommandLine) -> None:
     assert len(letters(buried)) == 3
     assert "deleted 1 dead letter" in buried("dead", "purge", "a", "--collection", "pets", input="y\n").out
     assert ids(buried) == [("docs", "a"), ("docs", "c")]
-    assert "deleted 2 dead letters" in buried("dead", "purge", "--all", "--yes").out
+    purged = buried("dead", "purge", "c", "--json", input="y\n")
+    assert (json.loads(purged.out), purged.err[:6]) == ({"deleted": 1}, "Delete")
+    assert "deleted 1 dead letter" in buried("dead", "purge", "--all", "--yes").out
+    assert json.loads(buried("dead", "purge", "--all", "--json").out) == {"deleted": 0}
+    assert json.loads(buried("dead", "requeue", "--all", "--json").out) == []
     assert letters(buried) == []
     assert set(stored(buried)) == {"b"}

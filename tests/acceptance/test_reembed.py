@@ -109,6 +109,11 @@ def test_it_is_queued_like_a_submission_and_a_worker_switches(docs: CommandLine)
     docs("worker", "--burst")
     assert dimensions(docs) == {NEW_SIZE}
     assert collections(docs) == {"docs": ("hashing", 4), "docs@previous": ("recording", 4)}
+    assert docs("collections").out.splitlines()[-1] == (
+        "docs@previous  recording        4  previous vectors of docs, kept"
+    )
+    (_, beside) = json.loads(docs("collections", "list", "--json").out)
+    assert beside["beside"] == {"collection": "docs", "kind": "previous"}
     assert "docs        switched  recording  hashing" in docs("reembed", "--list").out
 
 
@@ -200,11 +205,30 @@ def test_one_that_is_cancelled_leaves_nothing(docs: CommandLine) -> None:
     assert collections(docs) == {"docs": ("recording", 4)}
 
 
+def test_one_that_used_vectors_of_a_rollback_leaves_them_when_it_is_cancelled(docs: CommandLine) -> None:
+    docs("reembed", "docs", "-m", "recording-10", "--wait")
+    docs("collections", "rollback", "docs", "--yes")
+    docs("ingest", "docs", "-", input="id,content\n5,a cat\n")
+    docs("reembed", "docs", "-m", "recording-10")
+    asked = docs("reembed", "docs", "--cancel", "--json", input="y\n")
+    assert "that are kept since the rollback stay" in asked.err
+    ended = json.loads(asked.out)
+    assert ended == {"collection": "docs", "model": "recording-10", "state": "rolled back", "removed": 0}
+    assert collections(docs) == {"docs": ("recording", 5), "docs@next": ("recording-10", 4)}
+    dropped = docs("collections", "drop-old", "docs", "--json", input="y\n")
+    assert "Drop the 4 vectors of recording-10" in dropped.err
+    assert json.loads(dropped.out)["removed"] == 4
+
+
 def test_letters_of_the_old_model_are_requeued_for_the_new_one(docs: CommandLine) -> None:
     docs("ingest", "pets", "-", "-m", "poisoned", input="id,content\na,cat\nb,poison\n", exit_code=1)
     docs("reembed", "pets", "-m", "recording", "--wait")
     (letter,) = json.loads(docs("dead", "list", "--json").out)
     assert letter["collection"] == "pets@previous"
+    undone = docs("collections", "rollback", "pets", "--json", input="y\n")
+    assert json.loads(undone.out)["state"] == "rolled back"
+    assert undone.err.startswith("Answer pets from the vectors of poisoned again, not recording?")
+    docs("reembed", "pets", "-m", "recording", "--wait")
     docs("dead", "requeue", "--all")
     docs("worker", "--burst")
     assert json.loads(docs("dead", "list", "--json").out) == []

@@ -68,14 +68,19 @@ def test_show_says_what_is_current_dead_and_queued(docs: CommandLine) -> None:
 def test_a_collection_is_renamed_where_nothing_is_queued_for_it(docs: CommandLine) -> None:
     docs("submit", "docs", "-", input="id,content\nc,more\n")
     result = docs("collections", "rename", "docs", "papers", exit_code=1)
-    assert "1 item for 'docs' are still queued" in result.err
+    assert "1 item for 'docs' still queued" in result.err
     docs("worker", "--burst")
-    assert docs("collections", "rename", "docs", "papers").out == "renamed docs to papers\n"
+    result = docs("collections", "rename", "docs", "papers")
+    assert (result.out, result.err) == ("renamed docs to papers\n", "")
     assert names(docs) == ["papers"]
     assert "4 unchanged" in docs("ingest", "papers", "-", input=ROWS + "c,more,\n").out
     docs("submit", "papers", "-", input="id,content\nd,late\n")
-    answer = json.loads(docs("collections", "rename", "papers", "docs", "--force", "--json").out)
-    assert answer == {"collection": "docs", "was": "papers"}
+    docs("schedule", "add", "nightly", "0 3 * * *", "--", "submit", "papers", "--files", ".", "*.md")
+    docs("schedule", "add", "other", "0 3 * * *", "--", "submit", "docs", "papers.csv")
+    renamed = docs("collections", "rename", "papers", "docs", "--force", "--json")
+    assert json.loads(renamed.out) == {"collection": "docs", "was": "papers", "schedules": ["nightly"]}
+    assert "the schedule 'nightly' names papers still, and would make it anew" in renamed.err
+    assert "'embedq schedule add --replace'" in renamed.err
 
 
 def test_a_copy_costs_nothing_and_is_deleted_like_others(docs: CommandLine) -> None:

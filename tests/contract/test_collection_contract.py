@@ -710,6 +710,6 @@ async def test_a_search_keeps_within_the_bytes_that_it_was_given_or_that_are_set
         await done(pets.similar("hound"))
         asynchronous: Any = getattr(pets, "_collection", pets)
         store = asynchronous._store
-        assert [index._rows._search_bytes for index in store._indexes.values()] == [expected]
+        assert [index._rows._search_bytes for index in store.search._indexes.values()] == [expected]
     with pytest.raises(UsageError, match="at least 1"):
         await opened("pets", path, search_bytes=0)

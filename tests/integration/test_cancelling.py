@@ -152,7 +152,7 @@ async def test_what_is_in_hand_is_finished_and_what_is_handed_back_then_is_cance
     assert summary.counts == Counts(embedded=10, calls=1, inputs=10, cancelled=10)
     assert len(await stored(store)) == 10
     await nothing_is_left(queue)
-    assert await store.dead_letters() == []
+    assert await store.dead.letters() == []
 
 
 async def test_what_a_worker_leaves_of_it_costs_nothing_more(
@@ -192,7 +192,7 @@ async def test_what_one_that_had_stalled_hands_back_when_it_is_long_gone_is_clea
     after = await queue.runs.summary(RUN)
     # Somebody has looked at it, and found that it was cancelled.
     assert replace(after, began=None) == before
-    assert await store.dead_letters() == []
+    assert await store.dead.letters() == []
     await nothing_is_left(queue)
 
 
@@ -223,7 +223,7 @@ async def test_with_two_workers_and_a_producer_that_sends_every_item_ends_in_one
     assert submission.cancelled
     summary = await queue.runs.summary(submission.run.id)
     assert (summary.state, summary.items, summary.chunks) == ("cancelled", submission.items, submission.chunks)
-    counts, dead = summary.counts, await store.dead_letters()
+    counts, dead = summary.counts, await store.dead.letters()
     assert counts.ended == summary.items == 10 * summary.chunks
     key = (await store.collection("pets")).id
     assert await store.count(key) == counts.embedded

@@ -157,8 +157,8 @@ def test_the_garbage_collector_may_run_in_a_connections_own_thread(tmp_path: Pat
         del cycle
 
         async def collect_there() -> None:
-            await store._reader.create_function("collect", 0, gc.collect)
-            await store._reader.execute_fetchall("SELECT collect()")
+            await store._access.reader.create_function("collect", 0, gc.collect)
+            await store._access.reader.execute_fetchall("SELECT collect()")
 
         sync._loop_thread.run(collect_there())
     finally:

@@ -79,7 +79,7 @@ async def test_a_worker_with_another_configuration_makes_dead_letters_that_say_s
         await runner.stop(5)
     assert counts.nonzero() == {"failed": 2, "unchanged": 1, "updated": 1}
     assert model.batches == []
-    letters = await store.dead_letters()
+    letters = await store.dead.letters()
     assert {(letter.id, letter.error) for letter in letters} == {
         ("b", "ConfigurationMismatch"),
         ("c", "ConfigurationMismatch"),
@@ -105,7 +105,7 @@ async def test_what_is_stored_is_brought_up_to_date_though_others_were_quicker_w
     finally:
         await runner.stop(5)
     assert counts.nonzero() == {"failed": 2, "unchanged": 1, "updated": 1, "calls": 1, "inputs": 1}
-    assert [letter.id for letter in await store.dead_letters()] == ["c", "b"]
+    assert [letter.id for letter in await store.dead.letters()] == ["c", "b"]
     with closing(sqlite3.connect(store.path)) as other:
         assert other.execute("SELECT id, metadata FROM embeddings").fetchall() == [("a", '{"new": 1}')]
 

@@ -9,6 +9,7 @@ from embedq.dead_counting import DeadCounter
 from embedq.open_database import OpenDatabase
 from embedq_core.settings import Settings
 from embedq_store import DeadLetter, Store, Target, Write
+from embedq_store.deadletters import DeadLetters
 from support.chunks import RUN
 
 
@@ -21,14 +22,14 @@ async def test_what_others_write_is_counted_and_nothing_is_counted_twice(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = 0
-    summary = Store.dead_summary
+    summary = DeadLetters.summary
 
-    async def counted(store: Store) -> list[object]:
+    async def counted(letters: DeadLetters) -> list[object]:
         nonlocal asked
         asked += 1
-        return list(await summary(store))
+        return list(await summary(letters))
 
-    monkeypatch.setattr(Store, "dead_summary", counted)
+    monkeypatch.setattr(DeadLetters, "summary", counted)
     # However long counting takes on this machine.
     monkeypatch.setattr(embedq.dead_counting, "MOST_OF_TIME", 1e9)
     database = OpenDatabase(settings)

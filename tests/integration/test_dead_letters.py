@@ -22,7 +22,7 @@ from embedq_core.settings import Settings
 from embedq_core.vectors import encode
 from embedq_jobs import Queue, new_run_id
 from embedq_store import ChunkMark, DeadLetter, Incoming, Row, Selection, Store, Target, Write
-from embedq_store.deadletters import Origin
+from embedq_store.burying import Origin
 from support.command_line import python_path
 
 TESTS = Path(__file__).parent.parent
@@ -80,14 +80,14 @@ def test_the_id_of_a_run_tells_when_it_began() -> None:
 async def test_an_item_that_is_stored_is_dead_no_longer(pets: Store) -> None:
     await bury(pets, letter("cat"), letter("dog", "b"))
     await keep(pets, Item("a", "cat"), run=FRIDAY)
-    assert [each.id for each in await pets.dead_letters()] == ["b"]
+    assert [each.id for each in await pets.dead.letters()] == ["b"]
 
 
 async def test_row_and_letter_change_in_one_transaction(pets: Store) -> None:
     await bury(pets, letter("cat"))
     statements: list[str] = []
-    assert pets._writer_connection is not None
-    await pets._writer_connection.set_trace_callback(statements.append)
+    assert pets._access.writing is not None
+    await pets._access.writing.set_trace_callback(statements.append)
     await keep(pets, Item("a", "cat"))
     begun, ended = statements.index("BEGIN IMMEDIATE"), statements.index("COMMIT")
     (deleted,) = [at for at, text in enumerate(statements) if text.startswith("DELETE FROM embedq_dead")]
@@ -98,8 +98,8 @@ async def test_row_and_letter_change_in_one_transaction(pets: Store) -> None:
 async def test_a_collection_without_dead_letters_costs_one_question_for_each_transaction(pets: Store) -> None:
     await bury(pets, letter(collection="others"))
     statements: list[str] = []
-    assert pets._writer_connection is not None
-    await pets._writer_connection.set_trace_callback(statements.append)
+    assert pets._access.writing is not None
+    await pets._access.writing.set_trace_callback(statements.append)
     await asyncio.gather(*(keep(pets, Item(str(number), "cat")) for number in range(100)))
     assert sum("embedq_dead" in text for text in statements) <= statements.count("COMMIT") <= 2
 
@@ -107,7 +107,7 @@ async def test_a_collection_without_dead_letters_costs_one_question_for_each_tra
 async def test_a_corrected_text_that_was_submitted_later_ends_the_letter_of_the_bad_one(pets: Store) -> None:
     await bury(pets, letter("bad text"))
     await keep(pets, Item("a", "good text"), run=SUNDAY)
-    assert await pets.dead_letters() == []
+    assert await pets.dead.letters() == []
 
 
 async def test_a_version_that_was_submitted_before_the_item_died_does_not(pets: Store) -> None:
@@ -115,20 +115,20 @@ async def test_a_version_that_was_submitted_before_the_item_died_does_not(pets: 
     newer = letter("new text", run=SUNDAY, died=Origin(SUNDAY, 0).began + 60)
     await bury(pets, newer)
     await keep(pets, Item("a", "old text"), run=FRIDAY)
-    assert await pets.dead_letters() == [newer]
+    assert await pets.dead.letters() == [newer]
 
 
 async def test_within_a_run_the_later_chunk_holds_the_later_version(pets: Store) -> None:
     earlier, later = letter("old", run=FRIDAY, chunk=1), letter("new", "b", run=FRIDAY, chunk=3)
     await bury(pets, earlier, later)
     await keep(pets, Item("a", "good"), Item("b", "good"), run=FRIDAY, chunk=2)
-    assert await pets.dead_letters() == [later]
+    assert await pets.dead.letters() == [later]
 
 
 async def test_what_a_program_stores_directly_is_later_than_everything(pets: Store) -> None:
     await bury(pets, letter("bad text", died=time.time() + 3600))
     await keep(pets, Item("a", "good text"), run=None)
-    assert await pets.dead_letters() == []
+    assert await pets.dead.letters() == []
 
 
 async def test_metadata_that_is_not_stored_keeps_the_letter(pets: Store) -> None:
@@ -136,16 +136,16 @@ async def test_metadata_that_is_not_stored_keeps_the_letter(pets: Store) -> None
     kept = letter("cat", metadata='{"n": 2}', run=SUNDAY, died=died)
     await bury(pets, kept, letter("dog", "b", metadata='{"n": 2}', run=SUNDAY, died=died))
     await keep(pets, Item("a", "cat", '{"n": 1}'), Item("b", "dog", '{"n": 2}'), run=FRIDAY)
-    assert await pets.dead_letters() == [kept]
+    assert await pets.dead.letters() == [kept]
 
 
 async def test_text_and_the_bytes_that_spell_it_are_told_apart(pets: Store) -> None:
     kept = letter(b"cat", run=SUNDAY, died=Origin(SUNDAY, 0).began)
     await bury(pets, kept)
     await keep(pets, Item("a", "cat"), run=FRIDAY)
-    assert await pets.dead_letters() == [kept]
+    assert await pets.dead.letters() == [kept]
     await keep(pets, Item("a", b"cat"), run=FRIDAY)
-    assert await pets.dead_letters() == []
+    assert await pets.dead.letters() == []
 
 
 async def test_an_update_of_what_is_stored_ends_the_letter_and_one_that_comes_too_late_does_not(pets: Store) -> None:
@@ -163,14 +163,14 @@ async def test_an_update_of_what_is_stored_ends_the_letter_and_one_that_comes_to
     updates = Incoming.of([Item("a", "cat", '{"n": 1}'), Item("b", "dog", '{"n": 1}')])
     mark = ChunkMark(FRIDAY, 0, Counts(unchanged=2), finished=False)
     await pets.write(Write(TARGET, updates=updates, mark=mark))
-    assert await pets.dead_letters() == [late]
+    assert await pets.dead.letters() == [late]
 
 
 async def test_of_another_collection_with_the_same_ids_nothing_changes(pets: Store) -> None:
     other = letter("cat", collection="others")
     await bury(pets, other)
     await keep(pets, Item("a", "cat"))
-    assert await pets.dead_letters() == [other]
+    assert await pets.dead.letters() == [other]
 
 
 async def test_letters_and_rows_that_are_written_together_see_each_other(pets: Store) -> None:
@@ -179,7 +179,7 @@ async def test_letters_and_rows_that_are_written_together_see_each_other(pets: S
         pets.write(Write(TARGET, dead=[letter("cat")], mark=mark)),
         pets.write(Write(TARGET, [row(Item("a", "cat"))], mark=mark)),
     )
-    assert await pets.dead_letters() == []
+    assert await pets.dead.letters() == []
 
 
 # --- what replaces one
@@ -187,54 +187,54 @@ async def test_letters_and_rows_that_are_written_together_see_each_other(pets: S
 
 async def test_one_that_fails_again_takes_the_place_of_the_old_one_and_attempts_add_up(pets: Store) -> None:
     await bury(pets, letter("cat", attempts=3), letter("dog", "b"))
-    (old,) = await pets.dead_letters(ids=["a"])
+    (old,) = await pets.dead.letters(ids=["a"])
     again = letter("cat", run=MONDAY, attempts=2, died=Origin(MONDAY, 0).began + 1)
     await bury(pets, again)
-    (new,) = await pets.dead_letters(ids=["a"])
+    (new,) = await pets.dead.letters(ids=["a"])
     assert new == replace(again, attempts=5)
     assert new.key == old.key
-    assert len(await pets.dead_letters()) == 2
+    assert len(await pets.dead.letters()) == 2
 
 
 async def test_a_chunk_that_is_worked_off_twice_counts_its_attempts_once(pets: Store) -> None:
     await bury(pets, letter("cat", attempts=3))
     await bury(pets, letter("cat", attempts=3))
-    assert [each.attempts for each in await pets.dead_letters()] == [3]
+    assert [each.attempts for each in await pets.dead.letters()] == [3]
 
 
 async def test_a_later_version_that_dies_replaces_the_earlier_one(pets: Store) -> None:
     await bury(pets, letter("bad"))
     worse = letter("worse", run=SUNDAY, died=Origin(SUNDAY, 0).began + 1)
     await bury(pets, worse)
-    assert await pets.dead_letters() == [worse]
+    assert await pets.dead.letters() == [worse]
 
 
 async def test_of_two_versions_whose_order_nobody_knows_both_are_kept(pets: Store) -> None:
     one, other = letter("one", died=Origin(MONDAY, 0).began), letter("other", run=SUNDAY, died=Origin(MONDAY, 0).began)
     await bury(pets, one, other)
-    assert sorted(each.content or "" for each in await pets.dead_letters()) == ["one", "other"]
+    assert sorted(each.content or "" for each in await pets.dead.letters()) == ["one", "other"]
 
 
 async def test_of_the_same_item_in_two_runs_at_once_there_is_one_letter(pets: Store) -> None:
     late = Origin(MONDAY, 0).began
     await bury(pets, letter("cat", run=SUNDAY, died=late), letter("cat", run=FRIDAY, died=late, metadata='{"n": 1}'))
-    assert [(each.run, each.attempts) for each in await pets.dead_letters()] == [(FRIDAY, 2)]
+    assert [(each.run, each.attempts) for each in await pets.dead.letters()] == [(FRIDAY, 2)]
 
 
 async def test_a_key_that_stays_is_not_given_to_another_letter_of_the_same_write(pets: Store) -> None:
     await bury(pets, letter("dog", "d"))
     both = [letter("cat", "a", run=SUNDAY), letter("dog", "d", run=SUNDAY)]
     await pets.write(Write(TARGET, dead=both))
-    assert sorted(each.id for each in await pets.dead_letters()) == ["a", "d"]
+    assert sorted(each.id for each in await pets.dead.letters()) == ["a", "d"]
 
 
 async def test_a_slow_worker_can_not_bury_what_another_has_stored(pets: Store) -> None:
     await keep(pets, Item("a", "cat", '{"n": 1}'), run=FRIDAY)
     await bury(pets, letter("cat"), letter("cat", metadata='{"n": 1}'))
-    assert await pets.dead_letters() == []
+    assert await pets.dead.letters() == []
     for different in (letter("dog"), letter("cat", metadata='{"n": 2}'), letter("cat", model="other")):
         await bury(pets, different)
-        assert different in await pets.dead_letters()
+        assert different in await pets.dead.letters()
 
 
 versions = st.tuples(st.sampled_from("ab"), st.sampled_from(["cat", "dog", "cow"]), st.booleans())
@@ -262,8 +262,8 @@ def test_of_runs_one_after_the_other_an_id_is_what_its_last_version_came_to(
                 held |= {each.item.id: str(each.item.content) for each in rows}
                 last |= {each.item.id: (str(each.item.content), False) for each in rows}
                 last |= {each.id: (str(each.content), True) for each in dead}
-            letters = {each.id: str(each.content) for each in await store.dead_letters()}
-            assert len(letters) == len(await store.dead_letters())
+            letters = {each.id: str(each.content) for each in await store.dead.letters()}
+            assert len(letters) == len(await store.dead.letters())
             assert letters == {id_: text for id_, (text, dead_now) in last.items() if dead_now}
 
     asyncio.run(main())
@@ -277,13 +277,13 @@ async def test_a_selection_leaves_out_what_does_not_match_all_of_it(pets: Store)
     await bury(pets, *letters)
 
     async def ids(selection: Selection) -> set[tuple[str, str]]:
-        return {(each.collection, each.id) for each in await pets.dead_headings(selection)}
+        return {(each.collection, each.id) for each in await pets.dead.headings(selection)}
 
     assert await ids(Selection(ids=("a",))) == {("pets", "a"), ("others", "a")}
     assert await ids(Selection(ids=("a",), collection="pets")) == {("pets", "a")}
     assert await ids(Selection(ids=("a", "b", "nobody"), run=SUNDAY)) == {("pets", "b")}
     assert await ids(Selection(error="KeyError")) == set()
-    (key,) = [each.key for each in await pets.dead_headings(Selection(run=SUNDAY))]
+    (key,) = [each.key for each in await pets.dead.headings(Selection(run=SUNDAY))]
     assert await ids(Selection(keys=(key,))) == {("pets", "b")}
     assert await ids(Selection(ids=("' OR 1 --",))) == set()
     assert len(await ids(Selection())) == 3
@@ -291,15 +291,15 @@ async def test_a_selection_leaves_out_what_does_not_match_all_of_it(pets: Store)
 
 async def test_headings_tell_the_size_in_bytes_and_hold_no_content(pets: Store) -> None:
     await bury(pets, letter("é" * 10), letter(b"\x00" * 7, "b"))
-    assert {each.id: each.size for each in await pets.dead_headings(Selection())} == {"a": 20, "b": 7}
+    assert {each.id: each.size for each in await pets.dead.headings(Selection())} == {"a": 20, "b": 7}
 
 
 async def test_pages_are_bounded_by_items_and_by_bytes_and_give_each_letter_once(pets: Store) -> None:
     await bury(pets, *(letter("x" * size, f"i{number}") for number, size in enumerate([10, 10, 10, 50, 1, 1])))
-    (group,) = await pets.dead_groups(Selection())
+    (group,) = await pets.dead.groups(Selection())
     assert (group.collection, group.model, group.letters) == ("pets", "recording", 6)
     pages, key = [], 0
-    while some := await pets.dead_page(Selection(), key, group.last_key, max_items=3, max_bytes=25):
+    while some := await pets.dead.page(Selection(), key, group.last_key, max_items=3, max_bytes=25):
         pages.append([each.id for each in some])
         key = some[-1].key or 0
     assert pages == [["i0", "i1"], ["i2"], ["i3"], ["i4", "i5"]]
@@ -307,11 +307,11 @@ async def test_pages_are_bounded_by_items_and_by_bytes_and_give_each_letter_once
 
 async def test_what_died_since_a_purge_was_agreed_to_is_kept(pets: Store) -> None:
     await bury(pets, letter("cat"))
-    (group,) = await pets.dead_groups(Selection())
+    (group,) = await pets.dead.groups(Selection())
     since = letter("dog", "b")
     await bury(pets, since)
-    assert await pets.delete_dead(Selection(), group.last_key) == 1
-    assert await pets.dead_letters() == [since]
+    assert await pets.dead.delete(Selection(), group.last_key) == 1
+    assert await pets.dead.letters() == [since]
 
 
 async def test_letters_of_what_another_tool_has_stored_are_found(pets: Store) -> None:
@@ -324,8 +324,8 @@ async def test_letters_of_what_another_tool_has_stored_are_found(pets: Store) ->
                 (item.id, encode([1.0]), Incoming.of([item])[0].digest),
             )
         other.commit()
-    assert await pets.delete_stored_dead(Selection()) == 1
-    assert {each.id for each in await pets.dead_letters()} == {"b", "c"}
+    assert await pets.dead.delete_stored(Selection()) == 1
+    assert {each.id for each in await pets.dead.letters()} == {"b", "c"}
 
 
 async def test_a_database_that_an_earlier_embedq_made_gets_the_indexes(tmp_path: Path) -> None:
@@ -394,12 +394,12 @@ async def test_a_requeue_that_is_killed_loses_no_letter_and_can_be_begun_again(
     letters = [letter(f"text {number}", f"i{number}", metadata='{"n": 1}') for number in range(7)]
     await bury(store, *letters)
     assert await run(settings, "-c", REQUEUE_AND_DIE, moment, str(chunks)) == -signal.SIGKILL
-    assert sorted(await store.dead_letters(), key=lambda each: each.id) == letters
+    assert sorted(await store.dead.letters(), key=lambda each: each.id) == letters
     (summary,) = await queue.runs.latest(2)
     assert (summary.chunks, summary.items, summary.closed) == (chunks, 2 * chunks, False)
     assert await run(settings, "-m", "embedq", "dead", "requeue", "--all") == 0
     assert await run(settings, "-m", "embedq", "worker", "--burst") == 0
-    assert await store.dead_letters() == []
+    assert await store.dead.letters() == []
     with closing(sqlite3.connect(settings.database)) as database:
         found = database.execute("SELECT id, content, metadata FROM embeddings ORDER BY id").fetchall()
     assert found == [(each.id, each.content, each.metadata) for each in letters]

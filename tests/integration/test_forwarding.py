@@ -152,7 +152,7 @@ async def test_a_chunk_for_the_old_model_goes_to_the_new_one_and_is_counted_once
     assert await complete(queue)
     assert new.inputs == 3
     assert await store.count((await store.collection("pets")).id) == 33
-    assert await store.dead_letters() == []
+    assert await store.dead.letters() == []
     assert await queue.collection_model("pets") == NEW
     await nothing_is_left(queue)
 
@@ -196,7 +196,7 @@ async def test_a_chunk_in_hand_at_the_moment_of_the_switch_is_handed_on(
         each.id: tuple(vector_of(each.content)) for each in items(3)
     }
     assert new.inputs == 3
-    assert await store.dead_letters() == []
+    assert await store.dead.letters() == []
     await nothing_is_left(queue)
 
 
@@ -239,7 +239,7 @@ async def test_an_entry_that_comes_back_into_the_old_queue_is_removed_and_buries
     install(monkeypatch, RecordingModel(OLD), RecordingModel(NEW))
     await burst(settings, queue, store)
     assert (await queue.runs.summary(RUN)).counts.embedded == 5
-    assert await store.dead_letters() == []
+    assert await store.dead.letters() == []
     await nothing_is_left(queue)
 
 
@@ -277,7 +277,7 @@ async def test_a_worker_that_is_killed_when_it_has_handed_on_a_chunk_loses_and_d
     assert (await queue.runs.summary(RUN)).counts == Counts(embedded=5, calls=1, inputs=5)
     assert new.inputs == 5
     assert await store.count((await store.collection("pets")).id) == 35
-    assert await store.dead_letters() == []
+    assert await store.dead.letters() == []
     await nothing_is_left(queue)
 
 

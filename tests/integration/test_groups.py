@@ -62,8 +62,8 @@ async def test_documents_are_answered_by_their_best_parts_as_if_all_were_compare
     async with await Store.open() as store:
         pets = await put(store, items)
         wanted = [best_parts(items, query)[:number] for query in queries]
-        assert [seen(await store.similar(pets, query, number, group=True)) for query in queries] == wanted
-        assert [seen(found) for found in await store.similar_many(pets, queries, number, group=True)] == wanted
+        assert [seen(await store.search.similar(pets, query, number, group=True)) for query in queries] == wanted
+        assert [seen(found) for found in await store.search.similar_many(pets, queries, number, group=True)] == wanted
 
 
 async def test_the_document_that_is_compared_is_left_out_with_all_its_parts() -> None:

@@ -170,7 +170,7 @@ async def test_a_wrong_key_buries_nothing_is_said_once_and_shown_and_work_goes_o
             await eventually(shown)
             await eventually(tried_twice)
             assert len(server.calls) <= 3, "one call each time, whatever waits"
-            assert await store.dead_summary() == []
+            assert await store.dead.summary() == []
             server.behave = well
 
             async def complete() -> bool:
@@ -205,7 +205,7 @@ async def test_a_text_that_is_too_long_is_a_dead_letter_with_the_reason_and_cost
                 return (await queue.runs.summary(RUN)).complete
 
             await eventually(complete)
-        (letter,) = await store.dead_letters()
+        (letter,) = await store.dead.letters()
         assert (letter.id, letter.error) == ("long", "ContentRefused")
         assert "maximum context length is 250 tokens (about 501 tokens; the model takes 250:" in letter.message
         assert sorted(len(call.texts) for call in server.calls) == [1, 1, 30, 30], "and one plain text"

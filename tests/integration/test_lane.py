@@ -64,7 +64,7 @@ async def test_a_chunk_that_can_t_be_read_is_buried_byte_for_byte_and_holds_noth
     summary = await queue.runs.summary(RUN)
     assert summary.state == "complete"
     assert (summary.counts.embedded, summary.counts.failed) == (5, 7), "as many as were queued"
-    (letter,) = await store.dead_letters()
+    (letter,) = await store.dead.letters()
     assert (letter.run, letter.chunk, letter.error) == (RUN, 1, "ChunkUndecodable")
     assert isinstance(letter.content, bytes)
     assert letter.content in raw
@@ -81,7 +81,7 @@ async def test_a_job_that_is_none_of_ours_is_buried_too(
     await queue.redis.set(payload_key("bytes"), b"what is this?")
     await queue.redis.zadd(queue.names.queue("recording"), {"bytes": 1})
     await burst(settings, queue, store)
-    (letter,) = await store.dead_letters()
+    (letter,) = await store.dead.letters()
     assert (letter.run, letter.chunk, letter.content) == ("bytes", -1, b"what is this?")
     assert await complete(queue)
 
@@ -96,7 +96,7 @@ async def test_a_chunk_that_redis_has_lost_is_reported_and_its_run_ends(
     summary = await queue.runs.summary(RUN)
     assert summary.state == "complete"
     assert (summary.counts.embedded, summary.counts.failed) == (5, 7)
-    (letter,) = await store.dead_letters()
+    (letter,) = await store.dead.letters()
     assert (letter.error, letter.content) == ("ChunkLost", None)
     assert "submit its source again" in letter.message
     await nothing_is_left(queue)
@@ -110,7 +110,7 @@ async def test_an_entry_of_a_chunk_that_is_done_is_cleared_away_and_nothing_is_r
     await burst(settings, queue, store)
     await queue.redis.zadd(queue.names.queue("recording"), {job_id(RUN, 0): 1})
     await burst(settings, queue, store)
-    assert await store.dead_letters() == []
+    assert await store.dead.letters() == []
     assert (await queue.runs.summary(RUN)).counts == Counts(embedded=5, calls=1, inputs=5)
     await nothing_is_left(queue)
 
@@ -121,7 +121,7 @@ async def test_an_item_that_the_model_refuses_is_dead_and_the_run_ends(
     install(monkeypatch, FaultyModel(raising, "recording", batch_size=16))
     await submit(queue, chunk([*items(50), Item("bad", "poison")]))
     await burst(settings, queue, store)
-    assert [letter.id for letter in await store.dead_letters()] == ["bad"]
+    assert [letter.id for letter in await store.dead.letters()] == ["bad"]
     assert (await queue.runs.summary(RUN)).counts.failed == 1
     assert await stored(store) == expected(items(50))
 
@@ -178,7 +178,7 @@ async def test_whatever_goes_wrong_the_payload_stays_and_the_job_comes_again(
     await burst(settings, queue, store)
     assert payloads == [1]
     assert (await queue.runs.summary(RUN)).counts.embedded == 5
-    assert await store.dead_letters() == []
+    assert await store.dead.letters() == []
 
 
 async def test_burying_that_fails_is_tried_again(
@@ -198,7 +198,7 @@ async def test_burying_that_fails_is_tried_again(
 
     monkeypatch.setattr(embedq_worker.lane, "DeadLetter", fails_once)
     await burst(settings, queue, store)
-    assert [letter.content for letter in await store.dead_letters()] == [b"noise"]
+    assert [letter.content for letter in await store.dead.letters()] == [b"noise"]
 
 
 async def test_a_lease_is_short_and_renewed_for_as_long_as_the_work_goes_on(

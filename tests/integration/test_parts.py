@@ -95,7 +95,7 @@ async def held(store: Store) -> dict[str, str | None]:
     if collection is None:
         return {}
     found = collection.id
-    ids = await store._read("SELECT id, content FROM embeddings WHERE collection_id = ?", found)
+    ids = await store._access.rows("SELECT id, content FROM embeddings WHERE collection_id = ?", found)
     for id_, content in ids:
         assert await store.vector(found, id_) == tuple(vector_of(content))
     return {row[0]: row[1] for row in ids}
@@ -155,11 +155,11 @@ async def test_while_a_part_is_dead_all_that_was_there_stays_until_it_is_requeue
         await worker.run(1, old)
         await worker.run(2, document("doc", "one", "poison"))
         assert await held(worker.store) == as_held(old)
-        (letter,) = await worker.store.dead_letters()
+        (letter,) = await worker.store.dead.letters()
         # The same part with what it needs, queued by itself as `dead requeue` does it.
         await worker.run(3, [Item(letter.id, "cured", letter.metadata)])
         assert await held(worker.store) == as_held(document("doc", "one", "cured"))
-        assert await worker.store.dead_letters() == []
+        assert await worker.store.dead.letters() == []
 
 
 async def test_what_claims_to_be_one_of_more_parts_than_there_are_numbers_is_stored_as_it_is() -> None:
@@ -174,12 +174,12 @@ async def test_dead_letters_of_parts_that_are_no_more_end_with_them(tmp_path: Pa
         await worker.run(
             1, [*document("doc", "one", "two", "poison"), *document("other", "poison"), Item("doc", "poison")]
         )
-        assert {letter.id for letter in await worker.store.dead_letters()} == {"doc", "doc#2", "other#0"}
+        assert {letter.id for letter in await worker.store.dead.letters()} == {"doc", "doc#2", "other#0"}
         # One that began before they died may hold an older version: they stay.
         await worker.one(chunk(document("doc", "one"), run="20200101-000000-xxxxx"))
-        assert {letter.id for letter in await worker.store.dead_letters()} == {"doc", "doc#2", "other#0"}
+        assert {letter.id for letter in await worker.store.dead.letters()} == {"doc", "doc#2", "other#0"}
         await worker.run(2, document("doc", "one"))
-        assert {letter.id for letter in await worker.store.dead_letters()} == {"other#0"}
+        assert {letter.id for letter in await worker.store.dead.letters()} == {"other#0"}
 
 
 async def test_of_a_document_in_several_chunks_the_last_that_is_done_removes(store: Store) -> None:

@@ -8,16 +8,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedq_core.counts import Counts
 from embedq_core.items import Item
-from embedq_core.vectors import decode
+from embedq_core.vectors import decode, encode
 from embedq_jobs import Chunk
 from embedq_plugins import EmbeddingModel
-from embedq_store import ChunkMark, DeadLetter, Store, Target, Write
+from embedq_store import ChunkMark, DeadLetter, Incoming, Row, Store, Target, Write
 from embedq_worker.claims import Claims
 from embedq_worker.pipeline import process
 from embedq_worker.runner import ModelRunner, Stopping, TransientFailure
@@ -77,7 +78,7 @@ def expected(some: Iterable[Item]) -> dict[str, tuple[float, ...]]:
 
 
 async def dead(store: Store) -> list[tuple[str, str]]:
-    return sorted((letter.id, letter.error) for letter in await store.dead_letters())
+    return sorted((letter.id, letter.error) for letter in await store.dead.letters())
 
 
 class GatedModel(RecordingModel):
@@ -119,6 +120,32 @@ async def test_what_is_there_already_costs_nothing(store: Store) -> None:
         counts = await worker.one(chunk(items(20), run="again"))
     assert counts == Counts(unchanged=20)
     assert len(model.batches) == 1
+
+
+async def test_what_mends_is_written_only_where_nothing_newer_came(store: Store) -> None:
+    """What an audit queues are copies of what was stored: by the time their chunk is worked on, they may be old."""
+    old, model = items(4), RecordingModel()
+    async with desk(store, model) as worker:
+        await worker.one(chunk(old))
+        key = (await store.collection("pets")).id
+        assert await store.audits.clear(key, 8, [entry.digest for entry in Incoming.of(old)]) == 4
+        newer = Item(old[0].id, "newer")
+        await worker.one(chunk([newer], run="newer"))
+        prunable = store.prunable(await store.collection("pets"))
+        assert [len(page) async for page in prunable.entries()] == [4]
+        assert await prunable.delete([old[1].id]) == 1
+        letter = DeadLetter("later", 0, "pets", old[2].id, "refused", None, "recording", "ValueError", "", 1, 1.0)
+        await store.write(Write(Target("pets", "recording"), dead=[letter]))
+        counts = await worker.one(msgspec.structs.replace(chunk(old, run="audit"), mends=True))
+        assert (counts.embedded, counts.unchanged) == (2, 2)
+        assert await stored(store) == expected([newer, *old[2:]])
+        assert await store.dead.letters() == [letter]
+        # Also where it comes in between: it is decided in the transaction.
+        rows = [Row(*entry, encode([9.0] * 8)) for entry in Incoming.of([old[0], old[1]])]
+        dead = [DeadLetter("audit", 1, "pets", old[0].id, "0", None, "recording", "ValueError", "", 1, 1e10)]
+        await store.write(Write(Target("pets", "recording"), rows, dead=dead, mends=True))
+        assert await stored(store) == expected([newer, *old[2:]])
+        assert await store.dead.letters() == [letter]
 
 
 async def test_a_known_content_under_a_new_id_is_copied(store: Store) -> None:
@@ -191,7 +218,7 @@ def test_whatever_comes_every_item_is_counted_once_and_the_last_version_is_store
                 last = dict(pairs)
                 held |= {key: value for key, value in last.items() if "poison" not in value}
                 assert counts.failed == sum("poison" in value for value in last.values())
-                assert await store.dead_ids(RUN, number) == {key for key, value in last.items() if "poison" in value}
+                assert await store.dead.ids(RUN, number) == {key for key, value in last.items() if "poison" in value}
             if held:
                 collection = (await store.collection("pets")).id
                 assert await store.count(collection) == len(held)
@@ -210,7 +237,7 @@ async def test_an_item_that_can_t_be_embedded_is_kept_whole_with_its_reason(stor
     async with desk(store, FaultyModel(raising, "recording", batch_size=4)) as worker:
         counts = await worker.one(chunk([Item("a", "cat"), bad, Item("c", "cow")], 7))
     assert (counts.embedded, counts.failed, counts.done) == (2, 1, 3)
-    (letter,) = await store.dead_letters()
+    (letter,) = await store.dead.letters()
     assert before <= letter.died <= time.time()
     assert letter == DeadLetter(
         run=RUN,
@@ -276,8 +303,8 @@ async def test_a_collection_of_another_model_is_left_alone_and_the_items_are_dea
         counts = await worker.one(chunk(items(5, text="new"), run="mismatch"))
     assert counts == Counts(failed=5)
     assert await stored(store) == before
-    assert {letter.error for letter in await store.dead_letters(run="mismatch")} == {"ModelMismatch"}
-    assert "embedded with other, not recording" in (await store.dead_letters())[0].message
+    assert {letter.error for letter in await store.dead.letters(run="mismatch")} == {"ModelMismatch"}
+    assert "embedded with other, not recording" in (await store.dead.letters())[0].message
     assert not model.batches
 
 
@@ -292,7 +319,7 @@ async def test_vectors_of_another_dimension_than_the_collection_s_are_dead_and_n
     assert (counts.unchanged, counts.failed, counts.embedded) == (3, 2, 0)
     assert await stored(store) == before
     assert await dead(store) == [("000010", "BadVectors"), ("000011", "BadVectors")]
-    assert "9 dimensions" in (await store.dead_letters())[0].message
+    assert "9 dimensions" in (await store.dead.letters())[0].message
 
 
 async def test_when_two_chunks_disagree_on_the_dimension_of_a_new_collection_one_of_them_is_dead(store: Store) -> None:
@@ -316,7 +343,7 @@ async def test_content_that_the_model_does_not_take_is_dead_and_the_model_is_not
         counts = await worker.one(chunk([Item("good", good), Item("bad", bad)]))
     assert counts == Counts(embedded=1, failed=1, calls=1, inputs=1)
     assert await dead(store) == [("bad", "UnsupportedContent")]
-    assert (await store.dead_letters())[0].content == bad
+    assert (await store.dead.letters())[0].content == bad
     assert model.batches == [[good]]
 
 

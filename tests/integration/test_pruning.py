@@ -129,7 +129,7 @@ async def test_dead_letters_of_what_is_gone_go_and_later_ones_stay(store: Store,
     await bury(store, "gone", "never stored", "a")
     await bury(store, "later", died=9e9)
     assert await prune(settings, *map(row, "abcde")) == Pruned(1)
-    assert {letter.id for letter in await store.dead_letters()} == {"a", "later"}
+    assert {letter.id for letter in await store.dead.letters()} == {"a", "later"}
 
 
 async def test_what_is_made_anew_beside_the_collection_goes_too(store: Store, settings: Settings) -> None:

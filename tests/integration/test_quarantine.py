@@ -95,7 +95,7 @@ async def test_items_that_kill_their_worker_end_as_dead_letters_and_all_others_a
         worker.kill()
         worker.join()
     assert len(deaths) == SUSPECT_LOSSES, deaths
-    letters = {letter.id: letter for letter in await store.dead_letters()}
+    letters = {letter.id: letter for letter in await store.dead.letters()}
     assert {key: (letter.content, letter.metadata) for key, letter in letters.items()} == {
         item.id: (item.content, item.metadata) for item in killers
     }
@@ -217,7 +217,7 @@ async def test_stopping_ends_a_quarantine_that_does_not_end_and_the_chunk_goes_b
     (process,) = processes(inputs)
     assert not is_there(int(process))
     assert [(load.jobs, load.in_progress) for load in await queue.loads()] == [(1, 0)]
-    assert await store.dead_letters() == []
+    assert await store.dead.letters() == []
     assert (await queue.starts.begin([job_id(RUN, 0)])).losses == [SUSPECT_LOSSES], "the hand-back was orderly"
 
 

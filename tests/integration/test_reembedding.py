@@ -67,7 +67,7 @@ async def held(store: Store, collection: str = "pets") -> dict[str, tuple[float,
     figures = await store.describe(key)
     if not figures.dimension:
         return {}
-    found = await store.similar(key, [1.0] * figures.dimension, number=1000)
+    found = await store.search.similar(key, [1.0] * figures.dimension, number=1000)
     return {entry.id: await store.vector(key, entry.id) for entry in found}
 
 
@@ -185,7 +185,7 @@ async def test_dead_letters_are_done_without_when_they_are_few(
     await burst(settings, queue, store)
     assert await state(store) == "switched"
     assert set(await held(store)) == {item.id for item in items(30)}
-    assert {letter.id for letter in await store.dead_letters(collection="pets")} == {"000030", "000031", "000032"}
+    assert {letter.id for letter in await store.dead.letters(collection="pets")} == {"000030", "000031", "000032"}
     assert picky.inputs > 0
 
 
@@ -199,7 +199,9 @@ async def test_where_the_new_model_fails_on_many_somebody_has_to_look_or_to_acce
     found = await store.reembeddings.get("pets")
     assert found is not None
     assert found.state == "stopped"
-    assert str(found.message).startswith("newer failed on 4 of 34 entries: see 'embedq dead list pets@next'")
+    assert str(found.message).startswith(
+        "newer failed on 4 of 34 entries: see 'embedq dead list --collection pets@next'"
+    )
     assert len(await held(store)) == 34, "it is searched as before"
     paid = picky.inputs
     await begun(store, recall=0.0)

@@ -95,7 +95,7 @@ async def names(store: Store) -> dict[str, str]:
 
 
 async def letters(store: Store) -> set[tuple[str, str]]:
-    return {(letter.collection, letter.id) for letter in await store.dead_letters()}
+    return {(letter.collection, letter.id) for letter in await store.dead.letters()}
 
 
 async def switched(store: Store) -> Reembedding:
@@ -124,7 +124,7 @@ async def test_new_vectors_are_made_beside_the_old_and_take_their_place(store: S
     assert await names(store) == {"docs": "new", "docs@previous": "old"}
     assert await contents(store, "docs") == {"a": ("hound", 2), "b": (b"\x00cat", 2), "c": ("bird", 2)}
     found = await store.collection("docs")
-    assert [entry.id for entry in await store.similar(found.id, NEW, 3)] == ["a", "b", "c"]
+    assert [entry.id for entry in await store.search.similar(found.id, NEW, 3)] == ["a", "b", "c"]
     assert await store.reembeddings.open() == []
 
 
@@ -142,12 +142,12 @@ async def test_what_comes_and_goes_meanwhile_is_seen_until_the_switch(store: Sto
     assert await store.reembeddings.coverage(record) == Coverage(entries=3, covered=1, missing=2, extra=1)
     assert await embed_missing(store, record) == ["b", "d"]
     if thorough:  # as where others delete something just before the lock is taken
-        await store._writing().transact(lambda db: in_thread(db, lambda c: switching.switch(c, record, None)))
+        await store._access.transact(lambda db: in_thread(db, lambda c: switching.switch(c, record, None)))
     else:
         await store.reembeddings.switch(record)
     assert await contents(store, "docs") == {"a": ("hound", 2), "b": ("tomcat", 2), "d": ("fish", 2)}
     found = await store.collection("docs")
-    entries = await store.similar(found.id, NEW, 3)
+    entries = await store.search.similar(found.id, NEW, 3)
     assert {entry.id: entry.metadata for entry in entries} == {"a": {"tag": "x"}, "b": {"late": 1}, "d": {"late": 1}}
 
 
@@ -159,11 +159,11 @@ async def test_what_is_written_just_before_the_switch_is_not_left_behind(store: 
     survey = switching.Survey(switching.Mark(0, ()), Coverage(), 0)
     if where == "after the survey":
         pair = switching.forward(record)
-        mark = await in_thread(store._reader, lambda db: switching.Mark.of(db, pair))
+        mark = await in_thread(store._access.reader, lambda db: switching.Mark.of(db, pair))
         survey = switching.Survey(mark, await store.reembeddings.coverage(record), 0)
     await put(store, "docs", "old", {"b": "tomcat"})
     with pytest.raises(NotCovered, match="1 entry of 'docs'"):
-        await store._writing().transact(lambda db: in_thread(db, lambda c: switching.switch(c, record, survey)))
+        await store._access.transact(lambda db: in_thread(db, lambda c: switching.switch(c, record, survey)))
     assert await names(store) == {"docs": "old", "docs@next": "new"}
 
 
@@ -264,7 +264,7 @@ async def thorough_rollback(store: Store) -> RolledBack:
     def roll_back(db: sqlite3.Connection) -> RolledBack:
         return rolling_back.roll_back(db, "docs", None)
 
-    return await store._writing().transact(lambda db: in_thread(db, roll_back))
+    return await store._access.transact(lambda db: in_thread(db, roll_back))
 
 
 @pytest.mark.parametrize("thorough", [False, True])
@@ -306,7 +306,7 @@ async def test_what_is_written_just_before_a_rollback_is_not_left_behind(store: 
     def roll_back(db: sqlite3.Connection) -> RolledBack:
         return rolling_back.roll_back(db, "docs", rolling_back.Differences(mark, []))
 
-    done = await store._writing().transact(lambda db: in_thread(db, roll_back))
+    done = await store._access.transact(lambda db: in_thread(db, roll_back))
     assert done.newcomers == 2
     page = await store.reembeddings.newcomers(done.reembedding, None, max_items=9, max_bytes=99)
     assert [item.content for item in page] == ["poodle", "cat"]
@@ -362,6 +362,106 @@ async def test_an_update_that_the_new_model_refused_survives_the_way_there_and_b
     assert await contents(store, "docs") == {"a": ("poodle", 3)}
 
 
+async def test_what_an_audit_has_cleared_beside_the_collection_is_not_covered(store: Store) -> None:
+    """Its vector may be of zeros, and chunks that were to mend it are dropped after the switch."""
+    await put(store, "docs", "old", {"a": "hound", "b": "cat"})
+    record = await store.reembeddings.begin("docs", "new")
+    await embed_missing(store, record)
+    change(store, "UPDATE embeddings SET embedding = zeroblob(4) WHERE collection_id = ? AND id = 'a'", record.shadow)
+    assert await store.audits.clear(record.shadow, 2, []) == 1
+    assert (await store.reembeddings.coverage(record)).missing == 1
+    assert await embed_missing(store, record) == ["a"]
+    await store.reembeddings.switch(record)
+    # And the old ones, which a rollback would bring back.
+    change(store, "UPDATE embeddings SET embedding = zeroblob(4) WHERE collection_id = ? AND id = 'b'", record.source)
+    assert await store.audits.clear(record.source, 3, []) == 1
+    done = await store.reembeddings.rollback("docs")
+    assert done.newcomers == 1
+    found = await store.reembeddings.newcomers(done.reembedding, None, max_items=9, max_bytes=999)
+    assert [item.id for item in found] == ["b"]
+
+
+async def test_an_audit_after_a_rollback_does_not_hide_what_is_newer_beside_the_collection(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    await switched(store)
+    await put(store, "docs", "new", {"a": "poodle"})
+    record = (await store.reembeddings.rollback("docs")).reembedding
+    (old,) = Incoming.of([Item("a", "hound")])
+    assert await store.audits.clear(record.source, 3, [old.digest]) == 1
+    assert await store.reembeddings.owed(record) == (1, 0)
+    with pytest.raises(UsageError, match="1 entry still to be embedded with old"):
+        await store.reembeddings.drop("docs")
+    # Nor does the way forward take what was cleared for newer.
+    again = await store.reembeddings.begin("docs", "new")
+    assert await store.reembeddings.coverage(again) == Coverage(entries=1, covered=1)
+
+
+async def test_an_audit_on_either_side_hides_no_newcomer_and_makes_none_for_ever(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound", "b": "cat"})
+    hound, cat, poodle = (
+        entry.digest for entry in Incoming.of([Item("", text) for text in ("hound", "cat", "poodle")])
+    )
+    old = (await store.collection("docs")).id
+    await store.audits.clear(old, 3, [hound, cat])
+    record = await switched(store)
+    await put(store, "docs", "new", {"a": "poodle"})
+    await store.audits.clear(record.shadow, 2, [cat, poodle])
+    record = (await store.reembeddings.rollback("docs")).reembedding
+    # Repaired before a worker gets to the newcomers.
+    await put(store, "docs", "old", {"a": "hound"})
+    for _ in range(2):
+        found = await store.reembeddings.newcomers(record, None, max_items=9, max_bytes=999)
+        assert [(item.id, item.content) for item in found] == [("a", "poodle"), ("b", "cat")]
+    await put(store, "docs", "old", {item.id: str(item.content) for item in found})
+    assert await store.reembeddings.owed(record) == (0, 0)
+
+
+async def test_what_was_deleted_after_the_switch_does_not_come_back_though_the_new_model_refused_it(
+    store: Store,
+) -> None:
+    await put(store, "docs", "old", {"a": "hound", "b": "cat", "c": "bird"})
+    record = await store.reembeddings.begin("docs", "new")
+    await put(store, "docs@next", "new", {"a": "hound", "c": "bird"})
+    await put(store, "docs", "old", {"a": "poodle"})
+    await bury(store, "docs@next", "new", {"a": "poodle", "b": "cat"})
+    await store.reembeddings.switch(record)
+    assert await contents(store, "docs") == {"a": ("hound", 2), "c": ("bird", 2)}
+    prunable = store.prunable(await store.collection("docs"))
+    assert [each.id async for page in prunable.entries() for each in page] == ["a", "c"]
+    assert await prunable.delete(["a", "b"]) == 1
+    await store.reembeddings.rollback("docs")
+    assert await contents(store, "docs") == {"c": ("bird", 3)}
+
+
+async def test_how_a_collection_stands_is_not_what_was_cancelled_last(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    first = await switched(store)
+    await store.reembeddings.begin("docs", "third")
+    assert (await store.reembeddings.current())["docs"].new_model == "third"
+    cancelled = await store.reembeddings.cancel("docs")
+    assert (await store.reembeddings.current())["docs"] == first
+    await put(store, "docs", "new", {"b": "cat"})
+    await store.reembeddings.rollback("docs")
+    current = (await store.reembeddings.current())["docs"]
+    assert (current.key, current.state) == (first.key, "rolled back")
+    assert await store.reembeddings.get("docs") == cancelled
+    assert await store.reembeddings.owed(current) == (1, 0)
+
+
+async def test_one_that_used_what_a_rollback_kept_is_as_rolled_back_when_it_is_cancelled(store: Store) -> None:
+    await put(store, "docs", "old", {"a": "hound"})
+    await switched(store)
+    await put(store, "docs", "new", {"b": "cat"})
+    await store.reembeddings.rollback("docs")
+    await store.reembeddings.begin("docs", "new")
+    ended = await store.reembeddings.cancel("docs")
+    assert ended.state == "rolled back"
+    # Whoever looks for what is still to be queued looks at the latest.
+    assert await store.reembeddings.get("docs") == ended == await store.reembeddings.kept("docs")
+    assert await store.reembeddings.owed(ended) == (1, 0)
+    assert await contents(store, "docs@next") == {"a": ("hound", 2), "b": ("cat", 2)}
+
+
 # --- what is kept, and what ends
 
 
@@ -403,7 +503,7 @@ async def test_removing_goes_on_after_a_process_died(store: Store) -> None:
     await put(store, "docs", "old", {"a": "hound"})
     record = await switched(store)
 
-    await store._writing().transact(lambda db: in_thread(db, lambda c: beginning.drop(c, record)))
+    await store._access.transact(lambda db: in_thread(db, lambda c: beginning.drop(c, record)))
     roles = await store.reembeddings.roles()
     assert [(role.collection, role.kind) for role in roles.values()] == [("docs", "removing")]
     await store.reembeddings.sweep()

@@ -81,12 +81,12 @@ def full_scan(path: Path, number: int, query: list[float] = QUERY) -> list[tuple
 
 
 async def answer(store: Store, number: int, query: list[float] = QUERY, **options: Any) -> list[tuple[str, Any]]:
-    return [(entry.id, entry.score) for entry in await store.similar(1, query, number, ann=True, **options)]
+    return [(entry.id, entry.score) for entry in await store.search.similar(1, query, number, ann=True, **options)]
 
 
 def indexed(store: Store) -> int:
     """How many rows the index has that the last approximate search asked."""
-    found = store._indexes[1]._approximate._graph
+    found = store.search._indexes[1]._approximate._graph
     return 0 if found is None else found.size
 
 
@@ -96,7 +96,7 @@ async def path(tmp_path: Path) -> Path:
     database = tmp_path / "embeddings.db"
     async with await Store.open(database) as store:
         await put(store, some_vectors(40, seed=1))
-        assert await store.build_index(1) is Built.DONE
+        assert await store.search.build_index(1) is Built.DONE
     return database
 
 
@@ -148,7 +148,7 @@ class Story:
         elif event == "write":
             await put(self.store, some_vectors(6, number, f"written {number} "))
         elif event == "build":
-            await self.store.build_index(1)
+            await self.store.search.build_index(1)
         elif event == "back up":
             change(self.path, "PRAGMA wal_checkpoint(TRUNCATE)")
             shutil.copy(self.path, backup)
@@ -181,7 +181,7 @@ async def test_an_index_that_is_asked_for_more_rows_than_there_are_answers_as_a_
     try:
         await put(story.store, some_vectors(40, seed))
         await put(story.store, some_vectors(5, seed + 1), Target("docs", "recording"))
-        await story.store.build_index(1)
+        await story.store.search.build_index(1)
         for event in [*events, "build"]:
             await story.happen(event)
             if story.random.random() < 0.7:  # sometimes several things happen between two queries
@@ -201,9 +201,9 @@ async def test_an_index_that_is_asked_for_more_rows_than_there_are_answers_as_a_
 async def test_a_new_process_is_answered_by_the_index(path: Path) -> None:
     async with await Store.open(path, read_only=True) as store:
         assert await answer(store, 10) == full_scan(path, 10)
-        many = await store.similar_many(1, [QUERY, QUERY], 10, ann=True)
+        many = await store.search.similar_many(1, [QUERY, QUERY], 10, ann=True)
         assert [[(entry.id, entry.score) for entry in entries] for entries in many] == [full_scan(path, 10)] * 2
-        assert store.why_exact(1) is None
+        assert store.search.why_exact(1) is None
 
 
 @pytest.mark.usefixtures("no_scan")
@@ -224,7 +224,7 @@ async def test_what_another_program_has_done_since_is_seen_without_building_anew
         change(path, sql, nearest=before[0][0], vector=encode(opposite), like=encode(like))
         # A change in place makes the copy anew, whose index is another: then there is none to ask.
         if sql.startswith("UPDATE"):
-            await store.build_index(1)
+            await store.search.build_index(1)
         after = await answer(store, 5)
         assert before != after == full_scan(path, 5)
         assert indexed(store) in (39, 40)
@@ -288,7 +288,7 @@ async def test_a_row_that_the_index_lacks_is_no_answer_in_the_place_of_a_nearer_
 async def test_filters_and_skipping_answer_as_the_exact_search_does(path: Path, options: dict[str, Any]) -> None:
     async with await Store.open(path) as store:
         await put(store, some_vectors(2, 5, "new") | {"00new": QUERY})
-        exact = [(entry.id, entry.score) for entry in await store.similar(1, QUERY, 8, **options)]
+        exact = [(entry.id, entry.score) for entry in await store.search.similar(1, QUERY, 8, **options)]
         assert await answer(store, 8, **options) == exact
 
 
@@ -305,8 +305,8 @@ async def test_a_damaged_index_is_not_asked_and_built_anew(path: Path, pattern: 
     async with await Store.open(path, read_only=True) as store:
         assert await answer(store, 5) == full_scan(path, 5)
         assert indexed(store) == 0
-        assert "being built" in str(store.why_exact(1))
-        assert await store.build_index(1) is Built.DONE
+        assert "being built" in str(store.search.why_exact(1))
+        assert await store.search.build_index(1) is Built.DONE
         assert await answer(store, 5) == full_scan(path, 5)
         assert indexed(store) == 40
     assert len(list(folder(path).glob("*.graph"))) == 1
@@ -323,7 +323,7 @@ async def test_the_index_is_extended_when_it_lacks_many_rows(path: Path, monkeyp
         assert await answer(store, 5) == full_scan(path, 5)
         assert started == [1]
         monkeypatch.setattr(graph.Graph, "empty", None)  # the rows of the one that is there are not added again
-        await store.build_index(1)
+        await store.search.build_index(1)
         assert await answer(store, 5) == full_scan(path, 5)
         assert indexed(store) == 52
 
@@ -337,11 +337,11 @@ async def test_the_first_to_ask_has_the_index_built_by_a_process_of_its_own(
     harm(path, "*.index", "lose")
     async with await Store.open(path, read_only=True) as store:
         assert await answer(store, 5) == full_scan(path, 5)
-        assert "being built" in str(store.why_exact(1))
+        assert "being built" in str(store.search.why_exact(1))
 
         async def there_is_one() -> bool:
             await answer(store, 1)
-            return store.why_exact(1) is None
+            return store.search.why_exact(1) is None
 
         await eventually(there_is_one)
         assert await answer(store, 5) == full_scan(path, 5)
@@ -380,7 +380,7 @@ async def test_what_was_built_is_given_up_when_the_copy_is_made_anew(
 
     async def search_once() -> None:
         async with await Store.open(path, read_only=True) as store:
-            await store.similar(1, QUERY)
+            await store.search.similar(1, QUERY)
 
     assert await asyncio.to_thread(indexing.build, str(path), 1, disturb) is Built.DONE
     async with await Store.open(path, read_only=True) as store:
@@ -456,7 +456,7 @@ async def test_a_copy_that_is_one_process_s_alone_has_no_index(path: Path, monke
         with closing(sqlite3.connect(path, isolation_level=None)) as writing:
             writing.execute("BEGIN IMMEDIATE")
             assert await answer(store, 5) == full_scan(path, 5)
-        assert "locked" in str(store.why_exact(1))
+        assert "locked" in str(store.search.why_exact(1))
 
 
 async def test_without_usearch_it_says_in_one_line_what_to_install(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,8 +465,8 @@ async def test_without_usearch_it_says_in_one_line_what_to_install(path: Path, m
         with pytest.raises(UsageError, match=r"^approximate search needs usearch: pip install 'embedq\[ann\]'$"):
             await answer(store, 5)
         with pytest.raises(UsageError):
-            await store.build_index(1)
-        assert len(await store.similar(1, QUERY, 5)) == 5
+            await store.search.build_index(1)
+        assert len(await store.search.similar(1, QUERY, 5)) == 5
 
 
 async def test_where_no_process_can_be_started_to_build_it_searches_are_exact_and_it_is_said_why(
@@ -479,10 +479,10 @@ async def test_where_no_process_can_be_started_to_build_it_searches_are_exact_an
     async with await Store.open(path, read_only=True) as store:
         monkeypatch.setattr(approximate, "start_building", refuse)
         assert await answer(store, 5) == full_scan(path, 5)
-        assert store.why_exact(1) == "its index can't be built: [Errno 13] Permission denied"
+        assert store.search.why_exact(1) == "its index can't be built: [Errno 13] Permission denied"
         monkeypatch.setattr(approximate, "start_building", lambda *_: None)
         await answer(store, 5)
-        assert "being built" in str(store.why_exact(1))
+        assert "being built" in str(store.search.why_exact(1))
 
 
 async def test_a_file_of_llm_s_own_is_searched_exactly_and_it_is_said_why(tmp_path: Path) -> None:
@@ -494,8 +494,8 @@ async def test_a_file_of_llm_s_own_is_searched_exactly_and_it_is_said_why(tmp_pa
         change(path, f"{INSERT} VALUES (1, :id, :vector)", id=id_, vector=encode(vector))
     async with await Store.open(path, read_only=True) as store:
         assert await answer(store, 5) == full_scan(path, 5)
-        assert "beside the database" in str(store.why_exact(1))
-        assert await store.build_index(1) is Built.NO_COPY
+        assert "beside the database" in str(store.search.why_exact(1))
+        assert await store.search.build_index(1) is Built.NO_COPY
 
 
 def test_every_search_of_a_collection_can_be_approximate() -> None:

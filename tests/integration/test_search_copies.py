@@ -81,13 +81,13 @@ def full_scan(path: Path, collection_id: int, query: list[float], number: int) -
 
 
 async def answer(store: Store, collection_id: int, query: list[float], number: int) -> list[tuple[str, Any]]:
-    return [(entry.id, entry.score) for entry in await store.similar(collection_id, query, number)]
+    return [(entry.id, entry.score) for entry in await store.search.similar(collection_id, query, number)]
 
 
 async def mapped_rows(store: Store, collection_id: int) -> int:
     """How many rows the store has mapped."""
-    await store.similar(collection_id, [1.0, 0.0, 0.0])
-    held = store._indexes[collection_id]._rows
+    await store.search.similar(collection_id, [1.0, 0.0, 0.0])
+    held = store.search._indexes[collection_id]._rows
     return held._mapped_size
 
 
@@ -208,7 +208,7 @@ async def path(tmp_path: Path) -> Path:
 async def read_from_the_table(store: Store) -> tuple[int, int]:
     """How many of the first 12 rows a query reads to find candidates; how many rows are mapped after it."""
     statements: list[str] = []
-    await store._reader.set_trace_callback(statements.append)
+    await store._access.reader.set_trace_callback(statements.append)
     assert await answer(store, 1, QUERY, 4) == full_scan(Path(store.path), 1, QUERY, 4)
     starts = [int(sql.split("rowid > ")[1].split()[0]) for sql in statements if sql.startswith("SELECT rowid, embed")]
     read = 0 if not starts else max(0, 12 - max(0, min(starts)))
@@ -371,8 +371,8 @@ async def test_of_many_that_need_a_copy_at_once_one_makes_it(path: Path) -> None
         stores = [await stack.enter_async_context(await Store.open(path, read_only=True)) for _ in range(4)]
         expected = full_scan(path, 1, QUERY, 4)
         assert await asyncio.gather(*(answer(store, 1, QUERY, 4) for store in stores)) == [expected] * 4
-        assert {store._indexes[1]._rows._mapped_size for store in stores} == {12}
-        assert len({store._indexes[1]._rows._mapped.head.token for store in stores}) == 1  # type: ignore[union-attr]
+        assert {store.search._indexes[1]._rows._mapped_size for store in stores} == {12}
+        assert len({store.search._indexes[1]._rows._mapped.head.token for store in stores}) == 1  # type: ignore[union-attr]
 
 
 async def test_the_copy_of_a_deleted_collection_goes(path: Path) -> None:

@@ -299,7 +299,7 @@ async def test_a_queue_of_a_model_whose_library_is_missing_waits_and_nothing_die
     (warned,) = [record.getMessage() for record in caplog.records if "waits for a worker" in record.getMessage()]
     assert warned.endswith("needing needs no_such_library, which is not installed: pip install no-such-library")
     assert {load.model_id: load.items for load in await queue.loads()} == {"needing": 3, "other": 0}
-    assert await store.dead_summary() == []
+    assert await store.dead.summary() == []
     with pytest.raises(MissingLibrary):
         await serve(settings, ServiceOptions(models=("needing",)), queue, store, asyncio.Event())
 

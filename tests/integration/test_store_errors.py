@@ -97,7 +97,7 @@ async def test_a_corrupt_file_says_how_to_save_what_can_be_saved(tmp_path: Path)
         with refused(DatabaseUnusable, path, r"is corrupt \(.*\): restore a copy, or save .*sqlite3 FILE \.recover"):
             await store.describe(info.id)
         with refused(DatabaseUnusable, path, "is corrupt"):
-            await store.similar(info.id, [1.0] * 8)
+            await store.search.similar(info.id, [1.0] * 8)
 
 
 async def test_a_file_that_another_program_is_writing_to_is_locked_after_the_wait(tmp_path: Path) -> None:
@@ -133,13 +133,13 @@ async def test_a_lock_that_is_released_within_the_wait_is_no_error(tmp_path: Pat
 async def test_a_full_disk_loses_nothing_that_was_committed_and_the_next_write_works(tmp_path: Path) -> None:
     path = await made(tmp_path / "embeddings.db")
     async with await Store.open(path) as store:
-        assert store._writer_connection is not None
-        pages = next(iter(await store._writer_connection.execute_fetchall("PRAGMA page_count")))[0]
-        await store._writer_connection.execute_fetchall(f"PRAGMA max_page_count = {pages + 2}")
+        assert store._access.writing is not None
+        pages = next(iter(await store._access.writing.execute_fetchall("PRAGMA page_count")))[0]
+        await store._access.writing.execute_fetchall(f"PRAGMA max_page_count = {pages + 2}")
         with refused(DiskFull, path, "the disk is full: free some space, then try again"):
             await store.write(Write(TARGET, rows(2000, first=1)))
         assert await store.count(1) == 1
-        await store._writer_connection.execute_fetchall("PRAGMA max_page_count = 1000000")
+        await store._access.writing.execute_fetchall("PRAGMA max_page_count = 1000000")
         await store.write(Write(TARGET, rows(2000, first=1)))
         assert await store.count(1) == 2001
 

@@ -58,7 +58,7 @@ def full_scan(
 async def answer(
     store: Store, query: list[float], number: int, prefix: str = "", skip_id: str | None = None, **where: Any
 ) -> list[tuple[str, Any]]:
-    entries = await store.similar(1, query, number, prefix=prefix, skip_id=skip_id, where=where)
+    entries = await store.search.similar(1, query, number, prefix=prefix, skip_id=skip_id, where=where)
     return [(entry.id, entry.score) for entry in entries]
 
 
@@ -109,7 +109,7 @@ async def test_the_answer_equals_a_full_scan(
                 expected = [full_scan(path, query, number, skip_id=skip_id, **kind) for query in queries]
                 assert [await answer(store, query, number, skip_id=skip_id, **kind) for query in queries] == expected
                 where = {key: value for key, value in kind.items() if key != "prefix"}
-                many = await store.similar_many(
+                many = await store.search.similar_many(
                     1, queries, number, skip_ids=[skip_id] * len(queries), prefix=kind.get("prefix"), where=where
                 )
                 assert [[(entry.id, entry.score) for entry in entries] for entries in many] == expected
@@ -138,7 +138,7 @@ async def test_thousands_of_rows_with_many_ties_equal_a_full_scan(
         expected = [full_scan(store.path, query, 20, **kind) for query in queries]
         assert [await answer(store, query, 20, **kind) for query in queries] == expected
         where = {key: value for key, value in kind.items() if key != "prefix"}
-        many = await store.similar_many(1, queries, 20, prefix=str(kind.get("prefix", "")), where=where)
+        many = await store.search.similar_many(1, queries, 20, prefix=str(kind.get("prefix", "")), where=where)
         assert [[(entry.id, entry.score) for entry in entries] for entries in many] == expected
 
 
@@ -198,7 +198,7 @@ async def test_where_nothing_changed_metadata_is_read_once_and_then_only_what_is
     take(monkeypatch, "rows gathered")
     await put(store, {f"{n:03}": ([n, 1.0], {"k": n, "l": n % 2}) for n in range(100)})
     statements: list[str] = []
-    await store._reader.set_trace_callback(statements.append)
+    await store._access.reader.set_trace_callback(statements.append)
 
     def reads() -> list[str]:
         found = [statement for statement in statements if statement.startswith("SELECT rowid, metadata")]
@@ -228,7 +228,7 @@ async def test_where_nothing_changed_metadata_is_read_once_and_then_only_what_is
 async def test_a_process_that_asks_once_reads_no_column_where_enough_of_the_nearest_pass(store: Store) -> None:
     await put(store, {f"{n:03}": ([n, 1.0], {"k": n % 2}) for n in range(400)})
     statements: list[str] = []
-    await store._reader.set_trace_callback(statements.append)
+    await store._access.reader.set_trace_callback(statements.append)
     assert len(await answer(store, [1.0, 0.0], 5, k=1)) == 5
     assert not [statement for statement in statements if statement.startswith("SELECT rowid, metadata")]
 
@@ -238,7 +238,7 @@ async def test_more_keys_than_are_kept_are_answered(store: Store, monkeypatch: p
     keys = [f"k{number}" for number in range(12)]
     await put(store, {f"{n:02}": ([n, 1.0], dict.fromkeys(keys, n)) for n in range(30)})
     for key in [*keys, *keys]:
-        assert [entry.id for entry in await store.similar(1, [1.0, 0.0], 5, where={key: 7})] == ["07"]
+        assert [entry.id for entry in await store.search.similar(1, [1.0, 0.0], 5, where={key: 7})] == ["07"]
 
 
 async def test_rows_that_go_while_many_are_searched_for_leave_room_for_the_next(
@@ -253,7 +253,7 @@ async def test_rows_that_go_while_many_are_searched_for_leave_room_for_the_next(
         return found
 
     monkeypatch.setattr(search.CollectionIndex, "_shortlists", meanwhile)
-    answers = await store.similar_many(1, [[1.0, 0.0], [0.0, 1.0]], 4)
+    answers = await store.search.similar_many(1, [[1.0, 0.0], [0.0, 1.0]], 4)
     assert [[entry.id for entry in entries] for entries in answers] == [
         ["000", "001", "051", "052"],
         ["099", "098", "097", "096"],
@@ -261,12 +261,12 @@ async def test_rows_that_go_while_many_are_searched_for_leave_room_for_the_next(
 
 
 async def test_many_of_nothing_and_many_in_nothing(store: Store) -> None:
-    assert await store.similar_many(1, []) == []
-    assert await store.similar_many(1, [[1.0], [2.0]]) == [[], []]
+    assert await store.search.similar_many(1, []) == []
+    assert await store.search.similar_many(1, [[1.0], [2.0]]) == [[], []]
     await put(store, {"a": ([1.0, 0.0], None)})
-    assert await store.similar_many(1, [], where={"k": 1}) == []
+    assert await store.search.similar_many(1, [], where={"k": 1}) == []
     with pytest.raises(ValueError, match="the query has 3 dimensions; the collection's vectors have 2"):
-        await store.similar_many(1, [[1.0, 0.0], [1.0, 0.0, 0.0]])
+        await store.search.similar_many(1, [[1.0, 0.0], [1.0, 0.0, 0.0]])
 
 
 async def test_searches_with_and_without_filters_at_the_same_time_do_not_disturb_each_other(store: Store) -> None:
@@ -274,7 +274,7 @@ async def test_searches_with_and_without_filters_at_the_same_time_do_not_disturb
 
     async def ask(n: int) -> None:
         assert await answer(store, [1.0, 0.0], 3, k=n) == full_scan(store.path, [1.0, 0.0], 3, k=n)
-        assert len((await store.similar_many(1, [[1.0, 0.0]] * 20, 3, prefix=f"{n:03}"[:2]))[7]) == 3
+        assert len((await store.search.similar_many(1, [[1.0, 0.0]] * 20, 3, prefix=f"{n:03}"[:2]))[7]) == 3
 
     await asyncio.gather(*(ask(n) for n in range(20)))
 
@@ -282,7 +282,7 @@ async def test_searches_with_and_without_filters_at_the_same_time_do_not_disturb
 async def test_candidates_are_looked_up_by_their_rowids(store: Store) -> None:
     await put(store, {f"{n:03}": ([n, 1.0], None) for n in range(50)})
     statements: list[str] = []
-    await store._reader.set_trace_callback(statements.append)
+    await store._access.reader.set_trace_callback(statements.append)
     assert len(await answer(store, [1.0, 0.0], 3)) == 3
     (read,) = (statement for statement in statements if "rowid IN" in statement)
     with closing(sqlite3.connect(store.path)) as connection:

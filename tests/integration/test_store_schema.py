@@ -105,8 +105,8 @@ async def test_a_file_that_llm_made_is_read_without_a_change(tmp_path: Path) -> 
     before = path.read_bytes()
     async with await Store.open(path, read_only=True) as store:
         assert await store.collections() == []
-        assert await store.dead_letters() == []
-        assert await store.dead_summary() == []
+        assert await store.dead.letters() == []
+        assert await store.dead.summary() == []
     assert path.read_bytes() == before
     assert listed(tmp_path) == [path]
 

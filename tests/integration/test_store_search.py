@@ -62,7 +62,7 @@ async def answer(
     skip_id: str | None = None,
     prefix: str | None = None,
 ) -> list[tuple[str, Any]]:
-    entries = await store.similar(collection_id, query, number, skip_id=skip_id, prefix=prefix)
+    entries = await store.search.similar(collection_id, query, number, skip_id=skip_id, prefix=prefix)
     return [(entry.id, entry.score) for entry in entries]
 
 
@@ -87,7 +87,7 @@ async def test_the_nearest_come_first_with_their_cosine(vectors: Store) -> None:
 async def test_an_entry_has_its_content_and_metadata(vectors: Store) -> None:
     (incoming,) = Incoming.of([Item("a", "hound", '{"colour": "brown"}')])
     await vectors.write(Write(TARGET, [Row(*incoming, encode([1.0]))]))
-    assert await vectors.similar(1, [2.0]) == [Entry("a", 1.0, "hound", {"colour": "brown"})]
+    assert await vectors.search.similar(1, [2.0]) == [Entry("a", 1.0, "hound", {"colour": "brown"})]
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 6, 1000])
@@ -99,8 +99,8 @@ async def test_no_more_than_asked_for_and_no_more_than_there_are(vectors: Store,
 
 async def test_an_empty_collection_and_one_that_isnt_there_answer_nothing(vectors: Store) -> None:
     info = await vectors.create_collection("pets", "recording")
-    assert await vectors.similar(info.id, [1.0, 0.0]) == []
-    assert await vectors.similar(12345, [1.0, 0.0]) == []
+    assert await vectors.search.similar(info.id, [1.0, 0.0]) == []
+    assert await vectors.search.similar(12345, [1.0, 0.0]) == []
 
 
 async def test_a_query_of_zeros_scores_0_and_answers_in_the_order_of_ids(vectors: Store) -> None:
@@ -111,7 +111,7 @@ async def test_a_query_of_zeros_scores_0_and_answers_in_the_order_of_ids(vectors
 async def test_a_query_of_another_dimension_is_refused(vectors: Store) -> None:
     pets = await put(vectors, ROWS)
     with pytest.raises(ValueError, match="the query has 3 dimensions; the collection's vectors have 2"):
-        await vectors.similar(pets, [1.0, 2.0, 3.0])
+        await vectors.search.similar(pets, [1.0, 2.0, 3.0])
 
 
 async def test_a_row_of_another_dimension_that_another_tool_stored_is_left_out(vectors: Store) -> None:
@@ -147,7 +147,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
 async def test_any_text_is_a_prefix(names: set[str], prefix: str) -> None:
     async with await Store.open() as store:
         pets = await put(store, {name: [1.0] for name in names | {prefix + "x"}})
-        found = [entry.id for entry in await store.similar(pets, [1.0], 100, prefix=prefix)]
+        found = [entry.id for entry in await store.search.similar(pets, [1.0], 100, prefix=prefix)]
         assert found == sorted(name for name in names | {prefix + "x"} if name.startswith(prefix))
 
 
@@ -284,7 +284,7 @@ async def test_where_nothing_changed_the_vectors_are_not_read_again(vectors: Sto
     pets = await put(vectors, ROWS)
     await ids(vectors, pets)
     statements: list[str] = []
-    await vectors._reader.set_trace_callback(statements.append)
+    await vectors._access.reader.set_trace_callback(statements.append)
     await ids(vectors, pets)
     assert not [statement for statement in statements if statement.startswith("SELECT rowid, embedding")]
     # What is new is read, and only that.

@@ -167,7 +167,7 @@ class Reader:
     async def _search(self, store: Store) -> None:
         query = [1.0] * 8
         for info in await store.collections():
-            for entry in await store.similar(info.id, query, 20):
+            for entry in await store.search.similar(info.id, query, 20):
                 assert isinstance(entry.content, str)
                 score = cosine_similarity(query, self._vectors[entry.content])
                 assert entry.score == pytest.approx(score, abs=1e-6)
@@ -230,7 +230,7 @@ async def test_while_the_disk_is_full_it_is_said_and_vectors_are_kept_until_ther
     install(monkeypatch, model)
     stop = asyncio.Event()
     async with await Store.open(settings.database) as store:
-        db = store._writer_connection
+        db = store._access.writing
         assert db is not None
         ((pages,),) = await db.execute_fetchall("PRAGMA page_count")
         await db.execute_fetchall(f"PRAGMA max_page_count = {pages + 2}")

@@ -36,8 +36,8 @@ def rows(count: int, first: int = 0, dimension: int = 4, content: str = "text") 
 async def traced(store: Store) -> list[str]:
     """The statements that the writer runs from now on."""
     statements: list[str] = []
-    assert store._writer_connection is not None
-    await store._writer_connection.set_trace_callback(statements.append)
+    assert store._access.writing is not None
+    await store._access.writing.set_trace_callback(statements.append)
     return statements
 
 
@@ -138,7 +138,7 @@ async def test_a_refused_write_leaves_neither_dead_letters_nor_a_mark(vectors: S
     with pytest.raises(BadVectors):
         await vectors.write(Write(TARGET, rows(1, first=1, dimension=3), dead=[letter], mark=mark))
     assert await vectors.chunk_mark("run", 1) is None
-    assert await vectors.dead_letters() == []
+    assert await vectors.dead.letters() == []
 
 
 def unencodable() -> list[Row]:
@@ -164,7 +164,7 @@ async def test_a_write_that_the_database_can_t_take_fails_alone(vectors: Store, 
     assert [isinstance(result, Exception) for result in results] == [False, True, False, False]
     assert statements.count("ROLLBACK") == 2, "the group, and the one at fault"
     key = (await vectors.collection("pets")).id
-    assert {entry.id for entry in await vectors.similar(key, [1.0] * 4, number=10)} == {
+    assert {entry.id for entry in await vectors.search.similar(key, [1.0] * 4, number=10)} == {
         *(f"{number:06}" for number in (0, 1, 2, 20, 21, 22))
     }
     assert await vectors.chunk_mark("run", 0) == (Counts(embedded=3), True)
@@ -236,7 +236,7 @@ async def test_a_chunk_that_comes_again_in_the_group_that_finishes_it_changes_no
         vectors.write(Write(TARGET, rows(1, content="new"), mark=mark)),
         vectors.write(Write(TARGET, rows(1, content="old"), mark=dataclasses.replace(mark, finished=False))),
     )
-    assert (await vectors.similar(1, [1.0] * 4))[0].content == "new 0"
+    assert (await vectors.search.similar(1, [1.0] * 4))[0].content == "new 0"
     assert await vectors.chunk_mark("run", 0) == (Counts(embedded=1), True)
 
 
@@ -274,7 +274,7 @@ async def test_an_update_changes_metadata_and_content_but_no_vector(vectors: Sto
     await vectors.write(Write(TARGET, [Row(*incoming, encode([1.0, 2.0]))], store=False))
     (update,) = Incoming.of([Item("a", "hound", '{"a": 1}')])
     await vectors.write(Write(TARGET, updates=[update]))
-    (entry,) = await vectors.similar(1, [1.0, 2.0])
+    (entry,) = await vectors.search.similar(1, [1.0, 2.0])
     assert (entry.content, entry.metadata) == ("hound", {"a": 1})
     assert await vectors.vector(1, "a") == (1.0, 2.0)
 
@@ -283,7 +283,7 @@ async def test_an_update_of_a_row_that_has_other_content_by_now_changes_nothing(
     (incoming,) = Incoming.of([Item("a", "cat")])
     await vectors.write(Write(TARGET, [Row(*incoming, encode([1.0, 2.0]))]))
     await vectors.write(Write(TARGET, updates=Incoming.of([Item("a", "hound", '{"a": 1}')])))
-    (entry,) = await vectors.similar(1, [1.0, 2.0])
+    (entry,) = await vectors.search.similar(1, [1.0, 2.0])
     assert (entry.content, entry.metadata) == ("cat", None)
 
 
@@ -303,12 +303,12 @@ async def test_a_worker_that_stalled_while_others_finished_its_chunk_changes_not
     await vectors.write(Write(TARGET, rows(1, content="new"), mark=later))
     letter = DeadLetter("run", 0, "pets", "000000", "old", None, "recording", "ValueError", "no", 1, 5.0)
     await vectors.write(dataclasses.replace(stale, dead=[letter], updates=Incoming.of([Item("000000", "new 0", "{}")])))
-    (entry,) = await vectors.similar(1, [1.0] * 4)
+    (entry,) = await vectors.search.similar(1, [1.0] * 4)
     assert (entry.content, entry.metadata) == ("new 0", None)
-    assert await vectors.dead_letters() == []
+    assert await vectors.dead.letters() == []
     await vectors.write(Write(TARGET, rows(1, content="old"), mark=dataclasses.replace(first, finished=False)))
     assert await vectors.chunk_mark("run", 0) == (Counts(embedded=1), True)
-    assert (await vectors.similar(1, [1.0] * 4))[0].content == "new 0"
+    assert (await vectors.search.similar(1, [1.0] * 4))[0].content == "new 0"
 
 
 async def test_dead_letters_are_kept_whole_and_each_once(vectors: Store) -> None:
@@ -319,11 +319,11 @@ async def test_dead_letters_are_kept_whole_and_each_once(vectors: Store) -> None
     ]
     for _ in range(2):
         await vectors.write(Write(TARGET, dead=letters))
-    assert await vectors.dead_letters() == letters[::-1]
-    assert await vectors.dead_letters(collection="pets", limit=1) == [letters[1]]
-    assert await vectors.dead_letters(run="run", error="ValueError") == [letters[2], letters[0]]
-    assert await vectors.dead_ids("run", 1) == {"a", "b"}
-    assert [tuple(summary) for summary in await vectors.dead_summary()] == [
+    assert await vectors.dead.letters() == letters[::-1]
+    assert await vectors.dead.letters(collection="pets", limit=1) == [letters[1]]
+    assert await vectors.dead.letters(run="run", error="ValueError") == [letters[2], letters[0]]
+    assert await vectors.dead.ids("run", 1) == {"a", "b"}
+    assert [tuple(summary) for summary in await vectors.dead.summary()] == [
         ("docs", "ValueError", 1),
         ("pets", "BadVectors", 1),
         ("pets", "ValueError", 1),

@@ -33,7 +33,7 @@ from embedq_core.errors import (
 from embedq_core.items import Item
 from embedq_core.parts import parts_of
 from embedq_core.vectors import encode
-from embedq_store import Row, Store, StoredEntry, Target, Write
+from embedq_store import Moved, Row, Store, StoredEntry, Target, Write
 from embedq_store.deadletters import DeadLetter
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ def here(tmp_path: Path) -> Path:
     path = tmp_path / "here.db"
 
     async def fill(store: Store) -> None:
-        await store.write_entries(Target("odd", "recording", CONFIGURATION), ODD)
+        await store.transfer.write(Target("odd", "recording", CONFIGURATION), ODD)
         await store.create_collection("empty", "recording")
 
     in_store(path, fill)
@@ -170,9 +170,9 @@ def test_only_what_has_the_prefix_is_exported(here: Path, tmp_path: Path) -> Non
 def test_an_export_is_of_one_moment(here: Path) -> None:
     async def run(store: Store) -> list[str]:
         found: list[str] = []
-        async with store.snapshot(await store.collection("odd")) as snapshot:
+        async with store.transfer.snapshot(await store.collection("odd")) as snapshot:
             assert (await snapshot.figures()).entries == len(ODD)
-            await store.write_entries(Target("odd", "recording", CONFIGURATION), [entry("later")])
+            await store.transfer.write(Target("odd", "recording", CONFIGURATION), [entry("later")])
             async for page in snapshot.pages():
                 found += [each.id for each in page]
         return found
@@ -190,7 +190,7 @@ def test_an_export_that_ends_early_leaves_nothing_and_overwrites_nothing(here: P
     before = sorted(tmp_path.iterdir())
     with pytest.raises(KeyboardInterrupt):
         interrupted(tmp_path / "x")
-    in_store(here, lambda store: store.write_entries(Target("odd", "recording"), [entry("nul\0")]))
+    in_store(here, lambda store: store.transfer.write(Target("odd", "recording"), [entry("nul\0")]))
     with pytest.raises(UsageError, match="an id holds a NUL"):
         out(here, "c.npz")
     with pytest.raises(SourceError, match="can't be written: no such file or directory"):
@@ -213,8 +213,8 @@ def test_without_vectors_there_is_what_submit_reads(here: Path, tmp_path: Path) 
     with pytest.raises(UsageError, match="npz is for vectors"):
         out(here, "c.npz", shape=shape)
     texts = [each for each in ODD if not isinstance(each.content, bytes)]
-    in_store(here, lambda store: store.write_entries(Target("texts", "recording"), texts))
-    in_store(here, lambda store: store.write_entries(Target("blobs", "recording"), [entry("b", b"\xff")]))
+    in_store(here, lambda store: store.transfer.write(Target("texts", "recording"), texts))
+    in_store(here, lambda store: store.transfer.write(Target("blobs", "recording"), [entry("b", b"\xff")]))
     request = ExportRequest("texts", str(tmp_path / "t.jsonl"), None, shape, "", False, here)
     with_content = [each for each in texts if each.content is not None]
     assert export(request) == Exported("texts", request.file, "jsonl", len(with_content), 2)
@@ -242,8 +242,8 @@ def test_what_differs_is_replaced_only_when_that_is_said(here: Path, tmp_path: P
     file = out(here, "c.jsonl")
     into(there, file)
     changed = ODD[0]._replace(metadata='{"changed": true}')
-    in_store(there, lambda store: store.write_entries(Target("odd", "recording"), [changed], replace=True))
-    assert in_store(there, lambda store: store.write_entries(Target("odd", "recording"), [ODD[0]])) == (0, 0)
+    in_store(there, lambda store: store.transfer.write(Target("odd", "recording"), [changed], replace=True))
+    assert in_store(there, lambda store: store.transfer.write(Target("odd", "recording"), [ODD[0]])) == (0, 0)
     before = all_of(there, "odd")
     with pytest.raises(UsageError, match="has 1 entry of the file's ids with another content"):
         into(there, file)
@@ -254,7 +254,7 @@ def test_what_differs_is_replaced_only_when_that_is_said(here: Path, tmp_path: P
 
 def test_an_import_that_was_killed_goes_on(here: Path, tmp_path: Path) -> None:
     there = tmp_path / "there.db"
-    in_store(there, lambda store: store.write_entries(Target("odd", "recording", CONFIGURATION), ODD[3:6]))
+    in_store(there, lambda store: store.transfer.write(Target("odd", "recording", CONFIGURATION), ODD[3:6]))
     assert into(there, out(here, "c.parquet")) == Imported("odd", "recording", len(ODD) - 3, 0, 3)
     assert all_of(there, "odd") == all_of(here, "odd")
 
@@ -267,12 +267,12 @@ def test_models_are_never_mixed(here: Path, tmp_path: Path) -> None:
         into(there, file)
     with pytest.raises(ModelMismatch, match="were made with recording, and -m names hashing"):
         into(there, file, "new", model="hashing")
-    in_store(there, lambda store: store.write_entries(Target("other", "recording", {}), [entry("x")]))
+    in_store(there, lambda store: store.transfer.write(Target("other", "recording", {}), [entry("x")]))
     with pytest.raises(ConfigurationMismatch):
         into(there, file, "other")
     in_store(
         there,
-        lambda store: store.write_entries(
+        lambda store: store.transfer.write(
             Target("four", "recording", CONFIGURATION), [entry("x", vector=encode([1] * 4))]
         ),
     )
@@ -368,18 +368,18 @@ def test_a_collection_is_renamed_with_its_dead_letters(here: Path) -> None:
     async def run(store: Store) -> list[str]:
         await store.write(Write(Target("odd", "recording"), dead=[letter]))
         with pytest.raises(CollectionExists):
-            await store.rename_collection("odd", "empty")
+            await store.transfer.rename("odd", "empty")
         with pytest.raises(UsageError):
-            await store.rename_collection("odd", "new@previous")
-        await store.rename_collection("odd", "new")
+            await store.transfer.rename("odd", "new@previous")
+        await store.transfer.rename("odd", "new")
         await store.delete_collection((await store.collection("new")).id)
         with pytest.raises(CollectionExists, match="dead letters for a collection 'new'"):
-            await store.rename_collection("empty", "new")
-        return [each.collection for each in await store.dead_letters()]
+            await store.transfer.rename("empty", "new")
+        return [each.collection for each in await store.dead.letters()]
 
     copied = here.with_name("copied.db")
     copied.write_bytes(here.read_bytes())
-    in_store(copied, lambda store: store.rename_collection("odd", "new"))
+    in_store(copied, lambda store: store.transfer.rename("odd", "new"))
     assert all_of(copied, "new") == before
     assert in_store(here, run) == ["new"]
 
@@ -387,7 +387,29 @@ def test_a_collection_is_renamed_with_its_dead_letters(here: Path) -> None:
 def test_what_is_being_embedded_anew_is_not_renamed(here: Path) -> None:
     in_store(here, lambda store: store.create_collection("odd@next", "hashing"))
     with pytest.raises(StoreError, match="is being embedded anew"):
-        in_store(here, lambda store: store.rename_collection("odd", "new"))
+        in_store(here, lambda store: store.transfer.rename("odd", "new"))
+
+
+async def test_what_stands_beside_a_collection_keeps_its_name(store: Store) -> None:
+    await store.create_collection("docs", "recording")
+    record = await store.reembeddings.begin("docs", "hashing")
+    with pytest.raises(StoreError, match=r"'docs@next' stands beside 'docs'"):
+        await store.transfer.rename("docs@next", "mine")
+    await store.reembeddings.switch(record)
+    with pytest.raises(StoreError, match=r"'docs@previous' stands beside 'docs'"):
+        await store.transfer.rename("docs@previous", "mine")
+    with pytest.raises(StoreError, match="'embedq collections drop-old docs'"):
+        await store.transfer.rename("docs", "mine")
+
+
+async def test_letters_of_a_model_before_find_their_collection_under_its_new_name(store: Store) -> None:
+    await store.create_collection("docs", "recording")
+    await store.reembeddings.switch(await store.reembeddings.begin("docs", "hashing"))
+    await store.reembeddings.drop("docs")
+    await store.transfer.rename("docs", "texts")
+    assert (await store.standing("r", 0, "texts", "recording")).moved == Moved("texts", "hashing")
+    await store.create_collection("docs", "other")
+    assert (await store.standing("r", 0, "docs", "recording")).moved is None, "another collection of that name"
 
 
 def test_a_copy_is_whole_or_not_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,10 +417,10 @@ def test_a_copy_is_whole_or_not_there(here: Path, monkeypatch: pytest.MonkeyPatc
     told: list[int] = []
 
     async def left_over(store: Store) -> None:
-        await store.write_entries(Target("new@copying", "hashing", {}), [entry("left over", vector=encode([1.0]))])
+        await store.transfer.write(Target("new@copying", "hashing", {}), [entry("left over", vector=encode([1.0]))])
 
     async def copy(store: Store) -> tuple[int, list[str]]:
-        _, done = await store.copy_collection(await store.collection("odd"), "new", told.append)
+        _, done = await store.transfer.copy(await store.collection("odd"), "new", told.append)
         return done, [info.name for info in await store.collections()]
 
     in_store(here, left_over)
@@ -414,7 +436,7 @@ def test_a_copy_is_whole_or_not_there(here: Path, monkeypatch: pytest.MonkeyPatc
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            await store.copy_collection(await store.collection("odd"), "newer", stop)
+            await store.transfer.copy(await store.collection("odd"), "newer", stop)
         return [info.name for info in await store.collections()]
 
     assert in_store(here, interrupted) == ["empty", "new", "odd"]
@@ -423,7 +445,7 @@ def test_a_copy_is_whole_or_not_there(here: Path, monkeypatch: pytest.MonkeyPatc
 async def test_a_copy_of_what_is_deleted_meanwhile_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedq_store.renaming, "_AT_ONCE", 1)
     async with await Store.open(tmp_path / "x.db") as store:
-        await store.write_entries(Target("odd", "recording"), ODD[:3])
+        await store.transfer.write(Target("odd", "recording"), ODD[:3])
         info = await store.collection("odd")
         deleting: list[asyncio.Task[None]] = []
 
@@ -431,6 +453,6 @@ async def test_a_copy_of_what_is_deleted_meanwhile_is_given_up(tmp_path: Path, m
             deleting.append(asyncio.create_task(store.delete_collection(info.id)))
 
         with pytest.raises(StoreError, match="was deleted or renamed while it was copied"):
-            await store.copy_collection(info, "new", progress)
+            await store.transfer.copy(info, "new", progress)
         await asyncio.gather(*deleting)
         assert await store.collections() == []

@@ -101,5 +101,5 @@ async def _kill_at(statement: str, store: Store) -> None:
         if begun.startswith(statement):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    assert store._writer_connection is not None
-    await store._writer_connection.set_trace_callback(trace)
+    assert store._access.writing is not None
+    await store._access.writing.set_trace_callback(trace)

@@ -77,7 +77,7 @@ async def nothing_is_left(queue: Queue) -> None:
 
 async def stored(store: Store, collection: str = "pets") -> dict[str, tuple[float, ...]]:
     key = (await store.collection(collection)).id
-    ids = [entry.id for entry in await store.similar(key, [1.0] * 8, number=100_000)]
+    ids = [entry.id for entry in await store.search.similar(key, [1.0] * 8, number=100_000)]
     assert await store.count(key) == len(ids)
     return {each: await store.vector(key, each) for each in ids}
 

@@ -78,7 +78,7 @@ async def look(metrics: WorkerMetrics, queue: Queue, store: Store) -> None:
     except Exception as error:
         _log.debug("the metrics of the queue can't be read: %s", error)
     try:
-        dead = tuple(await store.dead_summary())
+        dead = tuple(await store.dead.summary())
     except Exception as error:
         _log.debug("the dead letters can't be counted: %s", error)
     metrics.surroundings.see(Seen(time.time(), loads, dead))

@@ -56,6 +56,6 @@ async def _answers(
     for start in range(0, len(queries), step):
         some = queries[start : start + step]
         vectors = await query_vectors(store, key, reembedding.collection, model, [query.query for query in some])
-        answers = await store.similar_many(key, vectors, number)
+        answers = await store.search.similar_many(key, vectors, number)
         found += [[entry.id for entry in entries] for entries in answers]
     return found

@@ -25,7 +25,20 @@ from embedq_core.errors import (
 from embedq_core.parts import documents_of
 from embedq_core.vectors import STORED_DTYPE
 from embedq_jobs import Chunk, job_id
-from embedq_store import ChunkMark, DeadLetter, Incoming, Moved, Plan, Row, Standing, Store, Target, Write, decide
+from embedq_store import (
+    ChunkMark,
+    DeadLetter,
+    Incoming,
+    Known,
+    Moved,
+    Plan,
+    Row,
+    Standing,
+    Store,
+    Target,
+    Write,
+    decide,
+)
 from embedq_worker.claims import Claims
 from embedq_worker.logs import about
 from embedq_worker.runner import Fault, ModelRunner, Piece
@@ -162,7 +175,7 @@ class _Processing:
     async def _fit(self, incoming: list[Incoming], standing: Standing) -> list[Incoming]:
         """Those that the collection and the model can take; the others are dead, some from an earlier attempt."""
         if standing.mark is not None:
-            dead = await self._store.dead_ids(self._chunk.run, self._chunk.number)
+            dead = await self._store.dead.ids(self._chunk.run, self._chunk.number)
             # A worker that had stalled may have written its counts over those that told of them.
             self._before = msgspec.structs.replace(self._before, failed=len(dead))
             incoming = [entry for entry in incoming if entry.item.id not in dead]
@@ -202,6 +215,8 @@ class _Processing:
         """Do what can be done now; return what waits for a text that another chunk is having embedded."""
         with self._claims.claiming(self._chunk.collection) as claim:
             known = await self._store.known(self._chunk.collection, incoming)
+            if self._chunk.mends:
+                incoming = self._still_cleared(incoming, known)
             plan = decide(incoming, known, store=self._chunk.store)
             self._keep_known(plan, incoming)
             theirs = claim(plan.inputs)
@@ -218,6 +233,12 @@ class _Processing:
         for event in theirs.values():
             await event.wait()
         return [incoming[index] for key in theirs for index in plan.inputs[key]]
+
+    def _still_cleared(self, incoming: list[Incoming], known: Known) -> list[Incoming]:
+        """Those that are stored without a hash still. The others count as unchanged: what is stored is newer."""
+        cleared = [entry for entry in incoming if (held := known.by_id.get(entry.item.id)) and held.digest is None]
+        self._pending.counts += Counts(unchanged=len(incoming) - len(cleared))
+        return cleared
 
     def _keep_known(self, plan: Plan, incoming: list[Incoming]) -> None:
         pending = self._pending
@@ -303,7 +324,16 @@ class _Processing:
         documents = self._documents if finished else ()
         try:
             removed = await self._write(
-                Write(self._target, pending.rows, pending.updates, self._chunk.store, pending.dead, mark, documents)
+                Write(
+                    self._target,
+                    pending.rows,
+                    pending.updates,
+                    self._chunk.store,
+                    pending.dead,
+                    mark,
+                    documents,
+                    self._chunk.mends,
+                )
             )
         except (BadVectors, ModelMismatch) as error:
             self._pending = pending

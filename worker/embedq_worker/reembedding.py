@@ -138,14 +138,13 @@ class Reembeddings:
 
     async def _mine(self) -> list[Reembedding]:
         try:
-            found = await self._store.reembeddings.all()
+            found = await self._store.reembeddings.current()
         except StoreError as error:
             _log.debug("%s", error)
             return []
-        latest = {each.collection: each for each in reversed(found)}.values()
         return [
             each
-            for each in latest
+            for each in found.values()
             if is_unfinished(each) and each.key not in self._settled and self._serves(model_of(each))
         ]
 
@@ -167,7 +166,7 @@ class Reembeddings:
 
     async def _step(self, seen: Reembedding, held: Turn) -> bool:
         """Take the next step, in the turn for this collection. Whether there was one to take."""
-        reembedding = await self._store.reembeddings.get(seen.collection)
+        reembedding = (await self._store.reembeddings.current()).get(seen.collection)
         if reembedding is None or reembedding.key != seen.key or not is_unfinished(reembedding):
             # Somebody else has got there before.
             return False

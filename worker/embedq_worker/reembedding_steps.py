@@ -103,8 +103,8 @@ def _obstacle(reembedding: Reembedding, coverage: Coverage, run: RunSummary | No
     if _is_nearly_covered(coverage) and coverage.dead > coverage.entries * MOST_DEAD and not accepted(reembedding):
         return Stop(
             f"{reembedding.new_model} failed on {coverage.dead:,} of {plural(coverage.entries, 'entry', 'entries')}: "
-            f"see 'embedq dead list {shown(reembedding.next_name)}'; requeue them, then {again}, or do without them: "
-            f"{_again(reembedding, ' --accept')}"
+            f"see 'embedq dead list --collection {shown(reembedding.next_name)}'; requeue them, then {again}, or do "
+            f"without them: {_again(reembedding, ' --accept')}"
         )
     return None
 

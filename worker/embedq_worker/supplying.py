@@ -86,7 +86,7 @@ async def supply_missing(
     found = store.reembeddings.newcomers if reembedding.state == "rolled back" else store.reembeddings.missing
 
     async def page(after: str | None) -> list[Item]:
-        present = await store.reembeddings.get(reembedding.collection)
+        present = (await store.reembeddings.current()).get(reembedding.collection)
         if present is None or (present.key, present.state) != (reembedding.key, reembedding.state):
             # Cancelled, say: what would be queued now is for nobody.
             return []

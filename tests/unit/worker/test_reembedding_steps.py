@@ -91,7 +91,7 @@ def test_a_tenth_may_be_dead_and_more_has_to_be_accepted() -> None:
     many = Coverage(entries=20, covered=17, dead=3)
     step = next_step(PETS, many, None, passed=False)
     assert isinstance(step, Stop)
-    assert "new failed on 3 of 20 entries: see 'embedq dead list pets@next'" in step.reason
+    assert "new failed on 3 of 20 entries: see 'embedq dead list --collection pets@next'" in step.reason
     assert "'embedq reembed pets -m new --accept'" in step.reason
     assert next_step(replace(PETS, recall=0.0), many, None, passed=False) == Switch()
     # What is still to come is embedded before anybody is asked.
