@@ -29,7 +29,18 @@ class MortalRedis:
 
     def start(self) -> None:
         command = [find_server(), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)]
-        command += ["--appendonly", "yes", "--save", "", "--logfile", str(self.folder / "log"), *self._options]
+        # As it is by default, Redis puts writing off while the disk is busy: what it has acknowledged then dies with it.
+        command += [
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--save",
+            "",
+            "--logfile",
+            str(self.folder / "log"),
+            *self._options,
+        ]
         self.process = subprocess.Popen(command)
         with self.client() as client:
             wait_for(client.ping)
