@@ -29,7 +29,7 @@ class MortalRedis:
 
     def start(self) -> None:
         command = [find_server(), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)]
-        # As it is by default, Redis puts writing off while the disk is busy: what it has acknowledged then dies with it.
+        # By default Redis puts writing off while the disk is busy: what it has acknowledged then dies with it.
         command += [
             "--appendonly",
             "yes",
