@@ -40,7 +40,12 @@ def reembed(
         bool,
         typer.Option("--drop-old", help="Don't keep the old vectors; without -m, drop those that are kept."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also with the model that the collection has.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Also with the model that the collection has, which is meant where -m is left out."
+        ),
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it has switched; embed here where no worker runs.")
     ] = False,

@@ -190,6 +190,14 @@ def test_a_rollback_queues_what_came_since_and_the_way_forward_costs_nothing(doc
     assert collections(docs) == {"docs": ("recording-10", 5)}
 
 
+def test_with_force_all_of_it_is_embedded_anew_with_the_model_it_has(docs: CommandLine) -> None:
+    before = sum(docs.batch_sizes)
+    done = json.loads(docs("reembed", "docs", "--force", "--wait", "--drop-old", "--json").out)
+    assert (done["old_model"], done["model"]) == ("recording", "recording")
+    assert sum(docs.batch_sizes) - before == 4
+    assert collections(docs) == {"docs": ("recording", 4)}
+
+
 def test_one_that_is_cancelled_leaves_nothing(docs: CommandLine) -> None:
     docs("reembed", "docs", "-m", "hashing")
     assert docs("reembed", "docs", "--cancel", input="n\n", exit_code=1).out.startswith(
