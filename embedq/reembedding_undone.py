@@ -5,8 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-import typer
-
+from embedq.asking import ask
 from embedq_core.errors import ReembeddingMissing
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural, shown
@@ -38,7 +37,7 @@ def run_cancel(collection: str, settings: Settings, *, confirmed: bool, as_json:
         raise ReembeddingMissing(f"{collection!r} is not being embedded anew: there is nothing to cancel")
     vectors = plural(count, "vector")
     if not confirmed:
-        typer.confirm(f"Remove the {vectors} of {found.new_model} made so far for {shown(collection)}?", abort=True)
+        ask(f"Remove the {vectors} of {found.new_model} made so far for {shown(collection)}?")
     ended = asyncio.run(ending())
     if as_json:
         print(json.dumps({"collection": collection, "model": ended.new_model, "state": ended.state, "removed": count}))
@@ -68,7 +67,7 @@ def run_drop_old(collection: str, settings: Settings, *, confirmed: bool, as_jso
     model_id = found.old_model if found.state == "switched" else found.new_model
     vectors = plural(count, "vector")
     if not confirmed:
-        typer.confirm(f"Drop the {vectors} of {model_id} that are kept for {shown(collection)}?", abort=True)
+        ask(f"Drop the {vectors} of {model_id} that are kept for {shown(collection)}?")
     asyncio.run(dropping())
     if as_json:
         print(json.dumps({"collection": collection, "model": model_id, "state": "dropped", "removed": count}))
@@ -84,9 +83,7 @@ def run_rollback(collection: str, database: Path | None, *, confirmed: bool, as_
     settings = load_settings(database=database)
     if not confirmed:
         kept = asyncio.run(_kept_for_rollback(collection, settings))
-        typer.confirm(
-            f"Answer {shown(collection)} from the vectors of {kept.old_model} again, not {kept.new_model}?", abort=True
-        )
+        ask(f"Answer {shown(collection)} from the vectors of {kept.old_model} again, not {kept.new_model}?")
     sys.exit(asyncio.run(_roll_back(collection, settings, as_json=as_json)))
 
 

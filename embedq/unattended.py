@@ -14,7 +14,9 @@ _REFUSED: Final = {
     "demo": "it is there to be looked at",
 }
 # Without --yes, these ask, always.
-_ASKING: Final = frozenset({"collections delete", "collections rollback", "dead purge"})
+_ASKING: Final = frozenset(
+    {"collections delete", "collections rollback", "collections drop-old", "dead purge", "runs cancel"}
+)
 _READS_INPUT: Final = ("inputs", "input", "batch", "source", "golden")
 _READING_CORPORA: Final = frozenset({"submit", "ingest"})
 
@@ -29,6 +31,8 @@ class ParsedCommand:
 
 def check_unattended(arguments: Sequence[str]) -> None:
     """See that a schedule can run `embedq ARGUMENTS`. Raises UsageError; what Typer raises for a wrong option."""
+    if arguments and arguments[0] == "embedq":
+        raise UsageError("leave 'embedq' out after --: begin with the command, such as 'submit'")
     if not arguments or arguments[0].startswith("-"):
         raise UsageError("say what to run after --: a command of embedq, such as 'submit docs --files . *.md'")
     command = parsed(arguments)
@@ -61,11 +65,18 @@ def objection(command: ParsedCommand) -> str | None:
         return "--watch draws on a terminal, and there is none"
     if any(_is_standard_input(given.get(name)) for name in _READS_INPUT):
         return "it would read standard input, which is empty: name a file"
-    if command.name in _ASKING and not given.get("yes"):
+    if not given.get("yes") and (command.name in _ASKING or _undoes_reembedding(command)):
         return "it asks before it begins: add --yes"
     if given.get("database") is not None:
         return "it works on the database that holds the schedule: leave out --database, and add it to 'schedule add'"
     return None
+
+
+def _undoes_reembedding(command: ParsedCommand) -> bool:
+    """Whether 'reembed' is to take something away, and not to begin; then it asks."""
+    given = command.parameters
+    begins = given.get("model") is not None or given.get("force")
+    return command.name == "reembed" and bool(given.get("cancel") or (given.get("drop_old") and not begins))
 
 
 def parsed(arguments: Sequence[str]) -> ParsedCommand:

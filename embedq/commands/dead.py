@@ -124,6 +124,7 @@ def purge(
     database: options.Database = None,
 ) -> None:
     """Delete dead letters for good, with their contents. Asks first."""
+    from embedq.asking import ask
     from embedq.dead_letters import chosen, groups_to_purge, none_matches, selected
     from embedq.dead_letters import purge as purge_letters
     from embedq_core.text import plural, shown
@@ -138,5 +139,5 @@ def purge(
     letters = plural(sum(group.letters for group in groups), "dead letter")
     if not yes:
         of = ", ".join(dict.fromkeys(shown(group.collection) or "no collection" for group in groups))
-        typer.confirm(f"Delete {letters} for good ({of})?", abort=True)
+        ask(f"Delete {letters} for good ({of})?")
     print(f"deleted {plural(purge_letters(selection, groups, database), 'dead letter')}")
