@@ -178,7 +178,8 @@ class RunSummary:
             return "interrupted"
         if self.complete:
             return "complete"
-        return "in_progress" if self.chunks_done else "queued"
+        # Of a large chunk, items are done long before it is.
+        return "in_progress" if self.chunks_done or self.counts.done else "queued"
 
     @property
     def settled(self) -> bool:
