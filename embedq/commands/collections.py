@@ -10,7 +10,8 @@ from embedq.commands.groups import ListByDefault
 from embedq_core import options
 
 app = typer.Typer(
-    help="List, show, index, audit, export, import, rename, copy and delete collections. Without a command: list.",
+    help="List collections, show, index, audit, export, import, copy, rename and delete one, or undo a re-embedding. "
+    "Without a command: list.",
     cls=ListByDefault,
 )
 

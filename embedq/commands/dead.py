@@ -14,9 +14,7 @@ app = typer.Typer(
     cls=ListByDefault,
 )
 
-Ids: TypeAlias = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of items.", show_default=False)
-]
+Ids: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of items.", show_default=False)]
 Keys: TypeAlias = Annotated[
     list[int] | None, typer.Option("--key", metavar="KEY", help="With this key, as listed. May be repeated.")
 ]

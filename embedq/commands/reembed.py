@@ -9,7 +9,9 @@ from embedq_core import options
 
 
 def reembed(
-    collection: Annotated[str | None, typer.Argument(help="Name of the collection.", show_default=False)] = None,
+    collection: Annotated[
+        str | None, typer.Argument(metavar="COLLECTION", help="Name of the collection.", show_default=False)
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option("-m", "--model", metavar="MODEL", help="The new model, by id or alias: see 'embedq models'."),

@@ -15,7 +15,7 @@ app = typer.Typer(
     help="Run commands at times: workers do it, and look once a minute. Without a command: list.", cls=ListByDefault
 )
 
-Name = Annotated[str, typer.Argument(help="Name of the schedule.", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.", show_default=False)]
 
 
 class CommandAfterDashes(TyperCommand):

@@ -180,7 +180,7 @@ def test_an_unknown_name_is_said(nightly: CommandLine) -> None:
         (("nightly", "0 3 * * *", "--timezone", "Mars", "--", "submit", "docs", "x"), "there is no time zone 'Mars'"),
         (("night ly", "0 3 * * *", "--", "submit", "docs", "x"), "a schedule is named with letters, digits"),
         (("nightly", "0 3 * * *", "--", "submit", "docs", "--fils", "x"), "No such option: --fils"),
-        (("nightly", "0 3 * * *", "--", "submit"), "Missing argument 'collection'"),
+        (("nightly", "0 3 * * *", "--", "submit"), "Missing argument 'COLLECTION'"),
         (("nightly", "0 3 * * *", "--", "submi", "docs"), "No such command 'submi'"),
         (("nightly", "0 3 * * *", "--", "embedq", "submit", "docs", "x"), "leave 'embedq' out after --"),
         (("nightly", "0 3 * * *", "--", "submit", "docs", "--files", "."), "--files needs two values"),
