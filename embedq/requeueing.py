@@ -22,15 +22,17 @@ from embedq_store.reembedding import base_name
 SOURCE: Final = "dead letters"
 
 
-def run_requeue(selection: Selection, database: Path | None, priority: Priority = Priority.NORMAL) -> None:
+def run_requeue(
+    selection: Selection, database: Path | None, priority: Priority = Priority.NORMAL, *, as_json: bool = False
+) -> None:
     """Queue the dead letters, one run for each collection and model, and print the ids of the runs.
 
     Exits with 0, with 1 where some can't be requeued or a run was cancelled meanwhile, with 130 when interrupted.
     """
-    sys.exit(asyncio.run(_requeue(selection, database, priority)))
+    sys.exit(asyncio.run(_requeue(selection, database, priority, as_json=as_json)))
 
 
-async def _requeue(selection: Selection, database: Path | None, priority: Priority) -> int:
+async def _requeue(selection: Selection, database: Path | None, priority: Priority, *, as_json: bool) -> int:
     settings = load_settings(database=database)
     async with opened(database) as store:
         groups = [] if store is None else await store.dead_groups(selection)
@@ -44,7 +46,7 @@ async def _requeue(selection: Selection, database: Path | None, priority: Priori
             print(f"{plural(stored, 'item')} had been stored since: no longer dead", file=sys.stderr)
             groups = await store.dead_groups(selection)
         async with open_queue(settings) as queue:
-            return await _queue_groups(groups, selection, store, queue, settings, priority)
+            return await _queue_groups(groups, selection, store, queue, settings, priority, as_json=as_json)
 
 
 async def _queue_groups(
@@ -54,6 +56,8 @@ async def _queue_groups(
     queue: Queue,
     settings: Settings,
     priority: Priority,
+    *,
+    as_json: bool,
 ) -> int:
     stop, left, queued = stop_on_interrupt(), False, False
     for each in groups:
@@ -65,7 +69,7 @@ async def _queue_groups(
             continue
         submission = new_submission(group.collection, model_id, SOURCE, priority)
         letters = _Letters(group, selection, store, settings)
-        left = await _queue_group(submission, letters, queue, settings, stop) or left
+        left = await _queue_group(submission, letters, queue, settings, stop, as_json=as_json) or left
         queued = True
         if stop.is_set():
             return EXIT_INTERRUPTED
@@ -117,14 +121,20 @@ async def _obstacle(group: DeadGroup, model_id: str, store: Store, queue: Queue)
 
 
 async def _queue_group(
-    submission: Submission, letters: "_Letters", queue: Queue, settings: Settings, stop: asyncio.Event
+    submission: Submission,
+    letters: "_Letters",
+    queue: Queue,
+    settings: Settings,
+    stop: asyncio.Event,
+    *,
+    as_json: bool,
 ) -> bool:
     """Queue a group as a run; whether that was cancelled before all was queued."""
     with display(submission.run.collection) as shown_on:
         # Whether contents were kept is not known of dead letters: this content needed a hand, so it is.
         sending = asyncio.create_task(submit(submission, letters, queue, settings, store=True, stop=stop.is_set))
         await watch(sending, shown_on, lambda: Figures(submission.items, submission.items / letters.count))
-    print_submitted(submission, as_json=False, interrupted=stop.is_set())
+    print_submitted(submission, as_json=as_json, interrupted=stop.is_set())
     return submission.cancelled
 
 

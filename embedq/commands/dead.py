@@ -97,6 +97,7 @@ def requeue(
     everything: All = False,
     priority: options.Urgency = Priority.NORMAL,
     database: options.Database = None,
+    json: options.Json = False,
 ) -> None:
     """Put dead letters back into the queue, as a new run, whose id is printed.
 
@@ -107,7 +108,9 @@ def requeue(
     from embedq.dead_letters import chosen, selected
     from embedq.requeueing import run_requeue
 
-    run_requeue(chosen(selected(ids, key, collection, run, error), everything=everything), database, priority)
+    run_requeue(
+        chosen(selected(ids, key, collection, run, error), everything=everything), database, priority, as_json=json
+    )
 
 
 @app.command()
@@ -120,6 +123,7 @@ def purge(
     everything: All = False,
     yes: options.Yes = False,
     database: options.Database = None,
+    json: options.Json = False,
 ) -> None:
     """Delete dead letters for good, with their contents. Asks first."""
     from embedq.asking import ask
@@ -132,10 +136,11 @@ def purge(
     if not groups:
         if selection.ids or selection.keys:
             raise none_matches(selection)
-        print("no dead letters")
+        print('{"deleted": 0}' if json else "no dead letters")
         return
     letters = plural(sum(group.letters for group in groups), "dead letter")
     if not yes:
         of = ", ".join(dict.fromkeys(shown(group.collection) or "no collection" for group in groups))
         ask(f"Delete {letters} for good ({of})?")
-    print(f"deleted {plural(purge_letters(selection, groups, database), 'dead letter')}")
+    deleted = purge_letters(selection, groups, database)
+    print(f'{{"deleted": {deleted}}}' if json else f"deleted {plural(deleted, 'dead letter')}")

@@ -289,3 +289,10 @@ def test_a_purge_asks_and_deletes_what_was_named(buried: CommandLine) -> None:
     assert "deleted 2 dead letters" in buried("dead", "purge", "--all", "--yes").out
     assert letters(buried) == []
     assert set(stored(buried)) == {"b"}
+
+
+def test_programs_are_told_what_was_requeued_and_what_was_purged(buried: CommandLine) -> None:
+    queued = [json.loads(line) for line in buried("dead", "requeue", "--all", "--json").out.splitlines()]
+    assert sorted((run["collection"], run["items"]) for run in queued) == [("docs", 2), ("pets", 1)]
+    assert json.loads(buried("dead", "purge", "--all", "--yes", "--json").out) == {"deleted": 3}
+    assert json.loads(buried("dead", "purge", "--all", "--yes", "--json").out) == {"deleted": 0}
