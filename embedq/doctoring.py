@@ -4,11 +4,13 @@ import asyncio
 import json
 import stat
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from embedq.findings import Facts, Finding, RedisFacts, SettingsFacts, Verdict, findings
+from embedq.finding import Finding, Verdict
+from embedq.findings import Facts, RedisFacts, SettingsFacts, findings
 from embedq_core.configuration import Configuration, differences
 from embedq_core.errors import QueueError, SettingsError, StoreError, UnknownModel
 from embedq_core.settings import Settings, load_settings, settings_file
@@ -20,6 +22,7 @@ from embedq_jobs.health import queue_facts, server_facts, worker_facts
 from embedq_plugins import get_embedding_model, get_embedding_models, plugin_problems
 from embedq_store import CollectionInfo, DeadLetterSummary, Store
 from embedq_store.health import database_facts
+from embedq_worker.timetable import Upcoming, upcoming
 
 # Long enough for any transaction of ours.
 BUSY_SECONDS: Final = 5.0
@@ -42,7 +45,9 @@ async def gather(settings: Settings, *, named: bool, full: bool) -> Facts:
     """All facts. What can't be looked at is a fact as well: no error is raised for it."""
     redis = await _redis(settings)
     database = await database_facts(settings.database, full=full, busy_seconds=min(settings.busy_seconds, BUSY_SECONDS))
-    collections, recorded, dead = await _contents(settings, usable=database.exists and database.unusable is None)
+    collections, recorded, dead, schedules = await _contents(
+        settings, usable=database.exists and database.unusable is None
+    )
     users = [(info.model_id, f"the collection {info.name!r}") for info in collections]
     users += [(each.model_id, "its queue") for each in redis.queues if each.jobs]
     return Facts(
@@ -55,6 +60,7 @@ async def gather(settings: Settings, *, named: bool, full: bool) -> Facts:
         plugin_problems=tuple((problem.plugin, problem.message) for problem in plugin_problems()),
         drifted=tuple(_drifted(collections, recorded)),
         dead=dead,
+        schedules=schedules,
     )
 
 
@@ -89,18 +95,19 @@ async def _redis(settings: Settings) -> RedisFacts:
 
 async def _contents(
     settings: Settings, *, usable: bool
-) -> tuple[list[CollectionInfo], dict[int, Configuration], list[DeadLetterSummary]]:
-    """The collections, what is recorded of their models, and how many dead letters there are."""
+) -> tuple[list[CollectionInfo], dict[int, Configuration], list[DeadLetterSummary], list[Upcoming]]:
+    """The collections, what is recorded of their models, how many dead letters there are, and the schedules."""
     if not usable:
-        return [], {}, []
+        return [], {}, [], []
     try:
         async with await Store.open(settings.database, read_only=True) as store:
             collections = await store.collections()
             recorded = {info.id: await store.configuration(info.id) for info in collections}
             known = {key: value for key, value in recorded.items() if value is not None}
-            return collections, known, await store.dead.summary()
+            schedules = upcoming(await store.schedules.all(), time.time())
+            return collections, known, await store.dead.summary(), schedules
     except StoreError:
-        return [], {}, []  # what is wrong with the database is a finding of its own
+        return [], {}, [], []  # what is wrong with the database is a finding of its own
 
 
 def _drifted(

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
+from embedq.finding import Finding, Verdict
 from embedq.inspecting import moment, size
+from embedq.schedule_findings import schedule_findings
 from embedq_core.text import plural
 from embedq_jobs import Pause, holding
 from embedq_jobs.health import QueueFacts, ServerFacts, WorkerFacts
@@ -14,6 +15,7 @@ from embedq_producer.terminal import duration
 from embedq_store import DeadLetterSummary
 from embedq_store.health import DatabaseFacts
 from embedq_store.schema import SCHEMA_VERSION
+from embedq_worker.timetable import Upcoming
 
 MIB: Final = 1024 * 1024
 
@@ -25,23 +27,6 @@ IDLE_SECONDS: Final = 60.0
 WAL_WARN_BYTES: Final = 256 * MIB
 DISK_WARN_SHARE: Final = 0.1
 DISK_FAIL_BYTES: Final = 100 * MIB
-
-
-class Verdict(StrEnum):
-    """How good or bad something is."""
-
-    ok = "ok"
-    warn = "warn"
-    fail = "fail"
-
-
-class Finding(NamedTuple):
-    """One line of the doctor's: how it is, what it is about, what was seen, and what to do about it."""
-
-    verdict: Verdict
-    what: str
-    detail: str
-    mend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +66,7 @@ class Facts:
     drifted: tuple[tuple[str, str, str], ...] = ()
     """Model, collection, and how the model differs now from what is recorded with the collection."""
     dead: Sequence[DeadLetterSummary] = field(default_factory=tuple)
+    schedules: Sequence[Upcoming] = ()
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -89,6 +75,7 @@ def findings(facts: Facts) -> list[Finding]:
         *_settings(facts.settings),
         *_redis(facts.redis),
         *_database(facts.database, named=facts.database_named),
+        *_schedules(facts),
         *_models(facts),
         *_dead(facts.dead),
     ]
@@ -230,7 +217,7 @@ def _queue(queue: QueueFacts, workers: Sequence[WorkerFacts], *, paused: bool) -
     ]
     yield from problems
     if not problems and queue.jobs:
-        yield Finding(Verdict.ok, what, f"{plural(queue.jobs, 'job')}, {plural(queue.items, 'item')}")
+        yield Finding(Verdict.ok, what, f"{plural(queue.jobs, 'chunk')}, {plural(queue.items, 'item')}")
 
 
 def _lost(what: str, queue: QueueFacts) -> Iterator[Finding]:
@@ -267,23 +254,23 @@ def _unowned(what: str, queue: QueueFacts, workers: Sequence[WorkerFacts], *, pa
         yield Finding(
             Verdict.fail,
             what,
-            f"{plural(len(queue.stuck), 'job')} held by a lease that does not end: {_some(queue.stuck)}",
+            f"{plural(len(queue.stuck), 'chunk')} held by a lease that does not end: {_some(queue.stuck)}",
             "where no worker has it, delete the key with 'redis-cli del'",
         )
     elif queue.leased and not served:
         yield Finding(
             Verdict.warn,
             what,
-            f"{plural(queue.leased, 'job')} in progress, and no worker that lives has it",
+            f"{plural(queue.leased, 'chunk')} in progress, and no worker that lives has it",
             "run 'embedq worker', which takes them over within 20 seconds",
         )
     if queue.oldest_due is None or queue.leased or paused:
         return
     if not served:
-        detail = f"{plural(queue.jobs, 'job')}, due for {duration(queue.oldest_due)}, and no worker that serves them"
+        detail = f"{plural(queue.jobs, 'chunk')}, due for {duration(queue.oldest_due)}, and no worker that serves them"
         yield Finding(Verdict.warn, what, detail, f"run 'embedq worker' where there is the model {queue.model_id}")
     elif queue.oldest_due > IDLE_SECONDS:
-        detail = f"workers take none of {plural(queue.jobs, 'job')}, due for {duration(queue.oldest_due)}"
+        detail = f"workers take none of {plural(queue.jobs, 'chunk')}, due for {duration(queue.oldest_due)}"
         yield Finding(Verdict.fail, what, detail, "see what the workers say, and start them anew")
 
 
@@ -380,7 +367,12 @@ def _disk(database: DatabaseFacts) -> Iterator[Finding]:
         yield Finding(Verdict.ok, "disk", detail)
 
 
-# --- models and dead letters
+# --- schedules, models and dead letters
+
+
+def _schedules(facts: Facts) -> Iterator[Finding]:
+    served = any(worker.database == facts.database.path for worker in facts.redis.workers)
+    return schedule_findings(facts.schedules, served=served)
 
 
 def _models(facts: Facts) -> Iterator[Finding]:
@@ -393,7 +385,9 @@ def _models(facts: Facts) -> Iterator[Finding]:
         yield Finding(Verdict.warn, f"model {model}", detail, "install its plugin (see 'embedq models')")
     for model, collection, difference in facts.drifted:
         detail = f"is no longer as it was when {collection!r} was embedded with it: {difference}"
-        yield Finding(Verdict.warn, f"model {model}", detail, "set it as it was, or embed into another collection")
+        yield Finding(
+            Verdict.warn, f"model {model}", detail, f"set it as it was, or 'embedq reembed {collection} --force'"
+        )
     if not facts.missing and not facts.drifted:
         yield Finding(Verdict.ok, "models", f"{plural(facts.models, 'model')}; every collection and queue has its own")
 

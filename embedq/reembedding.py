@@ -60,10 +60,10 @@ def run_reembed(request: ReembedRequest, database: Path | None, *, confirmed: bo
     _check_options(request)
     if request.cancel:
         run_cancel(request.collection, settings, confirmed=confirmed, as_json=request.json)
-    elif request.model is None:
+    elif request.model is None and not request.force:
         run_drop_old(request.collection, settings, confirmed=confirmed, as_json=request.json)
     else:
-        sys.exit(asyncio.run(_reembed(request, request.collection, request.model, settings)))
+        sys.exit(asyncio.run(_reembed(request, request.collection, settings)))
 
 
 def _check_options(request: ReembedRequest) -> None:
@@ -71,7 +71,9 @@ def _check_options(request: ReembedRequest) -> None:
     starting = request.golden or request.recall is not None or request.accept or request.force or request.wait
     if request.cancel and (request.model or starting or request.drop_old or request.dry_run):
         raise UsageError("--cancel goes with a collection alone")
-    if request.model is None and (starting or request.dry_run or not (request.drop_old or request.cancel)):
+    # With --force, the model that it has is meant where none is named.
+    named = request.model is not None or request.force
+    if not named and (starting or request.dry_run or not (request.drop_old or request.cancel)):
         raise UsageError("name the new model with -m: see 'embedq models'")
     if request.accept and (request.golden or request.recall is not None):
         raise UsageError("--accept takes the new vectors as they are: leave --golden and --recall out")
@@ -79,10 +81,10 @@ def _check_options(request: ReembedRequest) -> None:
         raise UsageError("--dry-run queues nothing to wait for")
 
 
-async def _reembed(request: ReembedRequest, name: str, asked: str, settings: Settings) -> int:
+async def _reembed(request: ReembedRequest, name: str, settings: Settings) -> int:
     async with await Store.open(settings.database, must_exist=True, busy_seconds=settings.busy_seconds) as store:
         found = await store.collection(name)
-        model = get_embedding_model(asked)
+        model = get_embedding_model(request.model or found.model_id)
         golden = await _golden_text(request, found, store)
         if request.dry_run:
             return await dry_run(found, model, store, settings, force=request.force, as_json=request.json)

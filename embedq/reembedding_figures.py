@@ -11,7 +11,7 @@ from embedq_core.errors import DatabaseMissing
 from embedq_core.settings import Settings
 from embedq_core.text import shown
 from embedq_jobs import Queue, RunSummary, open_queue, queue_exists
-from embedq_producer.terminal import duration
+from embedq_producer.terminal import duration, percent
 from embedq_store import Coverage, Reembedding, Store
 from embedq_worker.supplying import latest_run
 
@@ -118,7 +118,7 @@ async def print_reembeddings(
                 row.reembedding.state,
                 row.reembedding.old_model,
                 row.reembedding.new_model,
-                "-" if row.share is None else f"{int(row.share * 100)} %",
+                "-" if row.share is None else percent(row.share),
                 "-" if row.seconds_left is None else duration(row.seconds_left),
                 moment(row.reembedding.switched or row.reembedding.started),
             ]

@@ -5,8 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-import typer
-
+from embedq.asking import ask
 from embedq_core.errors import ReembeddingMissing
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural, shown
@@ -42,7 +41,7 @@ def run_cancel(collection: str, settings: Settings, *, confirmed: bool, as_json:
     stay = f"the {vectors} of {found.new_model} that are kept since the rollback stay"
     if not confirmed:
         asked = f"Remove the {vectors} of {found.new_model} made so far for {name}?"
-        typer.confirm(f"End it? Of {name}, {stay}." if used else asked, abort=True, err=as_json)
+        ask(f"End it? Of {name}, {stay}." if used else asked)
     ended = asyncio.run(ending())
     removed = 0 if ended.keeps_others else count
     if as_json:
@@ -74,9 +73,7 @@ def run_drop_old(collection: str, settings: Settings, *, confirmed: bool, as_jso
     model_id = found.old_model if found.state == "switched" else found.new_model
     vectors = plural(count, "vector")
     if not confirmed:
-        typer.confirm(
-            f"Drop the {vectors} of {model_id} that are kept for {shown(collection)}?", abort=True, err=as_json
-        )
+        ask(f"Drop the {vectors} of {model_id} that are kept for {shown(collection)}?")
     asyncio.run(dropping())
     if as_json:
         print(json.dumps({"collection": collection, "model": model_id, "state": "dropped", "removed": count}))
@@ -92,11 +89,7 @@ def run_rollback(collection: str, database: Path | None, *, confirmed: bool, as_
     settings = load_settings(database=database)
     if not confirmed:
         kept = asyncio.run(_kept_for_rollback(collection, settings))
-        typer.confirm(
-            f"Answer {shown(collection)} from the vectors of {kept.old_model} again, not {kept.new_model}?",
-            abort=True,
-            err=as_json,
-        )
+        ask(f"Answer {shown(collection)} from the vectors of {kept.old_model} again, not {kept.new_model}?")
     sys.exit(asyncio.run(_roll_back(collection, settings, as_json=as_json)))
 
 

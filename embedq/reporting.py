@@ -17,7 +17,7 @@ from embedq.dead_counting import DeadCounter
 from embedq.open_database import OpenDatabase
 from embedq.reembedding_figures import ReembeddingRow, reembedding_rows, row_object
 from embedq_core.settings import Settings, load_settings
-from embedq_jobs import Pause, Queue, QueueLoad, Rates, RunSummary, open_queue, queue_exists
+from embedq_jobs import Pause, Queue, QueueLoad, Rates, RunSummary, holding, open_queue, queue_exists
 from embedq_jobs.rates import RATE_SECONDS
 from embedq_producer.pausing import pause_object
 from embedq_producer.summary import summary_object
@@ -64,9 +64,19 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long they take at the present speed; None where nothing moves, or nobody is there to move it."""
+        """How long they take at the present speed; None where nothing moves, or some of it can't be moved just now."""
         moving = self.items_per_second > 0 and self.items and self.workers
-        return self.items / self.items_per_second if moving else None
+        return self.items / self.items_per_second if moving and not self._held_up else None
+
+    @property
+    def _held_up(self) -> bool:
+        """Whether there is work that is paused, or whose model can't be used."""
+        troubled = {model for report in self.workers for model in report.get("troubles", {})}
+        return any(
+            load.paused or load.model_id in troubled or holding(self.pauses, load.model_id)
+            for load in self.loads
+            if load.jobs
+        )
 
 
 class StatusReader:

@@ -81,7 +81,7 @@ def run_fields(summary: RunSummary) -> list[tuple[str, str]]:
     """A run for people to read."""
     run, counts = summary.run, summary.counts
     progress = progress_of(summary, time.time())
-    share = "" if progress.share is None else f" ({percent(progress.share)})"
+    share = f" ({percent(progress.share)})" if progress.share is not None and not counts.cancelled else ""
     fields = [
         ("run", run.id),
         ("state", summary.state),

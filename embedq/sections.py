@@ -11,9 +11,10 @@ from typing import Any, Final
 from embedq.inspecting import moment, size
 from embedq.reporting import TEN_MINUTES, Status, model_figures
 from embedq.running import runs_table
+from embedq.schedule_views import in_zone
 from embedq.tables import Table, field_lines, output_width, table_lines
 from embedq_core.text import plural
-from embedq_jobs import Pause
+from embedq_jobs import Pause, holding
 from embedq_producer.pausing import remedy, scope_words
 from embedq_producer.terminal import duration, percent, short_duration
 
@@ -42,7 +43,7 @@ def facts(status: Status, width: int) -> list[tuple[str, str]]:
     found.append(("to do", todo))
     if in_hand:
         found.append(("in hand", plural(in_hand, "chunk")))
-    found.append(("speed", f"{minute:,.1f} items/s over the last minute, {ten:,.1f} over ten"))
+    found.append(("speed", f"{_rate(minute)} items/s over a minute, {_rate(ten)} over ten"))
     if any(status.rates.items):
         found.append(("ten minutes", sparkline(status.rates.items, width - len("dead letters") - 2)))
     if status.seconds_left is not None:
@@ -90,7 +91,7 @@ def summary_line(status: Status) -> str:
     going_on = sum(not run.settled for run in status.runs)
     words = [
         f"{plural(status.items, 'item')} to do ({size(sum(load.bytes for load in status.loads))})",
-        f"{status.items_per_second:,.1f} items/s",
+        f"{_rate(status.items_per_second)} items/s",
         *([] if status.seconds_left is None else [f"{duration(status.seconds_left)} left"]),
         plural(len(status.workers), "worker"),
         f"{plural(going_on, 'run')} going on",
@@ -98,6 +99,10 @@ def summary_line(status: Status) -> str:
         *(f"{name}: {text}" for name, text in _troubles(status.workers)),
     ]
     return ", ".join(words)
+
+
+def _rate(items: float) -> str:
+    return f"{items:,.1f}" if items < 100 else f"{items:,.0f}"
 
 
 def _clock(now: float, seconds: float) -> str:
@@ -135,7 +140,7 @@ def _queues(status: Status) -> Table:
                 f"{load.queued:,}",
                 f"{load.in_progress:,}",
                 f"{load.deferred:,}",
-                f"{load.paused:,}",
+                "all" if holding(status.pauses, load.model_id) else f"{load.paused:,}",
             ]
             for load in status.loads
             if load.jobs
@@ -146,7 +151,7 @@ def _queues(status: Status) -> Table:
 
 def _reembeddings(status: Status) -> Table:
     return Table(
-        ["embedded anew", "state", "done", "left", "to", "why"],
+        ["re-embedding", "state", "done", "left", "to", "why"],
         [
             [
                 row.reembedding.collection,
@@ -167,12 +172,12 @@ def _schedules(status: Status) -> Table:
         [
             each.name,
             "disabled" if each.seconds is None else _when(each.seconds),
-            "-" if each.due is None else moment(each.due),
+            "-" if each.due is None else in_zone(each.due, each.timezone),
             each.last or "-",
         ]
         for each in status.schedules
     ]
-    return Table(["schedule", "due", "at", "last time"], rows)
+    return Table(["schedule", "due", "next", "last result"], rows)
 
 
 def _when(seconds: float) -> str:

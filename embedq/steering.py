@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import typer
 from msgspec.structs import replace
 
+from embedq.asking import ask
 from embedq.inspecting import moment
 from embedq.tables import print_fields, print_table
 from embedq_core.errors import UnknownModel, UsageError
@@ -33,7 +33,7 @@ async def _cancel(run: str, settings: Settings, *, yes: bool, as_json: bool) -> 
         if not yes and not before.settled:
             left = plural(before.items - before.counts.ended, "item")
             what = f"Cancel run {run} of {shown(before.run.collection)}, of which {left} are not done?"
-            typer.confirm(what, abort=True, err=True)
+            ask(what)
         marked, removed = await queue.cancelling.cancel(run, before.run.model_id)
         after = await queue.runs.summary(run)
     in_hand = after.items - after.counts.ended

@@ -15,7 +15,7 @@ _REFUSED: Final = {
 }
 # Without --yes, these ask, always.
 _ASKING: Final = frozenset(
-    {"collections delete", "collections drop-old", "collections rollback", "dead purge", "runs cancel"}
+    {"collections delete", "collections rollback", "collections drop-old", "dead purge", "runs cancel"}
 )
 _READS_INPUT: Final = ("inputs", "input", "batch", "source", "golden")
 _READING_CORPORA: Final = frozenset({"submit", "ingest"})
@@ -31,6 +31,8 @@ class ParsedCommand:
 
 def check_unattended(arguments: Sequence[str]) -> None:
     """See that a schedule can run `embedq ARGUMENTS`. Raises UsageError; what Typer raises for a wrong option."""
+    if arguments and arguments[0] == "embedq":
+        raise UsageError("leave 'embedq' out after --: begin with the command, such as 'submit'")
     if not arguments or arguments[0].startswith("-"):
         raise UsageError("say what to run after --: a command of embedq, such as 'submit docs --files . *.md'")
     command = parsed(arguments)
@@ -82,7 +84,8 @@ def is_about(arguments: Sequence[str], collection: str) -> bool:
 
 def _asks(command: ParsedCommand) -> bool:
     given = command.parameters
-    ending = given.get("cancel") or (given.get("drop_old") and given.get("model") is None)
+    begins = given.get("model") is not None or given.get("force")
+    ending = given.get("cancel") or (given.get("drop_old") and not begins)
     return command.name in _ASKING or (command.name == "reembed" and bool(ending))
 
 

@@ -72,7 +72,8 @@ def _check(collection: str, model_id: str, recorded: Configuration, present: Con
     if found:
         raise ConfigurationMismatch(
             f"the collection {shown(collection)!r} was embedded with another configuration of {shown(model_id)}: "
-            f"{shown('; '.join(found))}: set the model as it was, or embed into another collection"
+            f"{shown('; '.join(found))}: set the model as it was, or embed into another collection, "
+            f"or all of this one anew: 'embedq reembed {shown(collection)} --force'"
         )
 
 

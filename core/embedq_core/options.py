@@ -37,4 +37,6 @@ Urgency: TypeAlias = Annotated[
         case_sensitive=False,
     ),
 ]
-Collection: TypeAlias = Annotated[str, typer.Argument(help="Name of the collection.", show_default=False)]
+Collection: TypeAlias = Annotated[
+    str, typer.Argument(metavar="COLLECTION", help="Name of the collection.", show_default=False)
+]

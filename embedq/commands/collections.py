@@ -10,7 +10,8 @@ from embedq.commands.groups import ListByDefault
 from embedq_core import options
 
 app = typer.Typer(
-    help="List, show, index, audit, export, import, rename, copy and delete collections. Without a command: list.",
+    help="List collections, show, index, audit, export, import, copy, rename and delete one, or undo a re-embedding. "
+    "Without a command: list.",
     cls=ListByDefault,
 )
 
@@ -104,12 +105,13 @@ def delete(
     json: options.Json = False,
 ) -> None:
     """Delete a collection and all its entries. Asks first."""
+    from embedq.asking import ask
     from embedq.inspecting import collection_count, delete_collection
     from embedq_core.text import plural, shown
 
     count = collection_count(collection, database)
     if not yes:
-        typer.confirm(f"Delete {shown(collection)} and its {plural(count, 'entry', 'entries')}?", abort=True, err=json)
+        ask(f"Delete {shown(collection)} and its {plural(count, 'entry', 'entries')}?")
     delete_collection(collection, database)
     if json:
         print(json_module.dumps({"collection": collection, "deleted": count}))

@@ -15,9 +15,7 @@ app = typer.Typer(
     cls=ListByDefault,
 )
 
-Ids: TypeAlias = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of items.", show_default=False)
-]
+Ids: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of items.", show_default=False)]
 Keys: TypeAlias = Annotated[
     list[int] | None, typer.Option("--key", metavar="KEY", help="With this key, as listed. May be repeated.")
 ]
@@ -129,6 +127,7 @@ def purge(
     json: options.Json = False,
 ) -> None:
     """Delete dead letters for good, with their contents. Asks first."""
+    from embedq.asking import ask
     from embedq.dead_letters import chosen, groups_to_purge, none_matches, selected
     from embedq.dead_letters import purge as purge_letters
     from embedq_core.text import plural, shown
@@ -143,6 +142,6 @@ def purge(
     letters = plural(sum(group.letters for group in groups), "dead letter")
     if not yes:
         of = ", ".join(dict.fromkeys(shown(group.collection) or "no collection" for group in groups))
-        typer.confirm(f"Delete {letters} for good ({of})?", abort=True, err=json)
+        ask(f"Delete {letters} for good ({of})?")
     deleted = purge_letters(selection, groups, database)
     print(json_module.dumps({"deleted": deleted}) if json else f"deleted {plural(deleted, 'dead letter')}")

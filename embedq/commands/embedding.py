@@ -20,9 +20,10 @@ class VectorFormat(StrEnum):
 
 def embed(
     collection: Annotated[
-        str | None, typer.Argument(help="Collection to keep the vector in; needs ID.", show_default=False)
+        str | None,
+        typer.Argument(metavar="COLLECTION", help="Collection to keep the vector in; needs ID.", show_default=False),
     ] = None,
-    id: Annotated[str | None, typer.Argument(help="Id to keep it under.", show_default=False)] = None,  # noqa: A002
+    id: Annotated[str | None, typer.Argument(metavar="ID", help="Id to keep it under.", show_default=False)] = None,  # noqa: A002
     content: Annotated[str | None, typer.Option("-c", "--content", metavar="TEXT", help="Text to embed.")] = None,
     input: Annotated[  # noqa: A002 - the option's name
         Path | None,

@@ -27,7 +27,8 @@ def list_models(json: options.Json = False) -> None:
 
 @app.command("test")
 def try_model(
-    model: Annotated[str, typer.Argument(help="Id or alias.", show_default=False)], json: options.Json = False
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Id or alias.", show_default=False)],
+    json: options.Json = False,
 ) -> None:
     """Embed two sentences, and say how long their vectors are and how fast that was."""
     from embedq.model_trial import run_trial
@@ -37,7 +38,9 @@ def try_model(
 
 @app.command("default")
 def default_model(
-    model: Annotated[str | None, typer.Argument(help="Id or alias to set.", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="Id or alias to set.", show_default=False)
+    ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Have no default again.")] = False,
 ) -> None:
     """Show the model for new collections where none is named, or set it."""

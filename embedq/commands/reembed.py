@@ -9,7 +9,9 @@ from embedq_core import options
 
 
 def reembed(
-    collection: Annotated[str | None, typer.Argument(help="Name of the collection.", show_default=False)] = None,
+    collection: Annotated[
+        str | None, typer.Argument(metavar="COLLECTION", help="Name of the collection.", show_default=False)
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option("-m", "--model", metavar="MODEL", help="The new model, by id or alias: see 'embedq models'."),
@@ -40,7 +42,12 @@ def reembed(
         bool,
         typer.Option("--drop-old", help="Don't keep the old vectors; without -m, drop those that are kept."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also with the model that the collection has.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Also with the model that the collection has, which is meant where -m is left out."
+        ),
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it has switched; embed here where no worker runs.")
     ] = False,

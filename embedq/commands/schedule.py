@@ -15,7 +15,7 @@ app = typer.Typer(
     help="Run commands at times: workers do it, and look once a minute. Without a command: list.", cls=ListByDefault
 )
 
-Name = Annotated[str, typer.Argument(help="Name of the schedule.", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.", show_default=False)]
 
 
 class CommandAfterDashes(TyperCommand):
@@ -105,13 +105,14 @@ def add(
 @app.command()
 def remove(name: Name, yes: options.Yes = False, database: options.Database = None, json: options.Json = False) -> None:
     """Remove a schedule and what is known of its runs. Asks first. What it is running goes on."""
+    from embedq.asking import ask
     from embedq.schedule_views import schedule_object
     from embedq.scheduling import one_schedule, remove_schedule
     from embedq_core.text import shown
 
     schedule, _ = one_schedule(name, database)
     if not yes:
-        typer.confirm(f"Remove the schedule {shown(name)}?", abort=True, err=True)
+        ask(f"Remove the schedule {shown(name)}?")
     remove_schedule(name, database)
     print(json_module.dumps(schedule_object(schedule)) if json else f"removed {shown(name)}")
 

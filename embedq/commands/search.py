@@ -12,7 +12,7 @@ from embedq_core.errors import UsageError
 def similar(
     collection: options.Collection,
     id: Annotated[  # noqa: A002 - the argument's name
-        str | None, typer.Argument(help="Id of an entry to compare with.", show_default=False)
+        str | None, typer.Argument(metavar="ID", help="Id of an entry to compare with.", show_default=False)
     ] = None,
     content: Annotated[
         str | None, typer.Option("-c", "--content", metavar="TEXT", help="Text to compare with.")

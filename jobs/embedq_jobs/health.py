@@ -78,6 +78,8 @@ class WorkerFacts:
     name: str
     models: tuple[str, ...]
     troubles: tuple[tuple[str, str], ...] = ()
+    database: str | None = None
+    """Which it writes to; one of an earlier version doesn't say."""
 
 
 async def server_facts(queue: Queue) -> ServerFacts:
@@ -137,6 +139,7 @@ async def worker_facts(queue: Queue) -> list[WorkerFacts]:
             tuple(report["models"]),
             # One of an earlier version doesn't say.
             tuple(report.get("troubles", {}).items()),
+            report.get("database"),
         )
         for report in reports
     ]

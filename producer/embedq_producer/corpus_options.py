@@ -21,7 +21,11 @@ _ROWS = "What becomes of each row"
 
 Inputs: TypeAlias = Annotated[
     list[str] | None,
-    typer.Argument(help="Files of rows, or - for standard input. With --sql: the database.", show_default=False),
+    typer.Argument(
+        metavar="FILE",
+        help="Files of rows, or - for standard input. With --sql: the database.",
+        show_default=False,
+    ),
 ]
 Format: TypeAlias = Annotated[
     str | None,

@@ -52,7 +52,7 @@ async def choice_of_model(collection: str, asked: str | None, settings: Settings
     if wanted is not None and wanted.model_id != known:
         raise ModelMismatch(
             f"the collection {collection!r} was embedded with {known}, not with {wanted.model_id}: leave -m out, "
-            "or name another collection"
+            f"or name another collection, or see 'embedq reembed {collection} -m {wanted.model_id}'"
         )
     model = wanted or get_embedding_model(known)
     if recorded is not None:

@@ -43,7 +43,9 @@ class Pace:
         self._points: deque[tuple[float, int, float]] = deque()
 
     def add(self, now: float, figures: Figures) -> None:
-        """Note `figures` at the time `now`, in seconds."""
+        """Note `figures` at the time `now`, in seconds. Where fewer are done than before, something else has begun."""
+        if self._points and figures.done < self._points[-1][1]:
+            self._points.clear()
         self._points.append((now, figures.done, figures.share or 0.0))
         while now - self._points[0][0] > RATE_SECONDS and len(self._points) > len(("first", "last")):
             self._points.popleft()

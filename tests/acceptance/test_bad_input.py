@@ -209,7 +209,7 @@ def test_another_model_than_the_collections_is_refused(embedq: CommandLine) -> N
     result = embedq("ingest", "docs", rows(embedq, "two"), "-m", "prepared", exit_code=2)
     assert only_line(result) == (
         "embedq: the collection 'docs' was embedded with recording, not with prepared: "
-        "leave -m out, or name another collection"
+        "leave -m out, or name another collection, or see 'embedq reembed docs -m prepared'"
     )
     assert stored(embedq) == {"i0": "one"}
 

@@ -20,6 +20,7 @@ from embedq_store import Store
 from support.chunks import RUN, run
 from support.command_line import CommandLine
 from support.models import RecordingModel, vector_of
+from support.parsing import commands
 from support.terminals import Terminal
 
 
@@ -494,6 +495,8 @@ def test_help_names_every_command(embedq: CommandLine) -> None:
         "pause",
         "resume",
         "drain",
+        "reembed",
+        "schedule",
     ]
     assert [name for name in names if name not in shown] == []
 
@@ -575,3 +578,13 @@ def test_a_database_of_another_kind_is_left_alone(embedq: CommandLine) -> None:
     db.execute("CREATE TABLE diary (day, text)")
     db.close()
     assert json.loads(embedq("collections", "list", "--json").out) == []
+
+
+def test_the_help_of_every_command_flows_and_calls_things_as_the_documentation_does() -> None:
+    for words, command in commands():
+        assert command.help, words
+        for paragraph in command.help.split("\n\n"):
+            assert "\n" not in paragraph, words
+        for parameter in command.params:
+            if parameter.param_type_name == "argument":
+                assert (parameter.metavar or "").isupper(), (words, parameter.name)

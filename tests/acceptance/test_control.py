@@ -52,6 +52,7 @@ def test_a_run_is_cancelled_after_a_question_and_what_that_did_is_said(embedq: C
     assert (again["state"], again["cancelled"], again["taken_out"], again["in_hand"]) == ("cancelled", 20, 0, 0)
     waited = embedq("runs", "wait", name, exit_code=1)
     assert "20 cancelled" in waited.out
+    assert "items        0 of 20 done, " in embedq("runs", "show", name).out
     assert "time left" not in waited.out
     embedq("worker", "--burst")
     assert embedq.batch_sizes == []

@@ -283,7 +283,7 @@ def test_when_redis_can_not_be_reached_the_letters_stay(buried: CommandLine, tmp
 
 def test_a_purge_asks_and_deletes_what_was_named(buried: CommandLine) -> None:
     result = buried("dead", "purge", "a", input="n\n", exit_code=1)
-    assert "Delete 2 dead letters for good (docs, pets)?" in result.out
+    assert "Delete 2 dead letters for good (docs, pets)?" in result.err
     assert len(letters(buried)) == 3
     assert "deleted 1 dead letter" in buried("dead", "purge", "a", "--collection", "pets", input="y\n").out
     assert ids(buried) == [("docs", "a"), ("docs", "c")]
@@ -294,3 +294,10 @@ def test_a_purge_asks_and_deletes_what_was_named(buried: CommandLine) -> None:
     assert json.loads(buried("dead", "requeue", "--all", "--json").out) == []
     assert letters(buried) == []
     assert set(stored(buried)) == {"b"}
+
+
+def test_programs_are_told_what_was_requeued_and_what_was_purged(buried: CommandLine) -> None:
+    queued = json.loads(buried("dead", "requeue", "--all", "--json").out)
+    assert sorted((run["collection"], run["items"]) for run in queued) == [("docs", 2), ("pets", 1)]
+    assert json.loads(buried("dead", "purge", "--all", "--yes", "--json").out) == {"deleted": 3}
+    assert json.loads(buried("dead", "purge", "--all", "--yes", "--json").out) == {"deleted": 0}

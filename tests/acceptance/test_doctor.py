@@ -158,7 +158,7 @@ def test_what_a_user_may_not_ask_redis_is_said_and_the_rest_is_looked_at(
         client.acl_deluser("limited")
     for what in ("version", "persistence", "eviction", "memory", "clock"):
         assert line(found, what).startswith("warn Redis does not tell this user: allow +")
-    assert "2 jobs" in line(found, "queue recording")
+    assert "2 chunks" in line(found, "queue recording")
 
 
 @pytest.mark.usefixtures("queued")
@@ -192,7 +192,7 @@ def test_a_queue_that_is_served_is_well(embedq: CommandLine, client: redis.Redis
     client.set(lease_key(job_id(queued, 0)), "1", ex=15)
     found = examined(embedq)
     assert line(found, "workers") == "ok here:1: "
-    assert line(found, "queue recording") == "ok 2 jobs, 2 items: "
+    assert line(found, "queue recording") == "ok 2 chunks, 2 items: "
 
 
 def test_jobs_in_progress_that_no_live_worker_has_are_noticed(
@@ -201,7 +201,7 @@ def test_jobs_in_progress_that_no_live_worker_has_are_noticed(
     report = {"host": "here", "pid": 1, "models": ["recording"], "seen": time.time() - 20}
     client.hset(NAMES.workers, "here:1", json.dumps(report))
     client.set(lease_key(job_id(queued, 0)), "1", ex=15)
-    assert "1 job in progress, and no worker that lives has it" in line(examined(embedq), "queue recording")
+    assert "1 chunk in progress, and no worker that lives has it" in line(examined(embedq), "queue recording")
     client.set(lease_key(job_id(queued, 0)), "1")
     found = line(examined(embedq, exit_code=1), "queue recording")
     assert f"a lease that does not end: {lease_key(job_id(queued, 0))}" in found

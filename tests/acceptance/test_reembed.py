@@ -177,7 +177,7 @@ def test_a_rollback_queues_what_came_since_and_the_way_forward_costs_nothing(doc
     assert result.out == "docs: 4 entries, embedded with recording-10 now, not recording\n"
     assert "'embedq collections rollback docs' goes back to them" in result.err
     docs("ingest", "docs", "-", input="id,content\n5,a cat\n")
-    assert docs("collections", "rollback", "docs", input="n\n", exit_code=1).out.startswith(
+    assert docs("collections", "rollback", "docs", input="n\n", exit_code=1).err.startswith(
         "Answer docs from the vectors of recording again, not recording-10?"
     )
     undone = json.loads(docs("collections", "rollback", "docs", "--yes", "--json").out)
@@ -188,16 +188,33 @@ def test_a_rollback_queues_what_came_since_and_the_way_forward_costs_nothing(doc
     paid = sum(docs.batch_sizes)
     docs("reembed", "docs", "-m", "recording-10", "--wait")
     assert sum(docs.batch_sizes) == paid
-    assert docs("collections", "drop-old", "docs", input="n\n", exit_code=1).out.startswith(
+    assert docs("collections", "drop-old", "docs", input="n\n", exit_code=1).err.startswith(
         "Drop the 5 vectors of recording"
     )
     assert docs("collections", "drop-old", "docs", "-y").out == "docs: dropped 5 vectors of recording\n"
     assert collections(docs) == {"docs": ("recording-10", 5)}
 
 
+def test_with_force_all_of_it_is_embedded_anew_with_the_model_it_has(docs: CommandLine) -> None:
+    before = sum(docs.batch_sizes)
+    done = json.loads(docs("reembed", "docs", "--force", "--wait", "--drop-old", "--json").out)
+    assert (done["old_model"], done["model"]) == ("recording", "recording")
+    assert sum(docs.batch_sizes) - before == 4
+    assert collections(docs) == {"docs": ("recording", 4)}
+
+
+@pytest.mark.parametrize("undone", ["rollback", "drop-old"])
+def test_what_is_asked_is_not_among_what_programs_read(docs: CommandLine, undone: str) -> None:
+    docs("reembed", "docs", "-m", "hashing", "--wait")
+    result = docs("collections", undone, "docs", "--json", input="y\n")
+    assert json.loads(result.out)["collection"] == "docs"
+    assert result.err.partition("?")[2].startswith(" [y/N]: ")
+    assert result.out.startswith("{")
+
+
 def test_one_that_is_cancelled_leaves_nothing(docs: CommandLine) -> None:
     docs("reembed", "docs", "-m", "hashing")
-    assert docs("reembed", "docs", "--cancel", input="n\n", exit_code=1).out.startswith(
+    assert docs("reembed", "docs", "--cancel", input="n\n", exit_code=1).err.startswith(
         "Remove the 0 vectors of hashing"
     )
     cancelled = json.loads(docs("reembed", "docs", "--cancel", "--yes", "--json").out)

@@ -16,6 +16,7 @@ from embedq.schedule_views import print_schedules
 from embedq.unattended import ParsedCommand, objection, parsed
 from embedq_store import Schedule
 from support.command_line import CommandLine
+from support.parsing import commands
 
 NIGHTLY = ("0 3 * * *", "--timezone", "Europe/Berlin", "--", "submit", "docs", "rows.csv", "-m", "recording")
 
@@ -140,6 +141,9 @@ def test_removing_asks(nightly: CommandLine) -> None:
     result = nightly("schedule", "remove", "nightly", input="n\n", exit_code=1)
     assert "Remove the schedule nightly? [y/N]" in result.err
     assert len(listed(nightly)) == 1
+    unanswered = nightly("schedule", "remove", "nightly", exit_code=2)
+    assert unanswered.err.endswith("embedq: nobody is there to answer: say --yes if that is meant\n")
+    assert len(listed(nightly)) == 1
     assert nightly("schedule", "remove", "nightly", input="y\n").out.strip() == "removed nightly"
     assert listed(nightly) == []
     nightly("schedule", "add", "nightly", *NIGHTLY)
@@ -176,8 +180,9 @@ def test_an_unknown_name_is_said(nightly: CommandLine) -> None:
         (("nightly", "0 3 * * *", "--timezone", "Mars", "--", "submit", "docs", "x"), "there is no time zone 'Mars'"),
         (("night ly", "0 3 * * *", "--", "submit", "docs", "x"), "a schedule is named with letters, digits"),
         (("nightly", "0 3 * * *", "--", "submit", "docs", "--fils", "x"), "No such option: --fils"),
-        (("nightly", "0 3 * * *", "--", "submit"), "Missing argument 'collection'"),
+        (("nightly", "0 3 * * *", "--", "submit"), "Missing argument 'COLLECTION'"),
         (("nightly", "0 3 * * *", "--", "submi", "docs"), "No such command 'submi'"),
+        (("nightly", "0 3 * * *", "--", "embedq", "submit", "docs", "x"), "leave 'embedq' out after --"),
         (("nightly", "0 3 * * *", "--", "submit", "docs", "--files", "."), "--files needs two values"),
         (("nightly", "0 3 * * *", "--", "submit", "docs"), "name what to read"),
         (("nightly", "0 3 * * *", "--", "submit", "docs", "a.csv", "--files", ".", "*"), "--files can't be used"),
@@ -210,6 +215,7 @@ def test_what_can_not_be_meant_is_refused_before_anything_is_made(
         ("reembed docs --drop-old", "--yes"),
         ("reembed docs -m hashing --drop-old", None),
         ("reembed docs --drop-old -y", None),
+        ("reembed docs --force --drop-old", None),
         ("similar docs -i -", "standard input"),
         ("similar docs --batch -", "standard input"),
         ("schedule", "not by a schedule"),
@@ -221,6 +227,14 @@ def test_what_can_not_be_meant_is_refused_before_anything_is_made(
 def test_what_a_schedule_may_hold(words: str, why: str | None) -> None:
     found = objection(parsed(words.split()))
     assert found is None if why is None else found is not None and why in found
+
+
+def test_what_asks_without_yes_is_nothing_for_a_schedule() -> None:
+    asking = [words for words, command in commands() if "Asks first" in command.help]
+    assert len(asking) > 4
+    for words in asking:
+        given = ParsedCommand(" ".join(words), {"yes": False})
+        assert objection(given) is not None, words
 
 
 def test_a_screen_is_nothing_for_a_schedule() -> None:

@@ -1,6 +1,6 @@
 """Command lines parsed as the program parses them, and not run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import typer.main
@@ -23,3 +23,16 @@ def parsed(arguments: Sequence[str]) -> dict[str, object]:
         name, command, rest = command.resolve_command(context, rest)
         context = command.make_context(name, rest, parent=context)
     return dict(context.params)
+
+
+def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that does something, by its words, such as ('runs', 'list')."""
+
+    def within(words: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+        if hasattr(command, "commands"):
+            for name, each in command.commands.items():
+                yield from within((*words, name), each)
+        else:
+            yield words, command
+
+    return within((), typer.main.get_command(app))

@@ -110,13 +110,16 @@ def _mean(queries: Sequence[GoldenQuery], found: Sequence[int]) -> Fraction:
 
 
 def _worst(queries: Sequence[GoldenQuery], found: Sequence[int], before: Sequence[int] | None) -> str:
-    """The queries that lost most: against the old vectors, or against what is expected."""
+    """The queries that lost most against the old vectors; where none did, those that lack most of what is expected."""
 
-    def lost(index: int) -> Fraction:
-        expected = len(queries[index].expected)
-        return Fraction((expected if before is None else before[index]) - found[index], expected)
+    def most(full: Sequence[int]) -> list[int]:
+        lost = [
+            Fraction(each - got, len(query.expected)) for query, got, each in zip(queries, found, full, strict=True)
+        ]
+        return sorted((index for index, share in enumerate(lost) if share > 0), key=lambda index: -lost[index])
 
-    worst = sorted((index for index in range(len(queries)) if lost(index) > 0), key=lambda index: -lost(index))
+    expected = [len(query.expected) for query in queries]
+    worst = most(expected if before is None else before) or most(expected)
     words = []
     for index in worst[:WORST]:
         query = queries[index]

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
-from embedq.findings import Facts, Finding, RedisFacts, SettingsFacts, Verdict, findings
+from embedq.finding import Finding, Verdict
+from embedq.findings import Facts, RedisFacts, SettingsFacts, findings
 from embedq_jobs import Pause, Scope
 from embedq_jobs.health import QueueFacts, ServerFacts, WorkerFacts
 from embedq_store import DeadLetterSummary
 from embedq_store.health import DatabaseFacts
 from embedq_store.schema import SCHEMA_VERSION
+from embedq_worker.timetable import Upcoming
 
 GIB = 1024**3
 DAY = 86400
@@ -165,7 +167,7 @@ def test_a_redis_that_does_not_answer_is_one_line_with_its_mend() -> None:
         ({"items": 29}, "warn", "+0 bytes and -1 items"),
         ({"ghosts": 1}, "warn", "1 chunk counted that is not queued"),
         ({"leased": 0, "oldest_due": 59.0}, "ok", ""),
-        ({"leased": 0, "oldest_due": 61.0}, "fail", "workers take none of 3 jobs"),
+        ({"leased": 0, "oldest_due": 61.0}, "fail", "workers take none of 3 chunks"),
         ({"leased": 0, "oldest_due": None}, "ok", ""),
     ],
 )
@@ -182,13 +184,29 @@ def test_what_is_in_a_queue(changes: dict[str, object], verdict: str, words: str
 def test_jobs_in_progress_that_no_live_worker_has() -> None:
     other = WorkerFacts("host:2", ("another model",))
     finding = only_trouble(with_queue({}, (other,)))
-    assert (finding.verdict, finding.detail) == ("warn", "1 job in progress, and no worker that lives has it")
+    assert (finding.verdict, finding.detail) == ("warn", "1 chunk in progress, and no worker that lives has it")
 
 
 def test_what_is_wrong_with_a_model_is_said_once_for_all_workers_that_serve_it() -> None:
     workers = tuple(WorkerFacts(f"host:{number}", ("m",), (("m", "HTTP 401"),)) for number in range(3))
     finding = only_trouble(with_queue({}, workers))
     assert (finding.verdict, finding.what, finding.detail) == ("warn", "model m", "HTTP 401")
+
+
+def test_schedules_that_nobody_runs_or_that_did_not_end_well() -> None:
+    nightly = Upcoming("nightly", 2000.0, 3600.0, "UTC", "done (for 2 missed times too)")
+    disabled = Upcoming("old", None, None, "UTC", "failed (exit code 2)")
+    facts = replace(SOUND, schedules=(nightly, disabled))
+    alone = only_trouble(facts)
+    assert (alone.verdict, alone.what, alone.mend) == ("warn", "schedules", "run 'embedq worker'")
+    assert alone.detail.startswith("1 schedule, and no worker")
+    late = only_trouble(replace(SOUND, schedules=(replace(nightly, seconds=-60.0),)))
+    assert "1 schedule (nightly overdue)" in late.detail
+    served = replace(facts, redis=replace(facts.redis, workers=(replace(WORKER, database=DATABASE.path),)))
+    assert trouble(served) == []
+    assert ("ok", "schedules", "1 schedule, the next due in 1h00m") in [each[:3] for each in findings(served)]
+    failed = only_trouble(replace(served, schedules=(replace(nightly, last="failed (exit code 2)"),)))
+    assert (failed.what, failed.mend) == ("schedule nightly", "see 'embedq schedule show nightly'")
 
 
 def test_work_that_waits_and_nobody_who_does_it() -> None:

@@ -3,11 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from embedq.dead_counting import due
 from embedq.inspecting import moment
 from embedq.reembedding_figures import ReembeddingRow
 from embedq.reporting import Status, model_figures, status_object
 from embedq.sections import facts, sections, sparkline, summary_line
+from embedq.tables import field_lines
 from embedq_jobs import Pause, QueueLoad, Rates, Scope
 from embedq_store import Coverage, DeadLetterSummary, Reembedding
 from embedq_worker.timetable import Upcoming
@@ -41,9 +44,36 @@ def test_time_left_is_told_only_where_somebody_works() -> None:
     assert dict(facts(replace(STATUS, workers=[report(1)]), 80))["time left"].startswith("1 min 00 s, until ")
 
 
+@pytest.mark.parametrize(
+    "held_up",
+    [
+        {"pauses": [Pause(Scope(), 0.0)]},
+        {"pauses": [Pause(Scope("model", "m"), 0.0)]},
+        {"loads": [replace(LOAD, paused=1)]},
+        {"workers": [report(1, troubles={"m": "HTTP 401"})]},
+    ],
+)
+def test_no_time_left_is_told_while_some_of_it_can_not_be_moved(held_up: dict[str, Any]) -> None:
+    working = replace(STATUS, workers=[report(1)], pauses=[Pause(Scope("model", "other"), 0.0)])
+    assert working.seconds_left == 60
+    assert replace(working, **held_up).seconds_left is None
+
+
+def test_what_is_queued_for_a_model_that_is_paused_is_shown_as_paused() -> None:
+    (row,) = rows(replace(STATUS, pauses=[Pause(Scope("model", "m"), 0.0)]), "queue")
+    assert row[-1] == "all"
+
+
+def test_the_lines_on_top_fit_a_narrow_terminal() -> None:
+    fast = replace(STATUS, rates=Rates([99_999] * 60))
+    (speed,) = [line for line in field_lines(facts(fast, 60)) if line.startswith("speed")]
+    assert "9,999.9" not in speed
+    assert len(speed) <= 60
+
+
 def test_the_speed_is_told_over_one_minute_and_over_ten() -> None:
     slower = replace(STATUS, rates=Rates([100] + [0] * 53 + [200] * 6))
-    assert dict(facts(slower, 80))["speed"] == "20.0 items/s over the last minute, 2.2 over ten"
+    assert dict(facts(slower, 80))["speed"] == "20.0 items/s over a minute, 2.2 over ten"
 
 
 def test_a_worker_is_shown_with_what_it_has_in_hand_and_may_have() -> None:
@@ -128,11 +158,14 @@ def test_what_is_paused_is_a_line_that_says_since_when_why_and_what_lifts_it() -
 
 def test_schedules_are_shown_with_when_they_are_due_and_what_became_of_them() -> None:
     soon = Upcoming("nightly", 1090.0, 90.0, "UTC", "done")
-    late, never = Upcoming("late", 990.0, -10.0, "UTC", ""), Upcoming("old", None, None, "UTC", "failed (exit code 2)")
+    late, never = (
+        Upcoming("late", 990.0, -10.0, "Europe/Berlin", ""),
+        Upcoming("old", None, None, "UTC", "failed (exit code 2)"),
+    )
     status = replace(STATUS, schedules=[late, soon, never])
     assert rows(status, "schedules") == [
-        ["late", "now", moment(990), "-"],
-        ["nightly", "in 1m30s", moment(1090), "done"],
+        ["late", "now", "1970-01-01 01:16 CET", "-"],
+        ["nightly", "in 1m30s", "1970-01-01 00:18 UTC", "done"],
         ["old", "disabled", "-", "failed (exit code 2)"],
     ]
     assert [each["due"] for each in status_object(status)["schedules"]] == [990.0, 1090.0, None]

@@ -35,6 +35,11 @@ def test_a_run_of_an_earlier_version_is_reckoned_from_its_start() -> None:
     assert progress_of(replace(HALF, began=None), 1100.0).items_per_second == 5
 
 
+def test_a_run_of_which_items_are_done_is_in_progress_before_its_first_chunk_is() -> None:
+    assert replace(HALF, chunks_done=0).state == "in_progress"
+    assert replace(HALF, chunks_done=0, counts=Counts()).state == "queued"
+
+
 def test_nobody_can_tell_the_end_of_what_is_still_being_sent() -> None:
     sending = replace(HALF, closed=False, outcome="", beat=2**40)
     assert progress_of(sending, 1150.0).seconds_left is None

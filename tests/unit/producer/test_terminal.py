@@ -56,3 +56,13 @@ def test_rows_are_reported_as_they_come_and_of_very_many_only_the_first(capsys: 
     assert lines[0] == "skipped: x.csv line 0: is bad"
     assert len(lines) == MAX_ROW_LINES + 1
     assert report.count == MAX_ROW_LINES + 50
+
+
+def test_what_is_queued_and_then_done_is_not_undone_in_between() -> None:
+    pace = Pace()
+    pace.add(1.0, Figures(0, 0.0))
+    pace.add(2.0, Figures(20_000, 1.0))
+    pace.add(3.0, Figures(0, 0.0))
+    assert (pace.items_per_second(), pace.seconds_left()) == (0.0, None)
+    pace.add(4.0, Figures(100, 0.5))
+    assert (pace.items_per_second(), pace.seconds_left()) == (100.0, 1.0)

@@ -68,3 +68,9 @@ def test_the_queries_that_lost_most_are_named_and_no_more_than_three() -> None:
     now = [["a"], ["a", "b"], [], ["a", "b", "c"], ["a", "b", "c", "d"]]
     reason = judge(queries, now, before, None).reason
     assert reason.endswith("worst: 'q2' (0 of 4, was 4), 'q0' (1 of 4, was 4), 'q1' (2 of 4, was 4)")
+
+
+def test_where_none_lost_anything_those_are_named_that_lack_most() -> None:
+    found = [["a"], ["x"]]
+    reason = judge([CATS, DOGS], found, found, 1.0).reason
+    assert reason.endswith("worst: 'dogs' (0 of 1, was 0), 'cats' (1 of 2, was 1)")
