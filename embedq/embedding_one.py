@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedq.searching import read_value
+from embedq.search.searching import read_value
 from embedq_core.collection_names import check_collection_name
 from embedq_core.errors import UsageError
 from embedq_core.model import explained

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from embedq.queued import QueuedFor, queued_for
+from embedq.steer.queued import QueuedFor, queued_for
 from embedq_core.configuration import Configuration, differences
 from embedq_core.errors import ModelError, QueueError
 from embedq_core.settings import Settings, load_settings

@@ -59,7 +59,7 @@ def index(collection: options.Collection, database: options.Database = None) -> 
 
     What has been built when it is stopped is thrown away.
     """
-    from embedq.indexing import run_index
+    from embedq.search.indexing import run_index
 
     run_index(collection, database)
 
@@ -92,7 +92,7 @@ def audit(
     behind a model's name shows in the similarity of the new vectors with the stored ones. Exits with 1 where
     something is wrong. A repair may be stopped at any moment and begun again.
     """
-    from embedq.auditing import AuditRequest, run_audit
+    from embedq.audit.auditing import AuditRequest, run_audit
 
     run_audit(AuditRequest(collection, sample, seed, repair, json, database))
 
@@ -131,7 +131,7 @@ def rollback(
     What came since is queued for the old model. The new vectors are kept: the same 'embedq reembed' goes forward again,
     and pays for nothing that is there.
     """
-    from embedq.reembedding_undone import run_rollback
+    from embedq.reembed.undoing import run_rollback
 
     run_rollback(collection, database, confirmed=yes, as_json=json)
 
@@ -144,7 +144,7 @@ def drop_old(
     json: options.Json = False,
 ) -> None:
     """Drop the vectors that 'embedq reembed', or a rollback, has kept beside a collection. Asks first."""
-    from embedq.reembedding_undone import run_drop_old
+    from embedq.reembed.undoing import run_drop_old
     from embedq_core.settings import load_settings
 
     run_drop_old(collection, load_settings(database=database), confirmed=yes, as_json=json)

@@ -29,7 +29,7 @@ def pause(
     What they have in hand is finished. Items can be queued meanwhile. A pause holds when workers and Redis are started
     anew. Pauses of everything, of a model and of a collection are apart: each is lifted by itself.
     """
-    from embedq.steering import run_pause, scope_of
+    from embedq.steer.steering import run_pause, scope_of
     from embedq_core.errors import UsageError
 
     scope = scope_of(model, collection)
@@ -51,7 +51,7 @@ def resume(
 
     Says which others remain. Exits with 1 where it lifted none, and others hold work back.
     """
-    from embedq.steering import run_resume, scope_of
+    from embedq.steer.steering import run_resume, scope_of
     from embedq_core.errors import UsageError
 
     scope = scope_of(model, collection)
@@ -77,6 +77,6 @@ def drain(
     usual. An 'embedq ingest' ends, too, and says what it leaves. The command of a schedule has the worker's --grace to
     end, and is due again after that.
     """
-    from embedq.draining import run_drain
+    from embedq.steer.draining import run_drain
 
     run_drain(worker, database, wait=wait, as_json=json)

@@ -37,7 +37,7 @@ def list_dead(
     json: options.Json = False,
 ) -> None:
     """List dead letters: which item, of which collection and run, and why."""
-    from embedq.dead_letters import dead_headings, print_letters_json, selected
+    from embedq.dead.letters import dead_headings, print_letters_json, selected
     from embedq.inspecting import moment
     from embedq.tables import print_table
 
@@ -74,7 +74,7 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Show dead letters whole: every field, content and metadata. Of several with one id, all."""
-    from embedq.dead_letters import print_letters, print_letters_json, selected
+    from embedq.dead.letters import print_letters, print_letters_json, selected
     from embedq_core.errors import UsageError
 
     selection = selected(ids, key, collection, run, error)
@@ -106,8 +106,8 @@ def requeue(
     beside the vector. An item leaves the dead letters when it is stored; one that fails again stays, and its attempts
     add up.
     """
-    from embedq.dead_letters import chosen, selected
-    from embedq.requeueing import run_requeue
+    from embedq.dead.letters import chosen, selected
+    from embedq.dead.requeueing import run_requeue
 
     run_requeue(
         chosen(selected(ids, key, collection, run, error), everything=everything), database, priority, as_json=json
@@ -128,8 +128,8 @@ def purge(
 ) -> None:
     """Delete dead letters for good, with their contents. Asks first."""
     from embedq.asking import ask
-    from embedq.dead_letters import chosen, groups_to_purge, none_matches, selected
-    from embedq.dead_letters import purge as purge_letters
+    from embedq.dead.letters import chosen, groups_to_purge, none_matches, selected
+    from embedq.dead.letters import purge as purge_letters
     from embedq_core.text import plural, shown
 
     selection = chosen(selected(ids, key, collection, run, error), everything=everything)

@@ -18,6 +18,6 @@ def doctor(
 
     Each line begins with ok, warn or fail. Exits with 1 if there is a fail. Nothing is changed.
     """
-    from embedq.doctoring import run_doctor
+    from embedq.doctor.doctoring import run_doctor
 
     run_doctor(database, full=full, as_json=json)

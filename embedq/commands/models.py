@@ -16,7 +16,7 @@ app = typer.Typer(
 @app.command("list")
 def list_models(json: options.Json = False) -> None:
     """List the models: id, aliases, plugin, dimension, what they take, batch size, library; and the kinds of models."""
-    from embedq.model_list import print_models
+    from embedq.models.listing import print_models
     from embedq_core.text import shown
     from embedq_plugins import plugin_problems
 
@@ -31,7 +31,7 @@ def try_model(
     json: options.Json = False,
 ) -> None:
     """Embed two sentences, and say how long their vectors are and how fast that was."""
-    from embedq.model_trial import run_trial
+    from embedq.models.trial import run_trial
 
     run_trial(model, as_json=json)
 

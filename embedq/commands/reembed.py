@@ -66,7 +66,7 @@ def reembed(
 
     Run it again at any moment: it goes on where it was, and nothing is paid for twice.
     """
-    from embedq.reembedding import ReembedRequest, run_reembed
+    from embedq.reembed.reembedding import ReembedRequest, run_reembed
 
     run_reembed(
         ReembedRequest(

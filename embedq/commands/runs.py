@@ -36,7 +36,7 @@ def list_runs(
     """
     if state is not None and state not in STATES:
         raise UsageError(f"there is no state {state!r}: --state takes {', '.join(STATES)}")
-    from embedq.running import latest_runs, print_runs
+    from embedq.steer.running import latest_runs, print_runs
     from embedq_producer.summary import summary_object
 
     summaries = latest_runs(number, database, collection=collection, state=state)
@@ -55,7 +55,7 @@ def list_runs(
 @app.command()
 def show(run: RunId, database: options.Database = None, json: options.Json = False) -> None:
     """Show a run: source, progress, speed, time left, outcomes, model calls and how full they were."""
-    from embedq.running import one_run, run_fields
+    from embedq.steer.running import one_run, run_fields
     from embedq.tables import print_fields
     from embedq_producer.summary import summary_object
 
@@ -74,7 +74,7 @@ def wait(run: RunId, database: options.Database = None, json: options.Json = Fal
     """
     import asyncio
 
-    from embedq.waiting import wait_until_settled
+    from embedq.steer.waiting import wait_until_settled
 
     sys.exit(asyncio.run(wait_until_settled(run, database, as_json=json)))
 
@@ -86,6 +86,6 @@ def cancel(run: RunId, yes: options.Yes = False, database: options.Database = No
     What workers have in hand is finished, since it is being paid for; what is stored stays. Exits with 1 if the run was
     complete.
     """
-    from embedq.steering import run_cancel
+    from embedq.steer.steering import run_cancel
 
     run_cancel(run, database, yes=yes, as_json=json)

@@ -33,8 +33,8 @@ class CommandAfterDashes(TyperCommand):
 @app.command("list")
 def list_schedules(database: options.Database = None, json: options.Json = False) -> None:
     """List the schedules: when each is next due, what its last run came to, what it runs."""
-    from embedq.schedule_views import print_schedules, schedule_object
-    from embedq.scheduling import all_schedules
+    from embedq.schedule.scheduling import all_schedules
+    from embedq.schedule.views import print_schedules, schedule_object
 
     schedules, looked_at = all_schedules(database)
     if json:
@@ -48,8 +48,8 @@ def list_schedules(database: options.Database = None, json: options.Json = False
 @app.command()
 def show(name: Name, database: options.Database = None, json: options.Json = False) -> None:
     """Show a schedule: its command and where it runs, its latest runs, the end of what the last one printed."""
-    from embedq.schedule_views import print_schedule, schedule_object
-    from embedq.scheduling import one_schedule
+    from embedq.schedule.scheduling import one_schedule
+    from embedq.schedule.views import print_schedule, schedule_object
 
     schedule, attempts = one_schedule(name, database)
     if json:
@@ -60,6 +60,7 @@ def show(name: Name, database: options.Database = None, json: options.Json = Fal
 
 @app.command(cls=CommandAfterDashes)
 def add(
+    context: typer.Context,
     name: Name,
     expression: Annotated[
         str,
@@ -90,11 +91,12 @@ def add(
     Times that were missed, since no worker was running, are made up for by one run. While the last run is still
     going, a time is skipped. Where daylight saving takes the hour away, it runs when clocks have been put forward.
     """
-    from embedq.schedule_views import in_zone, schedule_object
-    from embedq.scheduling import AddRequest, add_schedule
+    from embedq.schedule.scheduling import AddRequest, add_schedule
+    from embedq.schedule.views import in_zone, schedule_object
     from embedq_core.text import shown
 
-    schedule = add_schedule(AddRequest(name, expression, tuple(command), timezone, replace, database))
+    request = AddRequest(name, expression, tuple(command), timezone, replace, database)
+    schedule = add_schedule(request, context.find_root().command)
     if json:
         print(json_module.dumps(schedule_object(schedule)))
     else:
@@ -106,8 +108,8 @@ def add(
 def remove(name: Name, yes: options.Yes = False, database: options.Database = None, json: options.Json = False) -> None:
     """Remove a schedule and what is known of its runs. Asks first. What it is running goes on."""
     from embedq.asking import ask
-    from embedq.schedule_views import schedule_object
-    from embedq.scheduling import one_schedule, remove_schedule
+    from embedq.schedule.scheduling import one_schedule, remove_schedule
+    from embedq.schedule.views import schedule_object
     from embedq_core.text import shown
 
     schedule, _ = one_schedule(name, database)
@@ -123,7 +125,7 @@ def run(name: Name, database: options.Database = None, json: options.Json = Fals
 
     With --json, what became of it is printed instead of what it prints.
     """
-    from embedq.scheduling import run_schedule
+    from embedq.schedule.scheduling import run_schedule
 
     sys.exit(run_schedule(name, database, as_json=json))
 
@@ -141,8 +143,8 @@ def disable(name: Name, database: options.Database = None, json: options.Json = 
 
 
 def _switch(name: str, database: options.Database, *, on: bool, json: bool) -> None:
-    from embedq.schedule_views import in_zone, schedule_object
-    from embedq.scheduling import switch_schedule
+    from embedq.schedule.scheduling import switch_schedule
+    from embedq.schedule.views import in_zone, schedule_object
     from embedq_core.text import shown
 
     schedule = switch_schedule(name, database, on=on)

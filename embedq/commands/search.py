@@ -59,7 +59,7 @@ def similar(
     'embedq collections index'.
     """
     if batch is not None:
-        from embedq.searching_many import BatchRequest, run_similar_batch
+        from embedq.search.searching_many import BatchRequest, run_similar_batch
 
         if plain or binary or any(value is not None for value in (id, content, input)):
             raise UsageError("--batch says what to compare with: leave out ID, -c, -i, --binary and --plain")
@@ -67,7 +67,7 @@ def similar(
         run_similar_batch(request, database=database)
     if format is not None:
         raise UsageError("--format is for --batch FILE")
-    from embedq.searching import SearchRequest, run_similar
+    from embedq.search.searching import SearchRequest, run_similar
 
     run_similar(
         SearchRequest(collection, id, content, input, binary, number, prefix, tuple(where or ()), ann, group),

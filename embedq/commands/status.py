@@ -30,12 +30,12 @@ def status(
     if interval is not None and not 0.1 <= interval <= LONGEST_SECONDS:
         raise UsageError(f"--interval takes 0.1 to {LONGEST_SECONDS:,} seconds")
     if watch:
-        from embedq.watching import watch_status
+        from embedq.status.watching import watch_status
 
         watch_status(database, interval=2.0 if interval is None else interval, as_json=json)
         return
     if interval is not None:
         raise UsageError("--interval is for --watch")
-    from embedq.reporting import print_status
+    from embedq.status.once import print_status
 
     print_status(database, as_json=json)

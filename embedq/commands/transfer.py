@@ -35,8 +35,8 @@ def export_collection(
     With vectors, 'embedq collections import' reads it back bit for bit: ids, contents, metadata, vectors, hashes,
     times, model. jsonl is an object a line; parquet needs pyarrow; npz is for numpy.load: ids and vectors.
     """
+    from embedq.transfer.entry_files import Shape
     from embedq.transfer.exporting import STANDARD_OUTPUT, ExportRequest, export
-    from embedq.transfer.forms import Shape
     from embedq_core.errors import UsageError
     from embedq_core.text import plural, shown
 
@@ -87,6 +87,7 @@ def import_collection(
 
 
 def rename_collection(
+    context: typer.Context,
     collection: options.Collection,
     name: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.", show_default=False)],
     force: Annotated[
@@ -100,10 +101,10 @@ def rename_collection(
     Work that is still queued would make a collection of the old name, so it is refused while there is any. Schedules
     that name it are told, and left as they are.
     """
-    from embedq.renaming import rename
+    from embedq.transfer.renaming import rename
     from embedq_core.text import shown
 
-    schedules = rename(collection, name, database, force=force)
+    schedules = rename(collection, name, database, context.find_root().command, force=force)
     if json:
         print(json_module.dumps({"collection": name, "was": collection, "schedules": schedules}))
     else:
@@ -126,7 +127,7 @@ def copy_collection(
 
     The copy appears when it is whole. What is written to the collection meanwhile may be in it or not.
     """
-    from embedq.renaming import copy
+    from embedq.transfer.renaming import copy
     from embedq_core.text import plural, shown
 
     entries = copy(collection, name, database)

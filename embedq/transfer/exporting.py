@@ -10,7 +10,8 @@ from pathlib import Path
 from signal import SIGTERM
 from typing import BinaryIO
 
-from embedq.transfer.forms import JSONL, Head, Shape, form_of, write
+from embedq.transfer.entry_files import Head, Shape
+from embedq.transfer.forms import JSONL, form_of, write
 from embedq_core.errors import SourceError, UsageError
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown

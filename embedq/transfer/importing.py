@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from embedq.transfer.forms import EntryFile, form_of, opened
+from embedq.transfer.entry_files import EntryFile
+from embedq.transfer.forms import form_of, opened
 from embedq_core.collection_names import check_collection_name
 from embedq_core.configuration import Configuration, check_writing
 from embedq_core.digests import content_hash

@@ -11,7 +11,16 @@ from typing import BinaryIO, Final
 import msgspec
 import numpy as np
 
-from embedq.transfer.forms import PAGE_BYTES, PAGE_ENTRIES, EntryFile, Head, Shape, Told, check_version, strict_metadata
+from embedq.transfer.entry_files import (
+    PAGE_BYTES,
+    PAGE_ENTRIES,
+    EntryFile,
+    Head,
+    Shape,
+    Told,
+    check_version,
+    strict_metadata,
+)
 from embedq_core.errors import SourceError, UsageError
 from embedq_core.text import shown
 from embedq_core.vectors import STORED_DTYPE

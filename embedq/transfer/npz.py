@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from embedq.transfer.forms import PAGE_BYTES, PAGE_ENTRIES, EntryFile, Head, Shape, Told, head_from, one_dimension
+from embedq.transfer.entry_files import PAGE_BYTES, PAGE_ENTRIES, EntryFile, Head, Shape, Told, head_from, one_dimension
 from embedq_core.errors import SourceError, UsageError
 from embedq_core.text import shown
 from embedq_core.vectors import STORED_DTYPE

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import msgspec
 import numpy as np
 
-from embedq.transfer.forms import (
+from embedq.transfer.entry_files import (
     PAGE_BYTES,
     PAGE_ENTRIES,
     EntryFile,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from embedq_store.auditing import ClearedPage, Findings, Flawed, Problem, Sampled
     from embedq_store.collection import AsyncCollection
-    from embedq_store.deadletters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
     from embedq_store.embedding import checked_item, embed_into
     from embedq_store.filters import Where, where_given
     from embedq_store.graph import Built
+    from embedq_store.letters import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
     from embedq_store.outcomes import Incoming, Known, Plan, Stored, decide
     from embedq_store.pruning import Candidate, Prunable
     from embedq_store.querying import query_vectors
@@ -92,10 +92,10 @@ _HOMES = {
     "CollectionFigures": "embedq_store.standing",
     "CollectionInfo": "embedq_store.standing",
     "Coverage": "embedq_store.reembedding",
-    "DeadGroup": "embedq_store.deadletters",
-    "DeadHeading": "embedq_store.deadletters",
-    "DeadLetter": "embedq_store.deadletters",
-    "DeadLetterSummary": "embedq_store.deadletters",
+    "DeadGroup": "embedq_store.letters",
+    "DeadHeading": "embedq_store.letters",
+    "DeadLetter": "embedq_store.letters",
+    "DeadLetterSummary": "embedq_store.letters",
     "Entry": "embedq_store.search",
     "Findings": "embedq_store.auditing",
     "Flawed": "embedq_store.auditing",
@@ -114,7 +114,7 @@ _HOMES = {
     "Sampled": "embedq_store.auditing",
     "Schedule": "embedq_store.schedules",
     "Schedules": "embedq_store.schedules",
-    "Selection": "embedq_store.deadletters",
+    "Selection": "embedq_store.letters",
     "Snapshot": "embedq_store.snapshot",
     "SnapshotFigures": "embedq_store.snapshot",
     "Standing": "embedq_store.standing",

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import aiosqlite
 
 from embedq_core.digests import content_hash
-from embedq_store.deadletters import COLUMNS, DeadLetter
+from embedq_store.letters import COLUMNS, DeadLetter
 from embedq_store.lookup import stored_under, where_in
 from embedq_store.outcomes import Incoming
 

@@ -24,7 +24,7 @@ from embedq_store import bulk, burying
 from embedq_store.burying import Origin, Suspects
 from embedq_store.configurations import record
 from embedq_store.connection import translated
-from embedq_store.deadletters import DeadLetter
+from embedq_store.letters import DeadLetter
 from embedq_store.outcomes import Incoming
 from embedq_store.reembedding_records import moved
 from embedq_store.stale import remove_stale

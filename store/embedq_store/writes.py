@@ -8,7 +8,7 @@ from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_core.items import Item
 from embedq_core.parts import Document
-from embedq_store.deadletters import DeadLetter
+from embedq_store.letters import DeadLetter
 from embedq_store.outcomes import Incoming
 
 

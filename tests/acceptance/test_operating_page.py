@@ -5,7 +5,7 @@ import shlex
 from itertools import pairwise
 from pathlib import Path
 
-from embedq.reporting import Status, status_object
+from embedq.status.reporting import Status, status_object
 from embedq_jobs import Rates
 from support.parsing import parsed
 

@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import typer.main
 
-from embedq.schedule_views import print_schedules
-from embedq.unattended import ParsedCommand, objection, parsed
+from embedq.app import app
+from embedq.schedule.unattended import ParsedCommand, objection, parsed
+from embedq.schedule.views import print_schedules
 from embedq_store import Schedule
 from support.command_line import CommandLine
 from support.parsing import commands
@@ -225,7 +227,7 @@ def test_what_can_not_be_meant_is_refused_before_anything_is_made(
     ],
 )
 def test_what_a_schedule_may_hold(words: str, why: str | None) -> None:
-    found = objection(parsed(words.split()))
+    found = objection(parsed(words.split(), typer.main.get_command(app)))
     assert found is None if why is None else found is not None and why in found
 
 

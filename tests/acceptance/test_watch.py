@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from embedq.reporting import Status, StatusReader
-from embedq.watching import _show_until
+from embedq.status.reporting import Status, StatusReader
+from embedq.status.watching import _show_until
 from embedq_core.counts import Counts
 from embedq_core.settings import Settings, load_settings
 from embedq_jobs import Queue, Run, open_queue

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-import embedq.dead_counting
-from embedq.dead_counting import DeadCounter
-from embedq.open_database import OpenDatabase
+import embedq.status.dead_counting
+from embedq.status.dead_counting import DeadCounter
+from embedq.status.open_database import OpenDatabase
 from embedq_core.settings import Settings
 from embedq_store import DeadLetter, Store, Target, Write
 from embedq_store.deadletters import DeadLetters
@@ -31,7 +31,7 @@ async def test_what_others_write_is_counted_and_nothing_is_counted_twice(
 
     monkeypatch.setattr(DeadLetters, "summary", counted)
     # However long counting takes on this machine.
-    monkeypatch.setattr(embedq.dead_counting, "MOST_OF_TIME", 1e9)
+    monkeypatch.setattr(embedq.status.dead_counting, "MOST_OF_TIME", 1e9)
     database = OpenDatabase(settings)
     counter = DeadCounter(database)
     try:

@@ -7,8 +7,8 @@ import time
 import pytest
 
 import embedq_worker.service
-from embedq.draining import run_drain
 from embedq.ingesting import working
+from embedq.steer.draining import run_drain
 from embedq_core.errors import WorkerMissing
 from embedq_core.settings import Settings
 from embedq_jobs import Queue, open_queue
@@ -135,7 +135,7 @@ def test_who_waits_hears_of_a_worker_that_vanishes_without_a_word(
 ) -> None:
     monkeypatch.setenv("EMBEDQ_REDIS_URL", str.__str__(settings.redis_url or ""))
     # No report is as young as that.
-    monkeypatch.setattr("embedq.draining.WORKER_FRESH_SECONDS", -1.0)
+    monkeypatch.setattr("embedq.steer.draining.WORKER_FRESH_SECONDS", -1.0)
 
     async def prepare() -> None:
         async with open_queue(settings) as queue:

@@ -18,7 +18,7 @@ from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.pruning import Compared, Pruned, Verdict, obstacle, pruning_asked_for, verdict
 from embedq_producer.submission import Submission, new_submission
 from embedq_store import Row, Store, Target, Write
-from embedq_store.deadletters import DeadLetter
+from embedq_store.letters import DeadLetter
 
 RUN = "20200101-000000-aaaaa"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import llm
 import pytest
 
-import embedq.searching
-import embedq.searching_many
+import embedq.search.searching
+import embedq.search.searching_many
 import embedq_store
 from embedq_core.errors import ModelMismatch
 from embedq_core.items import Item
@@ -166,7 +166,7 @@ def test_a_search_whose_vectors_are_dropped_under_it_is_made_again(
 ) -> None:
     database = tmp_path / "docs.db"
     elsewhere(str(database), lambda store: fill(store, "docs", "old"))
-    for module in (embedq.searching, embedq.searching_many):
+    for module in (embedq.search.searching, embedq.search.searching_many):
         monkeypatch.setattr(module, "get_embedding_model", models.__getitem__)
 
     def once() -> None:
@@ -177,15 +177,15 @@ def test_a_search_whose_vectors_are_dropped_under_it_is_made_again(
     if batch:
         queries = tmp_path / "queries.txt"
         queries.write_text("x\ny\n")
-        asked = embedq.searching_many.BatchRequest("docs", queries, "lines", 99, "", ())
+        asked = embedq.search.searching_many.BatchRequest("docs", queries, "lines", 99, "", ())
         with pytest.raises(SystemExit) as ended:
-            embedq.searching_many.run_similar_batch(asked, database=database)
+            embedq.search.searching_many.run_similar_batch(asked, database=database)
         assert not ended.value.code
         answers = [json.loads(line)["results"] for line in capsys.readouterr().out.splitlines()]
         assert len(answers) == 2
     else:
-        request = embedq.searching.SearchRequest("docs", None, "x", None, binary=False, number=99, prefix="")
-        embedq.searching.run_similar(request, plain=False, database=database)
+        request = embedq.search.searching.SearchRequest("docs", None, "x", None, binary=False, number=99, prefix="")
+        embedq.search.searching.run_similar(request, plain=False, database=database)
         answers = [[json.loads(line) for line in capsys.readouterr().out.splitlines()]]
     assert [models.check([Entry(**entry) for entry in answer]) for answer in answers] == ["new"] * len(answers)
 

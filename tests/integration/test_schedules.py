@@ -14,7 +14,7 @@ import pytest
 import embedq_worker.scheduled
 import embedq_worker.scheduler
 import embedq_worker.service
-from embedq.scheduling import all_schedules
+from embedq.schedule.scheduling import all_schedules
 from embedq_core.counts import Counts
 from embedq_core.settings import Settings
 from embedq_jobs import Queue

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import embedq_store.renaming
+from embedq.transfer.entry_files import Shape, strict_metadata
 from embedq.transfer.exporting import Exported, ExportRequest, export, written_whole
-from embedq.transfer.forms import Shape, strict_metadata
 from embedq.transfer.importing import Imported, ImportRequest, import_file
 from embedq_core.configuration import Configuration
 from embedq_core.digests import content_hash
@@ -34,7 +34,7 @@ from embedq_core.items import Item
 from embedq_core.parts import parts_of
 from embedq_core.vectors import encode
 from embedq_store import Moved, Row, Store, StoredEntry, Target, Write
-from embedq_store.deadletters import DeadLetter
+from embedq_store.letters import DeadLetter
 
 T = TypeVar("T")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from embedq.audit_report import Compared, Report, Trial, as_object, as_words
+from embedq.audit.report import Compared, Report, Trial, as_object, as_words
 from embedq_store import Findings, Flawed, Problem
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from embedq.finding import Finding, Verdict
-from embedq.findings import Facts, RedisFacts, SettingsFacts, findings
+from embedq.doctor.finding import Finding, Verdict
+from embedq.doctor.findings import Facts, RedisFacts, SettingsFacts, findings
 from embedq_jobs import Pause, Scope
 from embedq_jobs.health import QueueFacts, ServerFacts, WorkerFacts
 from embedq_store import DeadLetterSummary

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from embedq.dead_counting import due
 from embedq.inspecting import moment
-from embedq.reembedding_figures import ReembeddingRow
-from embedq.reporting import Status, model_figures, status_object
-from embedq.sections import facts, sections, sparkline, summary_line
+from embedq.reembed.figures import ReembeddingRow
+from embedq.status.dead_counting import due
+from embedq.status.reporting import Status, model_figures, status_object
+from embedq.status.sections import facts, sections, sparkline, summary_line
 from embedq.tables import field_lines
 from embedq_jobs import Pause, QueueLoad, Rates, Scope
 from embedq_store import Coverage, DeadLetterSummary, Reembedding

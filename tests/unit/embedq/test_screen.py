@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedq.reporting import Status
-from embedq.screen import allotted, fitting, screen
-from embedq.sections import Section
+from embedq.status.reporting import Status
+from embedq.status.screen import allotted, fitting, screen
+from embedq.status.sections import Section
 from embedq.tables import Table
 from embedq_jobs import QueueLoad, Rates
 from embedq_store import DeadLetterSummary

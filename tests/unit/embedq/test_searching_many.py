@@ -2,7 +2,7 @@
 
 import pytest
 
-from embedq.searching_many import _embedded
+from embedq.search.searching_many import _embedded
 from embedq_core.errors import EmbedqError, ModelError, ModelMisconfigured, RateLimited
 from embedq_core.items import Item
 from embedq_store import Store

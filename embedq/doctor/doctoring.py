@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from embedq.finding import Finding, Verdict
-from embedq.findings import Facts, RedisFacts, SettingsFacts, findings
+from embedq.doctor.finding import Finding, Verdict
+from embedq.doctor.findings import Facts, RedisFacts, SettingsFacts, findings
 from embedq_core.configuration import Configuration, differences
 from embedq_core.errors import QueueError, SettingsError, StoreError, UnknownModel
 from embedq_core.settings import Settings, load_settings, settings_file

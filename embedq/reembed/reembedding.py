@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedq.ingesting import first_of, working
-from embedq.reembedding_figures import print_reembeddings, reembedding_object
-from embedq.reembedding_prospect import dry_run
-from embedq.reembedding_undone import run_cancel, run_drop_old
+from embedq.reembed.figures import print_reembeddings, reembedding_object
+from embedq.reembed.prospect import dry_run
+from embedq.reembed.undoing import run_cancel, run_drop_old
 from embedq_core.configuration import check_querying
 from embedq_core.errors import QueueError, UsageError
 from embedq_core.settings import Settings, load_settings

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
-from embedq.searching import say_why_exact
+from embedq.search.searching import say_why_exact
 from embedq_core.errors import ModelError, ModelMismatch, ModelUnavailable, RowError, StoreError, UsageError
 from embedq_core.items import Item
 from embedq_core.model import embed_queries, query_count

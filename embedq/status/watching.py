@@ -14,9 +14,9 @@ from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGSTOP, SIGTERM, SIGTSTP, SIGWINCH
 from typing import Final, Protocol
 
-from embedq.reporting import Status, StatusReader, status_object
-from embedq.screen import screen
-from embedq.sections import summary_line
+from embedq.status.reporting import Status, StatusReader, status_object
+from embedq.status.screen import screen
+from embedq.status.sections import summary_line
 from embedq_core.errors import EmbedqError
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from embedq_core.errors import UsageError
 from embedq_core.text import shown
@@ -21,6 +21,12 @@ _READS_INPUT: Final = ("inputs", "input", "batch", "source", "golden")
 _READING_CORPORA: Final = frozenset({"submit", "ingest"})
 
 
+Program: TypeAlias = Any
+"""The command of the whole program, which each of its commands knows as its root. Typer brings a click of its own,
+whose types it does not offer.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class ParsedCommand:
     """A command line as the program understands it: the command's name, such as 'dead requeue', and its parameters."""
@@ -29,13 +35,13 @@ class ParsedCommand:
     parameters: Mapping[str, object]
 
 
-def check_unattended(arguments: Sequence[str]) -> None:
+def check_unattended(arguments: Sequence[str], program: Program) -> None:
     """See that a schedule can run `embedq ARGUMENTS`. Raises UsageError; what Typer raises for a wrong option."""
     if arguments and arguments[0] == "embedq":
         raise UsageError("leave 'embedq' out after --: begin with the command, such as 'submit'")
     if not arguments or arguments[0].startswith("-"):
         raise UsageError("say what to run after --: a command of embedq, such as 'submit docs --files . *.md'")
-    command = parsed(arguments)
+    command = parsed(arguments, program)
     why = objection(command)
     if why is not None:
         raise UsageError(f"a schedule can't run {shown(command.name)!r}: {why}")
@@ -72,12 +78,12 @@ def objection(command: ParsedCommand) -> str | None:
     return None
 
 
-def is_about(arguments: Sequence[str], collection: str) -> bool:
+def is_about(arguments: Sequence[str], collection: str, program: Program) -> bool:
     """Whether a command is about a collection; one that this program knows no more is about nothing."""
     if collection not in arguments:
         return False
     try:
-        return parsed(arguments).parameters.get("collection") == collection
+        return parsed(arguments, program).parameters.get("collection") == collection
     except Exception:  # whatever Typer raises
         return False
 
@@ -89,14 +95,9 @@ def _asks(command: ParsedCommand) -> bool:
     return command.name in _ASKING or (command.name == "reembed" and bool(ending))
 
 
-def parsed(arguments: Sequence[str]) -> ParsedCommand:
+def parsed(arguments: Sequence[str], program: Program) -> ParsedCommand:
     """The command that `arguments` ask for; nothing is run. Raises what Typer raises for what can't be parsed."""
-    import typer.main
-
-    from embedq.app import app
-
-    # Typer brings a click of its own, whose types it does not offer.
-    command: Any = typer.main.get_command(app)
+    command = program
     context = command.make_context("embedq", list(arguments))
     names: list[str] = []
     while hasattr(command, "resolve_command"):

@@ -3,7 +3,7 @@
 import time
 from typing import Final
 
-from embedq.open_database import OpenDatabase
+from embedq.status.open_database import OpenDatabase
 from embedq_store import DeadLetterSummary, Store
 
 # Counting takes no more than this share of the time of who looks on.

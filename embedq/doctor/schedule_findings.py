@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from embedq.finding import Finding, Verdict
+from embedq.doctor.finding import Finding, Verdict
 from embedq_core.text import plural
 from embedq_producer.terminal import short_duration
 from embedq_worker.timetable import Upcoming

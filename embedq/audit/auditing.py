@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from embedq.audit_report import Compared, Repair, Report, Trial, as_object, as_words
+from embedq.audit.report import Compared, Repair, Report, Trial, as_object, as_words
 from embedq.tables import print_fields
 from embedq_core.configuration import differences
 from embedq_core.errors import UnknownModel, UsageError

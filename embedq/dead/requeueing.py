@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from embedq.dead_letters import none_matches, opened
+from embedq.dead.letters import none_matches, opened
 from embedq_core.collection_names import base_name
 from embedq_core.items import Item
 from embedq_core.priority import Priority

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from embedq.inspecting import moment, size
-from embedq.reporting import TEN_MINUTES, Status, model_figures
-from embedq.running import runs_table
-from embedq.schedule_views import in_zone
+from embedq.schedule.views import in_zone
+from embedq.status.reporting import TEN_MINUTES, Status, model_figures
+from embedq.steer.running import runs_table
 from embedq.tables import Table, field_lines, output_width, table_lines
 from embedq_core.text import plural
 from embedq_jobs import Pause, holding

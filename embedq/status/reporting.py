@@ -1,22 +1,19 @@
 """What `status` knows: read from the queue and the database, for people and for programs.
 
-A thing that is to be shown is a field of `Status`, a key of `status_object`, and a section of `embedq.sections`.
+A thing that is to be shown is a field of `Status`, a key of `status_object`, and a section of `embedq.status.sections`.
 """
 
-import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
-from embedq.dead_counting import DeadCounter
-from embedq.open_database import OpenDatabase
-from embedq.reembedding_figures import ReembeddingRow, reembedding_rows, row_object
-from embedq_core.settings import Settings, load_settings
+from embedq.reembed.figures import ReembeddingRow, reembedding_rows, row_object
+from embedq.status.dead_counting import DeadCounter
+from embedq.status.open_database import OpenDatabase
+from embedq_core.settings import Settings
 from embedq_jobs import Pause, Queue, QueueLoad, Rates, RunSummary, holding, open_queue, queue_exists
 from embedq_jobs.rates import RATE_SECONDS
 from embedq_producer.pausing import pause_object
@@ -142,17 +139,6 @@ async def read_status(settings: Settings) -> Status:
         return await reader.read()
     finally:
         await reader.close()
-
-
-def print_status(database: Path | None, *, as_json: bool) -> None:
-    """Print it for people, or as JSON."""
-    status = asyncio.run(read_status(load_settings(database=database)))
-    if as_json:
-        print(json.dumps(status_object(status)))
-        return
-    from embedq.sections import print_sections
-
-    print_sections(status)
 
 
 def status_object(status: Status) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedq.schedule_views import schedule_object
-from embedq.unattended import check_unattended
+from embedq.schedule.unattended import Program, check_unattended
+from embedq.schedule.views import schedule_object
 from embedq_core.errors import DatabaseMissing, QueueError, ScheduleGoing, ScheduleMissing, UsageError
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
@@ -40,14 +40,14 @@ class AddRequest:
     database: Path | None
 
 
-def add_schedule(request: AddRequest) -> Schedule:
+def add_schedule(request: AddRequest, program: Program) -> Schedule:
     """Check everything, then add it. Raises UsageError, ScheduleExists, and what Typer raises for a wrong command."""
     settings = load_settings(database=request.database)
     _check_name(request.name)
     timezone = request.timezone or _local_timezone()
     now = time.time()
     due = next_after(request.expression, zone(timezone).key, now)
-    check_unattended(request.arguments)
+    check_unattended(request.arguments, program)
     expression = " ".join(request.expression.split())
     new = NewSchedule(request.name, expression, timezone, request.arguments, str(Path.cwd()), due)
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from embedq.finding import Finding, Verdict
+from embedq.doctor.finding import Finding, Verdict
+from embedq.doctor.schedule_findings import schedule_findings
 from embedq.inspecting import moment, size
-from embedq.schedule_findings import schedule_findings
 from embedq_core.text import plural
 from embedq_jobs import Pause, holding
 from embedq_jobs.health import QueueFacts, ServerFacts, WorkerFacts

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Sequence
 
-from embedq.reporting import Status
-from embedq.sections import Section, facts, sections
+from embedq.status.reporting import Status
+from embedq.status.sections import Section, facts, sections
 from embedq.tables import cut_text, field_lines, table_lines
 from embedq_core.text import shown
 

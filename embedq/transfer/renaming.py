@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from embedq.queued import queued_for
-from embedq.unattended import is_about
+from embedq.schedule.unattended import Program, is_about
+from embedq.steer.queued import queued_for
 from embedq_core.errors import CollectionBusy, CollectionExists, QueueError
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural, shown
@@ -13,7 +13,7 @@ from embedq_producer.terminal import Figures, display
 from embedq_store import Store
 
 
-def rename(old: str, new: str, database: Path | None, *, force: bool) -> list[str]:
+def rename(old: str, new: str, database: Path | None, program: Program, *, force: bool) -> list[str]:
     """Rename a collection, in the database and in what the queue knows of it; the schedules that name it as it was.
 
     Raises CollectionMissing, CollectionExists, UsageError; without `force` CollectionBusy where work for it is queued,
@@ -21,14 +21,14 @@ def rename(old: str, new: str, database: Path | None, *, force: bool) -> list[st
     """
     settings = load_settings(database=database)
     asyncio.run(_rename(old, new, settings, force=force))
-    return asyncio.run(_schedules(old, settings))
+    return asyncio.run(_schedules(old, settings, program))
 
 
-async def _schedules(collection: str, settings: Settings) -> list[str]:
+async def _schedules(collection: str, settings: Settings, program: Program) -> list[str]:
     """The schedules whose command is about a collection."""
     async with await Store.open(settings.database, read_only=True) as store:
         found = await store.schedules.all()
-    return [schedule.name for schedule in found if is_about(schedule.arguments, collection)]
+    return [schedule.name for schedule in found if is_about(schedule.arguments, collection, program)]
 
 
 async def _rename(old: str, new: str, settings: Settings, *, force: bool) -> None:

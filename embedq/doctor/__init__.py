@@ -1,0 +1,1 @@
+"""What `doctor` does: facts about an installation, and what they mean."""

@@ -1,0 +1,1 @@
+"""Another model for a collection: begun, watched, undone."""

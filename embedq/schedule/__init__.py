@@ -1,0 +1,1 @@
+"""Commands that workers run at times: which may be, and what became of them."""

@@ -1,0 +1,1 @@
+"""What `similar` does, for one query and for many; and the index for it."""

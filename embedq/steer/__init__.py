@@ -1,0 +1,1 @@
+"""Runs and workers: listed, waited for, cancelled, paused, drained."""
