@@ -82,8 +82,9 @@ bench-page: ## Put the figures of bench.json into docs/performance.md
 test-models: $(MODELS)/.installed ## Tests with the weights of a real model: installs torch, takes minutes
 	$(MODELS)/bin/python -m pytest tests/models
 
-chaos: $(VENV)/.installed-dev ## Kill workers, producers and Redis over 24,000 items, with three seeds, and count
+chaos: $(VENV)/.installed-dev ## Kill workers, producers and Redis over 24,000 items, and under an operator, and count
 	PYTHONPATH=tests $(BIN)/python -m chaos.driver --seed 1 2 3
+	PYTHONPATH=tests $(BIN)/python -m chaos.console_driver --seed 1 2 3 4 5 6 7 8
 
 format: $(VENV)/.installed-dev ## Rewrite the code in the project's format
 	$(BIN)/ruff format .

@@ -6,6 +6,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from embedq_jobs.connection import queue_directory
 from embedq_jobs.embedded import find_server
 from embedq_jobs.health import queue_facts, server_facts, worker_facts
 from embedq_plugins import get_embedding_model, get_embedding_models, plugin_problems
-from embedq_store import CollectionInfo, DeadLetterSummary, Store
+from embedq_store import CollectionInfo, DeadLetterSummary, Reembedding, Store
 from embedq_store.health import database_facts
 from embedq_worker.timetable import Upcoming, upcoming
 
@@ -45,10 +46,8 @@ async def gather(settings: Settings, *, named: bool, full: bool) -> Facts:
     """All facts. What can't be looked at is a fact as well: no error is raised for it."""
     redis = await _redis(settings)
     database = await database_facts(settings.database, full=full, busy_seconds=min(settings.busy_seconds, BUSY_SECONDS))
-    collections, recorded, dead, schedules = await _contents(
-        settings, usable=database.exists and database.unusable is None
-    )
-    users = [(info.model_id, f"the collection {info.name!r}") for info in collections]
+    contents = await _contents(settings, usable=database.exists and database.unusable is None)
+    users = [(info.model_id, f"the collection {info.name!r}") for info in contents.collections]
     users += [(each.model_id, "its queue") for each in redis.queues if each.jobs]
     return Facts(
         settings=_settings(),
@@ -58,9 +57,10 @@ async def gather(settings: Settings, *, named: bool, full: bool) -> Facts:
         models=len(get_embedding_models()),
         missing=tuple((model, user) for model, user in users if not _is_here(model)),
         plugin_problems=tuple((problem.plugin, problem.message) for problem in plugin_problems()),
-        drifted=tuple(_drifted(collections, recorded)),
-        dead=dead,
-        schedules=schedules,
+        drifted=tuple(_drifted(contents.collections, contents.recorded)),
+        dead=contents.dead,
+        schedules=contents.schedules,
+        stopped=contents.stopped,
     )
 
 
@@ -93,21 +93,33 @@ async def _redis(settings: Settings) -> RedisFacts:
         return RedisFacts(where, embedded, problem=str(error))
 
 
-async def _contents(
-    settings: Settings, *, usable: bool
-) -> tuple[list[CollectionInfo], dict[int, Configuration], list[DeadLetterSummary], list[Upcoming]]:
-    """The collections, what is recorded of their models, how many dead letters there are, and the schedules."""
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What is in a database, as far as it can be read: `recorded` is what is known of each collection's model."""
+
+    collections: Sequence[CollectionInfo] = ()
+    recorded: Mapping[int, Configuration] = field(default_factory=dict)
+    dead: Sequence[DeadLetterSummary] = ()
+    schedules: Sequence[Upcoming] = ()
+    stopped: Sequence[Reembedding] = ()
+
+
+async def _contents(settings: Settings, *, usable: bool) -> _Contents:
     if not usable:
-        return [], {}, [], []
+        return _Contents()
     try:
         async with await Store.open(settings.database, read_only=True) as store:
             collections = await store.collections()
             recorded = {info.id: await store.configuration(info.id) for info in collections}
-            known = {key: value for key, value in recorded.items() if value is not None}
-            schedules = upcoming(await store.schedules.all(), time.time())
-            return collections, known, await store.dead.summary(), schedules
+            return _Contents(
+                collections,
+                {key: value for key, value in recorded.items() if value is not None},
+                await store.dead.summary(),
+                upcoming(await store.schedules.all(), time.time()),
+                [each for each in await store.reembeddings.open() if each.state == "stopped"],
+            )
     except StoreError:
-        return [], {}, [], []  # what is wrong with the database is a finding of its own
+        return _Contents()  # what is wrong with the database is a finding of its own
 
 
 def _drifted(

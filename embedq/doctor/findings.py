@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from embedq.doctor.finding import Finding, Verdict
-from embedq.doctor.schedule_findings import schedule_findings
+from embedq.doctor.schedule_findings import reembedding_findings, schedule_findings
 from embedq.inspecting import moment, size
 from embedq_core.text import plural
 from embedq_jobs import Pause, holding
 from embedq_jobs.health import QueueFacts, ServerFacts, WorkerFacts
 from embedq_producer.pausing import remedy, scope_words
 from embedq_producer.terminal import duration
-from embedq_store import DeadLetterSummary
+from embedq_store import DeadLetterSummary, Reembedding
 from embedq_store.health import DatabaseFacts
 from embedq_store.schema import SCHEMA_VERSION
 from embedq_worker.timetable import Upcoming
@@ -67,6 +67,8 @@ class Facts:
     """Model, collection, and how the model differs now from what is recorded with the collection."""
     dead: Sequence[DeadLetterSummary] = field(default_factory=tuple)
     schedules: Sequence[Upcoming] = ()
+    stopped: Sequence[Reembedding] = ()
+    """Re-embeddings that wait for somebody."""
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -76,6 +78,7 @@ def findings(facts: Facts) -> list[Finding]:
         *_redis(facts.redis),
         *_database(facts.database, named=facts.database_named),
         *_schedules(facts),
+        *reembedding_findings(facts.stopped),
         *_models(facts),
         *_dead(facts.dead),
     ]

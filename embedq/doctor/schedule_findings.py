@@ -1,10 +1,13 @@
-"""What the doctor says of schedules: whether anybody runs them, and how the last times ended."""
+"""What the doctor says of schedules, whether anybody runs them, and how the last times ended; and of re-embeddings that
+wait for somebody.
+"""
 
 from collections.abc import Iterator, Sequence
 
 from embedq.doctor.finding import Finding, Verdict
-from embedq_core.text import plural
+from embedq_core.text import plural, shown
 from embedq_producer.terminal import short_duration
+from embedq_store import Reembedding
 from embedq_worker.timetable import Upcoming
 
 
@@ -30,3 +33,15 @@ def schedule_findings(schedules: Sequence[Upcoming], *, served: bool) -> Iterato
         soonest = max(min(each.seconds or 0 for each in enabled), 0)
         detail = f"{plural(len(enabled), 'schedule')}, the next due in {short_duration(soonest)}"
         yield Finding(Verdict.ok, "schedules", detail)
+
+
+def reembedding_findings(stopped: Sequence[Reembedding]) -> Iterator[Finding]:
+    """Of those that have stopped: nothing happens to them before somebody says what is to."""
+    for each in stopped:
+        name = shown(each.collection)
+        yield Finding(
+            Verdict.warn,
+            f"reembed {each.collection}",
+            f"with {each.new_model}, has stopped: {each.message}",
+            f"'embedq reembed {name} -m {shown(each.new_model)}' goes on, 'embedq reembed {name} --cancel' ends it",
+        )

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from embedq.asking import ask
-from embedq_core.errors import ReembeddingMissing
+from embedq_core.errors import QueueError, ReembeddingMissing
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural, shown
 from embedq_jobs import open_queue, queue_exists
@@ -14,7 +14,7 @@ from embedq_producer.submitting import stop_on_interrupt
 from embedq_producer.summary import EXIT_DONE, EXIT_INTERRUPTED
 from embedq_store import Reembedding, RolledBack, Store
 from embedq_worker.reembedding import tell_producers
-from embedq_worker.supplying import Supply, new_supply, supply_missing, turn_of
+from embedq_worker.supplying import Supply, cancel_supply, new_supply, supply_missing, turn_of
 
 
 def run_cancel(collection: str, settings: Settings, *, confirmed: bool, as_json: bool) -> None:
@@ -30,9 +30,10 @@ def run_cancel(collection: str, settings: Settings, *, confirmed: bool, as_json:
             used = any((each.state, each.shadow) == ("rolled back", found.shadow) for each in every)
             return found, await store.count(found.shadow), used
 
-    async def ending() -> Reembedding:
+    async def ending() -> tuple[Reembedding, int | None]:
         async with await Store.open(settings.database, must_exist=True, busy_seconds=settings.busy_seconds) as store:
-            return await store.reembeddings.cancel(collection)
+            record = await store.reembeddings.cancel(collection)
+        return record, await _taken_out(record, settings)
 
     found, count, used = asyncio.run(current())
     if found is None:
@@ -42,14 +43,27 @@ def run_cancel(collection: str, settings: Settings, *, confirmed: bool, as_json:
     if not confirmed:
         asked = f"Remove the {vectors} of {found.new_model} made so far for {name}?"
         ask(f"End it? Of {name}, {stay}." if used else asked)
-    ended = asyncio.run(ending())
+    ended, taken_out = asyncio.run(ending())
     removed = 0 if ended.keeps_others else count
     if as_json:
         ended_as = {"collection": collection, "model": ended.new_model, "state": ended.state, "removed": removed}
-        print(json.dumps(ended_as))
+        print(json.dumps({**ended_as, "run": ended.run, "cancelled": taken_out}))
         return
     print(f"{name} keeps {ended.old_model}: {stay if used else f'{vectors} of {ended.new_model} removed'}")
-    print("chunks of it that are still queued cost nothing: workers drop them", file=sys.stderr)
+    if taken_out:
+        print(f"{plural(taken_out, 'entry', 'entries')} taken out of the queue, of run {ended.run}", file=sys.stderr)
+
+
+async def _taken_out(ended: Reembedding, settings: Settings) -> int | None:
+    """Cancel the run that queued for it; how many entries that took out, None where Redis can't be reached."""
+    if ended.run is None or not queue_exists(settings):
+        return 0
+    try:
+        async with open_queue(settings) as queue:
+            return await cancel_supply(queue, ended)
+    except QueueError as error:
+        print(f"embedq: {error}; 'embedq runs cancel {ended.run}' takes out what is queued", file=sys.stderr)
+        return None
 
 
 def run_drop_old(collection: str, settings: Settings, *, confirmed: bool, as_json: bool) -> None:

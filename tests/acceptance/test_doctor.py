@@ -340,3 +340,20 @@ def test_dead_letters_are_counted(embedq: CommandLine) -> None:
     embedq("ingest", "docs", "-", "-m", "poisoned", input="id,content\na,poison\nb,two\n", exit_code=1)
     found = line(examined(embedq), "dead")
     assert found.startswith("warn 1 dead letter: 1 ValueError of docs: 'embedq dead list'")
+
+
+# --- re-embeddings
+
+
+def test_a_re_embedding_that_waits_for_somebody_is_a_warning_with_its_reason(embedq: CommandLine) -> None:
+    embedq("ingest", "docs", "-", "-m", "recording", input="id,content\na,one\nb,two\n")
+    assert "reembed docs" not in examined(embedq)
+    run = embedq("reembed", "docs", "-m", "recording-10").out.strip()
+    assert "reembed docs" not in examined(embedq), "it goes on"
+    embedq("runs", "cancel", run, "--yes")
+    embedq("worker", "--burst")
+    found = line(examined(embedq), "reembed docs")
+    assert found.startswith(f"warn with recording-10, has stopped: its run {run} was cancelled: ")
+    assert found.endswith("'embedq reembed docs -m recording-10' goes on, 'embedq reembed docs --cancel' ends it")
+    embedq("reembed", "docs", "--cancel", "--yes")
+    assert "reembed docs" not in examined(embedq)

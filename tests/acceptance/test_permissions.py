@@ -72,6 +72,9 @@ def test_each_part_works_with_the_permissions_that_are_documented_and_none_is_re
     run("worker", "worker", "--burst")
     run("worker", "collections", "rollback", "more", "--yes")
     run("worker", "worker", "--burst")
+    run("worker", "ingest", "other", "-", "-m", "recording", input=rows)
+    run("worker", "reembed", "other", "-m", "recording-10")
+    assert json.loads(run("worker", "reembed", "other", "--cancel", "--yes", "--json"))["cancelled"] == 20
     run("producer", "collections", "delete", "more", "--yes")
     run("operator", "pause", "--collection", "pets")
     submitted = run("producer", "submit", "pets", "-", input=rows + "20,text 20\n").strip()

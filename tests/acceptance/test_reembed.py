@@ -213,24 +213,45 @@ def test_what_is_asked_is_not_among_what_programs_read(docs: CommandLine, undone
 
 
 def test_one_that_is_cancelled_leaves_nothing(docs: CommandLine) -> None:
-    docs("reembed", "docs", "-m", "hashing")
+    run = docs("reembed", "docs", "-m", "hashing").out.strip()
     assert docs("reembed", "docs", "--cancel", input="n\n", exit_code=1).err.startswith(
         "Remove the 0 vectors of hashing"
     )
     cancelled = json.loads(docs("reembed", "docs", "--cancel", "--yes", "--json").out)
-    assert cancelled == {"collection": "docs", "model": "hashing", "state": "cancelled", "removed": 0}
+    assert cancelled == {
+        "collection": "docs",
+        "model": "hashing",
+        "state": "cancelled",
+        "removed": 0,
+        "run": run,
+        "cancelled": 4,
+    }
     assert collections(docs) == {"docs": ("recording", 4)}
+    # No worker is there: nobody else would end the run, and who waits for it would wait for ever.
+    docs("runs", "wait", run, exit_code=None)
+    assert json.loads(docs("runs", "show", run, "--json").out)["state"] == "cancelled"
+    assert json.loads(docs("status", "--json").out)["items"] == 0
+
+
+def test_one_is_ended_though_its_queue_can_not_be_reached(docs: CommandLine) -> None:
+    run = docs("reembed", "docs", "-m", "hashing").out.strip()
+    gone = {"EMBEDQ_REDIS_URL": f"unix://{docs.directory}/none.sock"}
+    ended = docs("reembed", "docs", "--cancel", "--yes", environment=gone)
+    assert "docs keeps recording: 0 vectors of hashing removed" in ended.out
+    assert f"'embedq runs cancel {run}' takes out what is queued" in ended.err
+    assert listed(docs) == [] or listed(docs)[0]["state"] == "cancelled"
 
 
 def test_one_that_used_vectors_of_a_rollback_leaves_them_when_it_is_cancelled(docs: CommandLine) -> None:
     docs("reembed", "docs", "-m", "recording-10", "--wait")
     docs("collections", "rollback", "docs", "--yes")
     docs("ingest", "docs", "-", input="id,content\n5,a cat\n")
-    docs("reembed", "docs", "-m", "recording-10")
+    run = docs("reembed", "docs", "-m", "recording-10").out.strip()
     asked = docs("reembed", "docs", "--cancel", "--json", input="y\n")
     assert "that are kept since the rollback stay" in asked.err
     ended = json.loads(asked.out)
-    assert ended == {"collection": "docs", "model": "recording-10", "state": "rolled back", "removed": 0}
+    assert (ended["state"], ended["removed"]) == ("rolled back", 0)
+    assert (ended["run"], ended["cancelled"]) == (run, 1)
     assert collections(docs) == {"docs": ("recording", 5), "docs@next": ("recording-10", 4)}
     dropped = docs("collections", "drop-old", "docs", "--json", input="y\n")
     assert "Drop the 4 vectors of recording-10" in dropped.err

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from chaos.console_plan import Act, ConsolePlan
 from chaos.plan import COLLECTIONS, Fault, Plan
 from embedq_worker.failures import PATIENCE
 from embedq_worker.leases import LEASE_SECONDS
@@ -35,3 +36,20 @@ def test_the_figures_of_the_chaos_test_are_those_of_its_plan() -> None:
         assert words in flat, words
     assert PATIENCE == 5
     assert "tried five times" in flat
+
+
+def test_the_figures_of_the_chaos_test_of_the_console_are_those_of_its_plan() -> None:
+    plan, flat = ConsolePlan(1), " ".join(PAGE.split())
+    shares = plan.shares
+    assert sum(shares.values()) == 100
+    assert set(shares) == set(Act)
+    for words in (
+        f"{plan.steps} acts, up to {plan.longest_pause} s after each other",
+        f"{shares[Act.SEND]} send a run of up to {plan.most_chunks} chunks",
+        f"{shares[Act.CANCEL]} cancel one of the latest runs; {shares[Act.PAUSE]} pause something,",
+        f"{shares[Act.RESUME]} resume all; {shares[Act.REEMBED]} re-embed",
+        f"{shares[Act.END]} cancel that, {shares[Act.ROLL_BACK]} roll back",
+        f"{shares[Act.KILL]} kill -9 one of {plan.workers} workers, {shares[Act.TERM]} send it SIGTERM",
+        f"{shares[Act.DRAIN]} drain it; {shares[Act.REDIS_KILL]} kill -9 Redis",
+    ):
+        assert words in flat, words

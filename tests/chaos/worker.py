@@ -5,7 +5,9 @@ python -m chaos.worker LEASE_SECONDS
 
 import asyncio
 import logging
+import os
 import sys
+from collections.abc import Mapping
 
 from embedq_core.settings import load_settings
 from embedq_jobs import open_queue
@@ -19,6 +21,16 @@ async def main(lease_seconds: float) -> None:
     with stop_on_signals(stop):
         async with open_queue(settings) as queue, await Store.open(settings.database) as store:
             await serve(settings, ServiceOptions(lease_seconds=lease_seconds), queue, store, stop)
+
+
+def work(environment: Mapping[str, str], lease_seconds: float, log: str) -> None:
+    """In a process that was forked: with an environment of its own, and a log."""
+    os.environ.clear()
+    os.environ.update(environment)
+    opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(opened, 2)
+    os.close(opened)
+    asyncio.run(main(lease_seconds))
 
 
 if __name__ == "__main__":

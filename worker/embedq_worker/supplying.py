@@ -58,6 +58,17 @@ async def latest_run(queue: Queue, reembedding: Reembedding) -> RunSummary | Non
         return None
 
 
+async def cancel_supply(queue: Queue, ended: Reembedding) -> int:
+    """Cancel the run that queued last for a re-embedding that was cancelled; how many items that took out.
+
+    Workers would drop its chunks, but where none comes, it would be in progress for ever. Raises QueueError.
+    """
+    if ended.run is None:
+        return 0
+    _, removed = await queue.cancelling.cancel(ended.run, ended.new_model)
+    return removed.items
+
+
 def new_supply(reembedding: Reembedding) -> Supply:
     """A run that has not begun, for what a re-embedding lacks; after a rollback, for what the old vectors lack."""
     if reembedding.state == "rolled back":
