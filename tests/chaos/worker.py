@@ -1,7 +1,4 @@
-"""A worker as `embedq worker` runs it, but with leases of its own length: the test suite can't wait for long ones.
-
-python -m chaos.worker LEASE_SECONDS
-"""
+"""A worker as `embedq worker` runs it, but with leases of its own length: the test suite can't wait for long ones."""
 
 import asyncio
 import logging
@@ -13,13 +10,14 @@ from embedq_store import Store
 from embedq_worker.service import ServiceOptions, serve, stop_on_signals
 
 
-async def main(lease_seconds: float) -> None:
+def worker() -> None:
+    """The program: `worker LEASE_SECONDS`."""
+    asyncio.run(_work(float(sys.argv[1])))
+
+
+async def _work(lease_seconds: float) -> None:
     settings, stop = load_settings(), asyncio.Event()
     logging.basicConfig(level=settings.log_level.upper())
     with stop_on_signals(stop):
         async with open_queue(settings) as queue, await Store.open(settings.database) as store:
             await serve(settings, ServiceOptions(lease_seconds=lease_seconds), queue, store, stop)
-
-
-if __name__ == "__main__":
-    asyncio.run(main(float(sys.argv[1])))

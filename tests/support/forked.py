@@ -76,7 +76,9 @@ def _run(
     # An interpreter that starts reads these; so must one that has started long ago.
     time.tzset()
     sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep)
-    for number, (stream, flags) in enumerate(zip(streams, (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT] * 2), strict=True)):
+    for number, (stream, flags) in enumerate(
+        zip(streams, (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT | os.O_APPEND] * 2), strict=True)
+    ):
         opened = os.open(stream, flags, 0o600) if isinstance(stream, Path) else os.dup(stream.fileno())
         os.dup2(opened, number)
         os.close(opened)
