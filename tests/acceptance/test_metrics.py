@@ -22,6 +22,7 @@ from embedq_store import DeadLetterSummary
 from embedq_worker.failures import Bury, TryAgain
 from embedq_worker.metrics import Seen, WorkerMetrics
 from support.command_line import CommandLine
+from support.started import Started
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "metrics.md").read_text()
@@ -66,7 +67,7 @@ def scraped_until(url: str, condition: Callable[[Scraped], bool]) -> Scraped:
     return scraped
 
 
-def first_url(worker: "subprocess.Popen[str]") -> tuple[str, list[str]]:
+def first_url(worker: Started) -> tuple[str, list[str]]:
     """Where the worker says that its metrics are, and the lines up to there."""
     assert worker.stderr is not None
     lines = []

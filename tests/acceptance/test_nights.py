@@ -5,6 +5,7 @@ What schedules run are real commands; somebody searches all the while.
 
 import asyncio
 import contextlib
+import functools
 import json
 import threading
 import time
@@ -59,7 +60,7 @@ class Folder:
 
 @dataclass
 class Reader:
-    """Searches without pause, with a collection that was opened once. Notes which models have answered, and asserts
+    """Searches again and again, with a collection that was opened once. Notes which models have answered, and asserts
     that no answer is a mix of two, or empty.
     """
 
@@ -95,7 +96,8 @@ class Reader:
 
         try:
             with contextlib.closing(Synchronous("docs", self.database, create=False)) as docs:
-                while not stop.is_set():
+                # A pause lets the others work: what is seen is the same.
+                while not stop.wait(0.005):
                     self._note(docs.similar(QUESTION, number=100))
         except BaseException as error:
             self.problem = error
@@ -120,6 +122,7 @@ def _maker(entry: Entry) -> str:
     return found
 
 
+@functools.cache
 def _score(content: str, dimension: int) -> float:
     return cosine_similarity(vector_of(QUESTION, dimension), vector_of(content, dimension))
 
@@ -150,14 +153,15 @@ class Company:
         """Move the clock to the minute at which a schedule is due; what its command came to, and the run it made."""
         before = await self.asked("schedule", "show", name)
         self.clock.now = before["due"] + 1
-        shown = before
+        async with await Store.open(self.embedq.database) as store:
+            schedule = await store.schedules.get(name)
 
-        async def is_done() -> bool:
-            nonlocal shown
-            shown = await self.asked("schedule", "show", name)
-            return len(shown["attempts"]) > len(before["attempts"]) and shown["attempts"][0]["ended"] is not None
+            async def is_done() -> bool:
+                attempts = await store.schedules.attempts(schedule.key, 100)
+                return len(attempts) > len(before["attempts"]) and attempts[0].ended is not None
 
-        await self.eventually(is_done)
+            await self.eventually(is_done)
+        shown = await self.asked("schedule", "show", name)
         attempt = shown["attempts"][0]
         assert attempt["state"] == "done", shown
         (run,) = attempt["runs"]

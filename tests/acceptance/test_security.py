@@ -95,7 +95,7 @@ def test_the_password_of_redis_is_in_no_log_line_message_process_list_or_dead_le
         commands = [("submit", "docs", "-", "-m", "poisoned"), ("worker", "--burst"), ("status", "--json")]
         said = [embedq(*each, input="id,content\na,poison\n", environment=environment) for each in commands]
         wrong = embedq("status", exit_code=1, environment={"EMBEDQ_REDIS_URL": url.replace("s3cret", "s3cre7")})
-        worker = embedq.start("worker", "--processes", "2", environment=environment)
+        worker = embedq.start_apart("worker", "--processes", "2", environment=environment)
         try:
             assert worker.stderr is not None
             lines = [worker.stderr.readline()]

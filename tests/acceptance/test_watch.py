@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from embedq_jobs import Queue, Run, open_queue
 from support.chunks import chunk, items
 from support.command_line import CommandLine
 from support.servers import MortalRedis
+from support.started import Started
 from support.terminals import Terminal
 
 RUN = "20261231-235959-x7kqb"
@@ -131,7 +131,7 @@ async def test_a_log_gets_a_line_each_time_and_programs_an_object(
     assert [(told["items"], told["runs"][0]["run"]) for told in map(json.loads, objects)] == [(200, RUN)] * len(objects)
 
 
-def _some_lines_of(process: "subprocess.Popen[str]") -> list[str]:
+def _some_lines_of(process: Started) -> list[str]:
     """What it prints until it is told to stop, three lines at least; that it ends well."""
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(3)]

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,9 +31,11 @@ import redis
 from chaos.oracle import Failure, Report, judge
 from chaos.plan import CAST_SECONDS, COLLECTIONS, Fault, Part, Plan, casts, corpus, ends_of_producers
 from chaos.recovery import Recovery
+from chaos.worker import worker as short_worker
 from embedq_core.text import plural
 from embedq_jobs.embedded import find_server
 from embedq_jobs.names import Names, lease_key
+from support import forked
 from support.command_line import TESTS, python_path
 
 LOOK_SECONDS: Final = 0.1
@@ -71,7 +74,7 @@ class Theatre:
         self._casts = casts(plan)
         self._ends = ends_of_producers(plan)
         self._redis: subprocess.Popen[bytes] | None = None
-        self._workers: dict[int, subprocess.Popen[bytes]] = {}
+        self._workers: dict[int, ForkServerProcess] = {}
         self._lives = [0] * plan.workers
         self._producers: list[_Producer] = []
         self._waiting = list(self.parts)
@@ -102,9 +105,12 @@ class Theatre:
             self.tally.seconds = time.monotonic() - began
             self._calm_down()
         finally:
-            for process in [*self._workers.values(), *(each.process for each in self._producers)]:
-                process.kill()
-                process.communicate()
+            for worker in self._workers.values():
+                worker.kill()
+                worker.join()
+            for producer in self._producers:
+                producer.process.kill()
+                producer.process.communicate()
             self._end_redis(signal.SIGKILL)
 
     def _play(self, began: float) -> None:
@@ -141,7 +147,7 @@ class Theatre:
         match fault:
             case Fault.WORKER_KILL:
                 self._workers[victim].kill()
-                self._workers[victim].wait()
+                self._workers[victim].join()
                 leases, _ = self._look()
                 self.tally.recovery.killed(time.monotonic(), leases)
             case Fault.WORKER_TERM:
@@ -170,24 +176,24 @@ class Theatre:
         for place in range(self.plan.workers):
             worker = self._workers.get(place)
             if worker is not None:
-                if worker.poll() is None:
+                if worker.exitcode is None:
                     continue
-                if worker.returncode not in (0, -signal.SIGKILL, -signal.SIGTERM):
-                    raise Failure(f"a worker ended with {worker.returncode}")
+                if worker.exitcode not in (0, -signal.SIGKILL, -signal.SIGTERM):
+                    raise Failure(f"a worker ended with {worker.exitcode}")
             self._lives[place] += 1
             lease = self.plan.lease_seconds
-            command = self._embedq("worker") if lease is None else _python("chaos.worker", lease)
+            program, arguments = (forked.embedq, ["worker"]) if lease is None else (short_worker, [str(lease)])
             seed = {"EMBEDQ_CHAOS_SEED": f"{self.plan.seed} {place} {self._lives[place]}"}
-            with (self.folder / "workers.log").open("ab") as log:
-                self._workers[place] = subprocess.Popen(command, env=self._environment | seed, stdout=log, stderr=log)
+            self._workers[place] = self._start(program, arguments, "workers.log", "workers.log", seed)
 
     def _calm_down(self) -> None:
         """Let workers end as they like to."""
         for worker in self._workers.values():
             worker.terminate()
         for worker in self._workers.values():
-            if worker.wait(60) not in (0, -signal.SIGTERM):
-                raise Failure(f"a worker ended with {worker.returncode}")
+            worker.join(60)
+            if worker.exitcode not in (0, -signal.SIGTERM):
+                raise Failure(f"a worker ended with {worker.exitcode}")
 
     # --- producers
 
@@ -215,10 +221,10 @@ class Theatre:
     def _start_producer(self, part: Part, seconds: float | None) -> None:
         """Send a part. One that is to be killed after `seconds` gets half of it, and waits for the rest until then."""
         source = "-" if seconds is not None else self._path(part)
-        command = self._embedq("submit", part.collection, source, "-m", COLLECTIONS[part.collection], "--json")
+        command = [sys.executable, "-m", "embedq", "submit", part.collection, str(source), "--json"]
         with (self.folder / "producers.log").open("ab") as log:
             process = subprocess.Popen(
-                [*command, "--format", "nl"],
+                [*command, "-m", COLLECTIONS[part.collection], "--format", "nl"],
                 env=self._environment,
                 stdin=subprocess.DEVNULL if seconds is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -273,11 +279,18 @@ class Theatre:
             self._end_redis(signal.SIGTERM)
 
     def _asked(self, *arguments: str) -> Any:
-        command = [*self._embedq(*arguments), "--json"]
-        return json.loads(subprocess.run(command, env=self._environment, capture_output=True, check=True).stdout)
+        (self.folder / "answer").unlink(missing_ok=True)
+        asking = self._start(forked.embedq, [*arguments, "--json"], "answer", "asking.log", {})
+        asking.join(60)
+        if asking.exitcode != 0:
+            raise Failure(f"{' '.join(arguments)} ended with {asking.exitcode}")
+        return json.loads((self.folder / "answer").read_bytes())
 
-    def _embedq(self, *arguments: str | Path) -> list[str]:
-        return _python("embedq", *arguments)
+    def _start(
+        self, program: forked.Program, arguments: list[str], out: str, err: str, more: dict[str, str]
+    ) -> ForkServerProcess:
+        streams = (Path(os.devnull), self.folder / out, self.folder / err)
+        return forked.start(program, arguments, Path.cwd(), self._environment | more, streams)
 
     def bugs(self) -> list[str]:
         """Lines of the logs in which embedq itself went wrong."""
@@ -294,10 +307,6 @@ class Theatre:
         recovery = self.tally.recovery
         taken = plural(recovery.taken_over, "chunk") + " taken over"
         return f"{words}; {taken}, longest recovery {recovery.longest:.1f} s"
-
-
-def _python(module: str, *arguments: object) -> list[str]:
-    return [sys.executable, "-m", module, *map(str, arguments)]
 
 
 def run(plan: Plan, *, keep: bool = False) -> tuple[str, Tally]:

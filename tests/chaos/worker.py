@@ -1,7 +1,4 @@
-"""A worker as `embedq worker` runs it, but with leases of its own length: the test suite can't wait for long ones.
-
-python -m chaos.worker LEASE_SECONDS
-"""
+"""A worker as `embedq worker` runs it, but with leases of its own length: the test suite can't wait for long ones."""
 
 import asyncio
 import logging
@@ -15,12 +12,9 @@ from embedq_store import Store
 from embedq_worker.service import ServiceOptions, serve, stop_on_signals
 
 
-async def main(lease_seconds: float) -> None:
-    settings, stop = load_settings(), asyncio.Event()
-    logging.basicConfig(level=settings.log_level.upper())
-    with stop_on_signals(stop):
-        async with open_queue(settings) as queue, await Store.open(settings.database) as store:
-            await serve(settings, ServiceOptions(lease_seconds=lease_seconds), queue, store, stop)
+def worker() -> None:
+    """The program: `worker LEASE_SECONDS`."""
+    asyncio.run(_serve(float(sys.argv[1])))
 
 
 def work(environment: Mapping[str, str], lease_seconds: float, log: str) -> None:
@@ -30,8 +24,12 @@ def work(environment: Mapping[str, str], lease_seconds: float, log: str) -> None
     opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(opened, 2)
     os.close(opened)
-    asyncio.run(main(lease_seconds))
+    asyncio.run(_serve(lease_seconds))
 
 
-if __name__ == "__main__":
-    asyncio.run(main(float(sys.argv[1])))
+async def _serve(lease_seconds: float) -> None:
+    settings, stop = load_settings(), asyncio.Event()
+    logging.basicConfig(level=settings.log_level.upper())
+    with stop_on_signals(stop):
+        async with open_queue(settings) as queue, await Store.open(settings.database) as store:
+            await serve(settings, ServiceOptions(lease_seconds=lease_seconds), queue, store, stop)

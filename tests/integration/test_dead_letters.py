@@ -1,10 +1,8 @@
 """Dead letters in a real store: what ends one, what replaces one, and that none is lost on the way back."""
 
 import asyncio
-import os
 import signal
 import sqlite3
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -23,9 +21,9 @@ from embedq_core.vectors import encode
 from embedq_jobs import Queue, new_run_id
 from embedq_store import ChunkMark, DeadLetter, Incoming, Row, Selection, Store, Target, Write
 from embedq_store.burying import Origin
-from support.command_line import python_path
+from support.command_line import CommandLine
+from support.requeueing import Moment, requeue_and_die
 
-TESTS = Path(__file__).parent.parent
 TARGET = Target("pets", "recording")
 FRIDAY, SUNDAY, MONDAY = "20261113-180000-aaaaa", "20261115-120000-bbbbb", "20261116-090000-ccccc"
 # Between Friday's run and Sunday's.
@@ -351,54 +349,31 @@ async def test_a_database_that_an_earlier_embedq_made_gets_the_indexes(tmp_path:
 # --- back into the queue
 
 
-REQUEUE_AND_DIE = """
-import os, signal, sys
-from embedq_jobs import Queue
-place, moment, left = Queue.place, sys.argv[1], int(sys.argv[2])
-
-async def dying_place(self, chunk):
-    global left
-    if moment == "before" and left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    done = await place(self, chunk)
-    left -= 1
-    if moment == "after" and left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return done
-
-Queue.place = dying_place
-sys.argv = ["embedq", "dead", "requeue", "--all"]
-from embedq.__main__ import main
-main()
-"""
-
-
-async def run(settings: Settings, *arguments: str) -> int:
-    """Run Python on the database and the Redis of the tests; the exit code."""
-    environment = {
-        **os.environ,
+@pytest.fixture
+def shared(embedq: CommandLine, settings: Settings) -> CommandLine:
+    """The command line on the database and the Redis of the tests."""
+    embedq.environment |= {
         "EMBEDQ_DATABASE": str(settings.database),
         "EMBEDQ_REDIS_URL": str.__str__(settings.redis_url),
         "EMBEDQ_CHUNK_ITEMS": "2",
-        "EMBEDQ_PLUGINS": str(TESTS / "support" / "plugin.py"),
-        "PYTHONPATH": python_path(),
     }
-    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment)
-    return await asyncio.wait_for(process.wait(), 40)
+    return embedq
 
 
 @pytest.mark.parametrize(("moment", "chunks"), [("before", 2), ("after", 3)])
 async def test_a_requeue_that_is_killed_loses_no_letter_and_can_be_begun_again(
-    settings: Settings, store: Store, queue: Queue, moment: str, chunks: int
+    shared: CommandLine, settings: Settings, store: Store, queue: Queue, moment: Moment, chunks: int
 ) -> None:
     letters = [letter(f"text {number}", f"i{number}", metadata='{"n": 1}') for number in range(7)]
     await bury(store, *letters)
-    assert await run(settings, "-c", REQUEUE_AND_DIE, moment, str(chunks)) == -signal.SIGKILL
+    killed = requeue_and_die(shared.environment, moment, chunks)
+    await asyncio.to_thread(killed.join, 40)
+    assert killed.exitcode == -signal.SIGKILL
     assert sorted(await store.dead.letters(), key=lambda each: each.id) == letters
     (summary,) = await queue.runs.latest(2)
     assert (summary.chunks, summary.items, summary.closed) == (chunks, 2 * chunks, False)
-    assert await run(settings, "-m", "embedq", "dead", "requeue", "--all") == 0
-    assert await run(settings, "-m", "embedq", "worker", "--burst") == 0
+    await asyncio.to_thread(shared, "dead", "requeue", "--all")
+    await asyncio.to_thread(shared, "worker", "--burst")
     assert await store.dead.letters() == []
     with closing(sqlite3.connect(settings.database)) as database:
         found = database.execute("SELECT id, content, metadata FROM embeddings ORDER BY id").fetchall()

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedq as package
-from support.command_line import CommandLine, python_path
+from support import forked
+from support.command_line import CommandLine
 from support.models import EitherModel, RecordingModel
 
 Llm: TypeAlias = Callable[..., str]
@@ -54,16 +53,12 @@ def llm(tmp_path: Path, embedq: CommandLine) -> Llm:
         (plugins / name).parent.mkdir(parents=True, exist_ok=True)
         (plugins / name).write_text(text)
 
+    path = os.pathsep.join([str(plugins), embedq.environment["PYTHONPATH"]])
+
     def run(*arguments: str | Path) -> str:
-        command = [sys.executable, "-m", "llm", *map(str, arguments), "-d", str(embedq.database)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(plugins), python_path()])}
-        # What of embedq a process of llm executes is not what is to be covered, and watching it takes its time.
-        environment.pop("COVERAGE_PROCESS_CONFIG", None)
-        done = subprocess.run(
-            command, env=environment, cwd=embedq.directory, capture_output=True, text=True, timeout=50, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        done = embedq.run(forked.llm, *arguments, "-d", embedq.database, environment={"PYTHONPATH": path})
+        assert done.exit_code == 0, done
+        return done.out
 
     return run
 

@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -20,63 +18,22 @@ from embedq_core.settings import Settings, load_settings
 from embedq_jobs import Queue, open_queue
 from embedq_store import Store
 from embedq_worker.service import ServiceOptions, serve
+from support import forked
 from support.chunks import RUN, chunk, install, items, submit
-from support.command_line import TESTS
 from support.models import SlowModel
 from support.servers import MortalRedis
+from support.slow_worker import start_slow_worker
+from support.started import Started
 from support.waiting import Eventually
 
 LEASE_SECONDS = 0.6
-
-# A worker whose model is slow, and writes down what it was given before it answers.
-WORKER = """
-import asyncio, os, sys, time
-from pathlib import Path
-import embedq_worker.pipeline, embedq_worker.service
-from embedq_core.settings import load_settings
-from embedq_jobs import open_queue
-from embedq_store import Store
-from embedq_worker.service import ServiceOptions, serve, stop_on_signals
-from support.models import RecordingModel
-
-log, seconds, lease = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
-
-class Slow(RecordingModel):
-    def embed_batch(self, items):
-        batch = list(items)
-        with log.open("a") as file:
-            file.writelines(f"{item}\\n" for item in batch)
-        time.sleep(seconds)
-        return super().embed_batch(batch)
-
-async def main():
-    model = Slow("recording", batch_size=4)
-    embedq_worker.service.get_embedding_model = lambda name: model
-    embedq_worker.pipeline.FLUSH_SECONDS = 0
-    settings, stop = load_settings(), asyncio.Event()
-    with stop_on_signals(stop):
-        async with open_queue(settings) as queue, await Store.open(settings.database) as store:
-            await serve(settings, ServiceOptions(lease_seconds=lease), queue, store, stop)
-
-asyncio.run(main())
-"""
 
 
 class WorkerProcess:
     """A worker in a process of its own."""
 
     def __init__(self, settings: Settings, log: Path, seconds: float, lease: float = LEASE_SECONDS) -> None:
-        assert settings.redis_url is not None
-        environment = {
-            **os.environ,
-            "EMBEDQ_DATABASE": str(settings.database),
-            "EMBEDQ_REDIS_URL": str.__str__(settings.redis_url),
-            # For chunks that so many workers died with that they are embedded apart.
-            "EMBEDQ_PLUGINS": str(TESTS / "support" / "plugin.py"),
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])),
-        }
-        command = [sys.executable, "-c", WORKER, str(log), str(seconds), str(lease)]
-        self.process = subprocess.Popen(command, env=environment)
+        self.process = start_slow_worker(settings, log, seconds, lease)
         self._log = log
 
     @property
@@ -94,7 +51,7 @@ def worker_process(
         yield worker
     finally:
         worker.process.kill()
-        worker.process.wait(10)
+        worker.process.join(10)
 
 
 def stored(database: Path) -> int:
@@ -126,7 +83,7 @@ async def test_the_chunk_of_a_worker_that_was_killed_is_taken_over_and_what_was_
     with worker_process(settings, tmp_path / "first") as first:
         await eventually(some_are_stored)
         first.process.kill()
-        first.process.wait(10)
+        first.process.join(10)
         killed = time.monotonic()
         committed = stored(settings.database)
     assert committed < 40
@@ -190,7 +147,8 @@ async def test_sigterm_hands_back_at_once_and_the_process_ends_well(
 
         await eventually(working)
         first.process.terminate()
-        assert await asyncio.to_thread(first.process.wait, 10) == 0
+        await asyncio.to_thread(first.process.join, 10)
+        assert first.process.exitcode == 0
     committed = stored(settings.database)
     assert committed == len(first.inputs), "what was begun has been committed"
     assert [(load.jobs > 0, load.in_progress) for load in await queue.loads()] == [(True, 0)]
@@ -370,15 +328,14 @@ async def test_a_burst_outlives_a_redis_that_goes_and_comes(
 # --- several processes under one
 
 
-def command_line(settings: Settings, *arguments: str) -> "subprocess.Popen[str]":
+def command_line(settings: Settings, directory: Path, *arguments: str) -> Started:
     assert settings.redis_url is not None
     environment = {
         **os.environ,
         "EMBEDQ_DATABASE": str(settings.database),
         "EMBEDQ_REDIS_URL": str.__str__(settings.redis_url),
     }
-    command = [sys.executable, "-m", "embedq", *arguments]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    return Started(forked.embedq, arguments, directory, environment)
 
 
 async def pids(queue: Queue) -> set[int]:
@@ -386,9 +343,9 @@ async def pids(queue: Queue) -> set[int]:
 
 
 async def test_a_process_that_is_killed_is_replaced_and_all_end_with_the_one_above_them(
-    settings: Settings, queue: Queue, eventually: Eventually
+    settings: Settings, queue: Queue, tmp_path: Path, eventually: Eventually
 ) -> None:
-    above = command_line(settings, "worker", "--processes", "2")
+    above = command_line(settings, tmp_path, "worker", "--processes", "2")
     try:
 
         async def two_work() -> bool:
@@ -404,13 +361,13 @@ async def test_a_process_that_is_killed_is_replaced_and_all_end_with_the_one_abo
         await eventually(another_works)
     finally:
         above.terminate()
-        _, said = await asyncio.to_thread(above.communicate, timeout=20)
+        _, said = await asyncio.to_thread(above.communicate)
     assert above.returncode == 0, said
     assert await pids(queue) == {min(before)}, "all others have said good-bye"
 
 
-def test_a_worker_that_can_t_start_is_not_started_again_and_again(settings: Settings) -> None:
-    process = command_line(settings, "worker", "--processes", "2", "-m", "no-such-model")
+def test_a_worker_that_can_t_start_is_not_started_again_and_again(settings: Settings, tmp_path: Path) -> None:
+    process = command_line(settings, tmp_path, "worker", "--processes", "2", "-m", "no-such-model")
     _, said = process.communicate(timeout=30)
     assert process.returncode == 2
     assert 1 <= said.count("there is no model 'no-such-model'") <= 2

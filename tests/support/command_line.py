@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from support import forked
+from support.started import Started
 
 TESTS = Path(__file__).parent.parent
 
@@ -63,18 +64,24 @@ class CommandLine:
         if permissions_hold:
             result = self._run_apart(arguments, input, environment)
         else:
-            result = self._run_forked(arguments, input, environment)
+            result = self.run(forked.embedq, *arguments, given=input, environment=environment)
         if exit_code is not None:
             assert result.exit_code == exit_code, f"{arguments}: {result}"
         return result
 
-    def _run_forked(
-        self, arguments: tuple[str | Path, ...], given: str | bytes | None, environment: Mapping[str, str] | None
+    def run(
+        self,
+        program: forked.Program,
+        *arguments: str | Path,
+        given: str | bytes | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> "Result":
+        """Run a program to its end, in this one's directory and environment."""
         self._count += 1
         given_file, out_file, err_file = (self._streams / f"{self._count}-{name}" for name in ("in", "out", "err"))
         given_file.write_bytes(_bytes(given))
         process = forked.start(
+            program,
             list(map(str, arguments)),
             self.directory,
             {**self.environment, **(environment or {})},
@@ -110,8 +117,15 @@ class CommandLine:
         """The command line as a list."""
         return [sys.executable, "-m", "embedq", *map(str, arguments)]
 
-    def start(self, *arguments: str | Path, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
-        """Start a command and return its process; end it with `stop`."""
+    def start(self, *arguments: str | Path, environment: Mapping[str, str] | None = None) -> Started:
+        """Start a command and return its process, which is to be ended and communicated with."""
+        given = {**self.environment, **(environment or {})}
+        return Started(forked.embedq, list(map(str, arguments)), self.directory, given)
+
+    def start_apart(
+        self, *arguments: str | Path, environment: Mapping[str, str] | None = None
+    ) -> "subprocess.Popen[str]":
+        """The same in an interpreter of its own, whose command line the system knows."""
         return subprocess.Popen(
             self.command(*arguments),
             cwd=self.directory,

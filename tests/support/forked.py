@@ -11,8 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -31,16 +33,42 @@ def _context() -> ForkServerContext:
     return context
 
 
+def embedq() -> None:
+    """The command line of embedq."""
+    from embedq.__main__ import main
+
+    main()
+
+
+def llm() -> None:
+    """The command line of llm, which looks for plugins when it is imported: here, and not beforehand."""
+    from llm.cli import cli
+
+    cli()
+
+
+Program: TypeAlias = Callable[[], None]
+Stream: TypeAlias = Path | Connection
+
+
 def start(
-    arguments: Sequence[str], directory: Path, environment: Mapping[str, str], streams: tuple[Path, Path, Path]
+    program: Program,
+    arguments: Sequence[str],
+    directory: Path,
+    environment: Mapping[str, str],
+    streams: tuple[Stream, Stream, Stream],
 ) -> ForkServerProcess:
-    """Start `embedq ARGUMENTS`, its standard input, output and errors in the files of `streams`."""
-    process = _context().Process(target=_run, args=(list(arguments), directory, dict(environment), streams))
-    process.start()
-    return process
+    """Start `program ARGUMENTS`, its standard input, output and errors in the files or the pipes of `streams`."""
+    return call(_run, program, list(arguments), directory, dict(environment), streams)
 
 
-def _run(arguments: list[str], directory: Path, environment: dict[str, str], streams: tuple[Path, Path, Path]) -> None:
+def _run(
+    program: Program,
+    arguments: list[str],
+    directory: Path,
+    environment: dict[str, str],
+    streams: tuple[Stream, Stream, Stream],
+) -> None:
     assert _PRELOADED in sys.modules
     os.chdir(directory)
     os.environ.clear()
@@ -48,23 +76,25 @@ def _run(arguments: list[str], directory: Path, environment: dict[str, str], str
     # An interpreter that starts reads these; so must one that has started long ago.
     time.tzset()
     sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep)
-    for number, (path, flags) in enumerate(zip(streams, (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT] * 2), strict=True)):
-        opened = os.open(path, flags, 0o600)
+    for number, (stream, flags) in enumerate(
+        zip(streams, (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT | os.O_APPEND] * 2), strict=True)
+    ):
+        opened = os.open(stream, flags, 0o600) if isinstance(stream, Path) else os.dup(stream.fileno())
         os.dup2(opened, number)
         os.close(opened)
+        if not isinstance(stream, Path):
+            stream.close()
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the standard stream, which ends with the process
-    sys.argv = ["embedq", *arguments]
-    code = _main()
+    sys.argv = [program.__name__, *arguments]
+    code = _ended(program)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def _main() -> int:
-    from embedq.__main__ import main
-
+def _ended(program: Program) -> int:
     try:
-        main()
+        program()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:  # as the interpreter does

@@ -1,5 +1,6 @@
 """Embedding models for tests, each honest about one thing; `plugin.py` registers them for the command line."""
 
+import functools
 import os
 import threading
 import time
@@ -59,7 +60,12 @@ class PreparedModel(EmbeddingModel):
     batch_size: int | None = None
 
     def __init__(self, dimension: int = 384) -> None:
-        self._rows = np.random.default_rng(7).normal(size=(4096, dimension)).astype(np.float32)
+        self._dimension = dimension
+
+    @functools.cached_property
+    def _rows(self) -> Any:
+        # Not before they are asked for: every command of the tests that loads plugins makes this model.
+        return np.random.default_rng(7).normal(size=(4096, self._dimension)).astype(np.float32)
 
     def embed_batch(self, items: Iterable[str | bytes]) -> Any:
         return self._rows[: len(list(items))]

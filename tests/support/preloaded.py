@@ -4,8 +4,10 @@ It is a module of its own since that process imports modules by their names, and
 """
 
 import contextlib
+import functools
 import importlib
 
+import typer.main
 from coverage import Coverage
 
 from embedq_core.errors import SettingsError
@@ -50,6 +52,8 @@ for name in (
 ):
     importlib.import_module(name)
 
+# Typer builds all commands whenever one is run: the same ones, from the same functions.
+typer.main.get_command = functools.cache(typer.main.get_command)
 # Libraries import more when they are first used.
 parsed(["status"])
 with contextlib.suppress(SettingsError):  # of the test that happens to be the first
