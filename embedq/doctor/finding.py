@@ -1,5 +1,6 @@
 """What the doctor says of one thing."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -19,3 +20,8 @@ class Finding(NamedTuple):
     what: str
     detail: str
     mend: str = ""
+
+
+def some(names: Sequence[str]) -> str:
+    """The first three, and whether there are more."""
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
