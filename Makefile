@@ -52,7 +52,13 @@ unit: $(VENV)/.installed-dev ## The fast tests only
 # Tracing every line in every process that the tests start takes a third as long again: CI has the patience.
 COVERAGE ?=
 
-test: check ## Checks, then every test; with COVERAGE=yes, as CI does it, also what of the code they reach
+# While the checks run: else each of the four processes that share the tests would compile all of them for itself.
+.PHONY: compiled
+compiled: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest --collect-only -qq > /dev/null 2>&1 || true
+
+test: $(VENV)/.installed-dev ## Checks, then every test; with COVERAGE=yes, as CI does it, also what of the code they reach
+	@$(MAKE) --no-print-directory -j 2 check compiled
 ifeq ($(COVERAGE),)
 	$(BIN)/python -m pytest -n 4 --dist worksteal
 else

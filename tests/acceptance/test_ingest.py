@@ -238,7 +238,7 @@ def test_stopped_in_the_middle_it_goes_on_and_pays_for_nothing_twice(
     embedq: CommandLine, number: signal.Signals
 ) -> None:
     rows = embedq.directory / "rows.csv"
-    rows.write_text("id,content\n" + "".join(f"{number},text {number}\n" for number in range(400)))
+    rows.write_text("id,content\n" + "".join(f"{number},text {number}\n" for number in range(200)))
     process = embedq.start("ingest", "docs", rows, "-m", "slow")
     wait_for_calls(embedq, 5)
     process.send_signal(number)
@@ -251,12 +251,12 @@ def test_stopped_in_the_middle_it_goes_on_and_pays_for_nothing_twice(
     if number != signal.SIGKILL:
         assert stored == paid
     embedq("ingest", "docs", rows, "-m", "slow")
-    assert len(entries(embedq.database)) == 400
+    assert len(entries(embedq.database)) == 200
     # What was killed between the model and the commit, at most a second's worth, is paid for again.
-    assert sum(embedq.batch_sizes) == 400 + paid - stored
+    assert sum(embedq.batch_sizes) == 200 + paid - stored
     embedq("worker", "--burst")
     assert json.loads(embedq("status", "--json").out)["items"] == 0
-    assert sum(embedq.batch_sizes) == 400 + paid - stored
+    assert sum(embedq.batch_sizes) == 200 + paid - stored
 
 
 def test_a_private_redis_that_is_killed_under_it_comes_back_and_everything_is_stored_once(embedq: CommandLine) -> None:

@@ -1,6 +1,5 @@
 """The real program, run as a user runs it."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -20,17 +19,6 @@ SECONDS = 40
 def python_path() -> str:
     """Where programs of the tests look for modules: here, and where this process was told to look."""
     return os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
-
-
-_PR_CAPBSET_DROP = 24
-_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
-
-
-def _without_privileges() -> None:
-    """Take from root, who runs tests in containers, the power to ignore the permissions of files."""
-    libc = ctypes.CDLL(None)
-    for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
-        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 class CommandLine:
@@ -61,10 +49,8 @@ class CommandLine:
         permissions_hold: bool = False,
     ) -> "Result":
         """Run a command to its end; `exit_code` None means any. With `permissions_hold`, for root as well."""
-        if permissions_hold:
-            result = self._run_apart(arguments, input, environment)
-        else:
-            result = self.run(forked.embedq, *arguments, given=input, environment=environment)
+        program = forked.embedq_without_privileges if permissions_hold else forked.embedq
+        result = self.run(program, *arguments, given=input, environment=environment)
         if exit_code is not None:
             assert result.exit_code == exit_code, f"{arguments}: {result}"
         return result
@@ -97,21 +83,6 @@ class CommandLine:
         assert exit_code is not None
         assert exit_code != -signal.SIGKILL, f"{arguments} did not end: {out} {err}"
         return Result(exit_code, out, err)
-
-    def _run_apart(
-        self, arguments: tuple[str | Path, ...], given: str | bytes | None, environment: Mapping[str, str] | None
-    ) -> "Result":
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.directory,
-            env={**self.environment, **(environment or {})},
-            input=_bytes(given),
-            capture_output=True,
-            timeout=SECONDS,
-            check=False,
-            preexec_fn=_without_privileges,
-        )
-        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def command(self, *arguments: str | Path) -> list[str]:
         """The command line as a list."""

@@ -18,6 +18,8 @@ from typing import TypeAlias
 
 import pytest
 
+from support import privileges
+
 _PRELOADED = "support.preloaded"
 
 
@@ -38,6 +40,12 @@ def embedq() -> None:
     from embedq.__main__ import main
 
     main()
+
+
+def embedq_without_privileges() -> None:
+    """The same where the permissions of files hold, for root as well."""
+    privileges.give_up()
+    embedq()
 
 
 def llm() -> None:
