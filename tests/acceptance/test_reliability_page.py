@@ -46,10 +46,12 @@ def test_the_figures_of_the_chaos_test_of_the_console_are_those_of_its_plan() ->
     for words in (
         f"{plan.steps} acts, up to {plan.longest_pause} s after each other",
         f"{shares[Act.SEND]} send a run of up to {plan.most_chunks} chunks",
+        f"{shares[Act.AGAIN]} send all of one again",
         f"{shares[Act.CANCEL]} cancel one of the latest runs; {shares[Act.PAUSE]} pause something,",
         f"{shares[Act.RESUME]} resume all; {shares[Act.REEMBED]} re-embed",
         f"{shares[Act.END]} cancel that, {shares[Act.ROLL_BACK]} roll back",
         f"{shares[Act.KILL]} kill -9 one of {plan.workers} workers, {shares[Act.TERM]} send it SIGTERM",
-        f"{shares[Act.DRAIN]} drain it; {shares[Act.REDIS_KILL]} kill -9 Redis",
+        f"{shares[Act.DRAIN]} drain it, {shares[Act.STALL]} have it stall",
+        f"than its leases; {shares[Act.REDIS_KILL]} kill -9 Redis",
     ):
         assert words in flat, words

@@ -18,13 +18,13 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from chaos import worker
 from chaos.console_oracle import ConsoleEnd, Sent, items_of, judge, see
@@ -37,6 +37,7 @@ from embedq_core.text import plural
 from embedq_jobs import Chunk, Patience, Queue, Run, Scope, new_run_id, open_queue
 from embedq_jobs.cancelling import Marked
 from embedq_jobs.drains import worker_name
+from embedq_jobs.forwarding import MOVED_FIELD
 from embedq_store import Store
 from embedq_worker.reembedding import tell_producers
 from embedq_worker.supplying import cancel_supply
@@ -68,7 +69,9 @@ class Console:
         self._workers: dict[int, ForkServerProcess] = {}
         self._ending: dict[int, asyncio.Task[None]] = {}
         self._sending: list[asyncio.Task[Sent]] = []
+        self._stalled: list[asyncio.Task[None]] = []
         self._runs: dict[int, tuple[str, str]] = {}
+        self._accepted: defaultdict[int, list[Chunk]] = defaultdict(list)
         self._cancelled: set[str] = set()
         self._insist: Callable[[Callable[[], Awaitable[_T]]], Awaitable[_T]] = Patience(30.0, lambda _: None).insist
 
@@ -81,12 +84,13 @@ class Console:
                 await asyncio.sleep(step.after)
                 await self._do(step, redis)
             sent = await asyncio.gather(*self._sending)
+            await asyncio.gather(*self._stalled)
             await asyncio.gather(*self._ending.values())
             await self._settle()
             await self._end_workers()
             return await self._seen([each._replace(cancelled=each.run in self._cancelled) for each in sent])
         finally:
-            for task in (*self._sending, *self._ending.values()):
+            for task in (*self._sending, *self._stalled, *self._ending.values()):
                 task.cancel()
             for process in self._workers.values():
                 process.kill()
@@ -98,6 +102,10 @@ class Console:
         match step.act:
             case Act.SEND:
                 self._sending.append(asyncio.create_task(self._send(step)))
+            case Act.AGAIN:
+                # As producers do when Redis was away: under the model that they knew.
+                for chunk in self._accepted[step.number]:
+                    await self._insist(partial(queue.place, chunk))
             case Act.CANCEL:
                 await self._cancel(step.number)
             case Act.PAUSE:
@@ -108,7 +116,7 @@ class Console:
                 with contextlib.suppress(CollectionMissing, ReembeddingMissing, UsageError):
                     await self._reembed(step)
                     self.events[f"{step.act}, done"] += 1
-            case Act.KILL | Act.TERM | Act.DRAIN:
+            case Act.KILL | Act.TERM | Act.DRAIN | Act.STALL:
                 await self._disturb(step)
             case Act.REDIS_KILL:
                 await asyncio.to_thread(redis.kill)
@@ -128,7 +136,7 @@ class Console:
         run = Run(new_run_id(), collection, model_id, f"submission {step.number}", time.time(), priority)
         await self._insist(lambda: queue.runs.open(run))
         self._runs[step.number] = (run.id, model_id)
-        accepted = 0
+        accepted = self._accepted[step.number]
         for number, twice in enumerate(step.twice):
             chunk = Chunk(
                 run.id, number, collection, model_id, store=True, after=[], items=items_of(step.number, number)
@@ -136,12 +144,12 @@ class Console:
             place = partial(queue.place, chunk)
             if (await self._insist(place)).cancelled:
                 break
-            accepted += 1
+            accepted.append(chunk)
             if twice:
                 await self._insist(place)
             await asyncio.sleep(self._plan.call_seconds)
-        await self._insist(lambda: queue.runs.close(run.id, accepted, skipped=0, duplicates=0))
-        return Sent(step.number, run.id, collection, accepted, cancelled=False)
+        await self._insist(lambda: queue.runs.close(run.id, len(accepted), skipped=0, duplicates=0))
+        return Sent(step.number, run.id, collection, len(accepted), cancelled=False)
 
     async def _cancel(self, number: int) -> None:
         if number in self._runs:
@@ -191,6 +199,9 @@ class Console:
 
     async def _disturb(self, step: Step) -> None:
         place, process = step.number, self._workers[step.number]
+        if step.act is Act.STALL:
+            self._stalled.append(asyncio.create_task(self._stall(process)))
+            return
         if step.act is Act.KILL:
             process.kill()
         elif place not in self._ending:
@@ -200,6 +211,14 @@ class Console:
                 await self._drain(process)
         if place not in self._ending:
             self._ending[place] = asyncio.create_task(self._replace(place, process))
+
+    async def _stall(self, process: ForkServerProcess) -> None:
+        """Let it stand still for longer than its leases; it does not know that."""
+        assert process.pid is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGSTOP)
+            await asyncio.sleep(self._plan.lease_seconds * self._plan.stall_leases)
+            os.kill(process.pid, signal.SIGCONT)
 
     async def _drain(self, process: ForkServerProcess) -> None:
         """Tell it, when it has said that it is there."""
@@ -256,9 +275,13 @@ class Console:
         keys = [key for pattern in ("arq:*", queue.names.partial("*")) for key in await queue.redis.keys(pattern)]
         # Of a chunk whose worker was killed as it ended, the count of attempts stays for a month, and says nothing.
         keys += [key for key in await queue.redis.keys(queue.names.starts("*")) if await queue.redis.ttl(key) < 0]
+        runs = await queue.runs.latest(10_000)
+        for each in runs:
+            fields = await cast("Awaitable[list[bytes]]", queue.redis.hkeys(queue.names.run(each.run.id)))
+            self.events["chunk handed on"] += sum(field.startswith(MOVED_FIELD.encode()) for field in fields)
         return ConsoleEnd(
             sent,
-            await queue.runs.latest(10_000),
+            runs,
             await queue.loads(),
             [key.decode() for key in keys],
             await self._store.reembeddings.all(),
@@ -316,6 +339,7 @@ async def run(plan: ConsolePlan) -> tuple[str, Counter[str]]:
                 if reading.done():
                     await reading
                 verdict = judge(await playing)
+                told = console.told()
                 if console.bugs():
                     raise Failure(f"the log tells of {plural(console.bugs(), 'bug')}")
             finally:

@@ -8,14 +8,19 @@ from typing import Final, NamedTuple
 
 COLLECTIONS: Final = ("pets", "plants")
 CHUNK_ITEMS: Final = 20
-# As `embedq_jobs.pauses.Scope.of` reads them.
-SCOPES: Final = ("all", "model:one", "collection:pets", "collection:plants", "collection:pets@next")
+# As `embedq_jobs.pauses.Scope.of` reads them. Models have a larger share: while the old one is paused and the new one
+# is not, a switch finds chunks that are to be handed on.
+SCOPES: Final = (
+    *("all", "collection:pets", "collection:plants", "collection:pets@next"),
+    *("model:one", "model:two") * 3,
+)
 
 
 class Act(StrEnum):
     """What an operator does, or happens to them."""
 
     SEND = "send"
+    AGAIN = "send again"
     CANCEL = "cancel a run"
     PAUSE = "pause"
     RESUME = "resume"
@@ -25,6 +30,7 @@ class Act(StrEnum):
     KILL = "worker kill -9"
     TERM = "worker SIGTERM"
     DRAIN = "worker drain"
+    STALL = "worker stalled"
     REDIS_KILL = "Redis kill -9"
 
 
@@ -47,13 +53,13 @@ class Step(NamedTuple):
             case Act.SEND:
                 chunks = "".join("2" if twice else "1" for twice in self.twice)
                 words = f"{self.number} to {self.collection}, {'high' if self.high else 'normal'}, chunks {chunks}"
-            case Act.CANCEL:
+            case Act.CANCEL | Act.AGAIN:
                 words = f"that of submission {self.number}"
             case Act.PAUSE:
                 words = self.scope
             case Act.REEMBED | Act.END | Act.ROLL_BACK:
                 words = self.collection
-            case Act.KILL | Act.TERM | Act.DRAIN:
+            case Act.KILL | Act.TERM | Act.DRAIN | Act.STALL:
                 words = f"in place {self.number}"
             case _:
                 words = ""
@@ -70,7 +76,9 @@ class ConsolePlan:
     longest_pause: float = 0.1
     most_chunks: int = 6
     lease_seconds: float = 1.0
-    call_seconds: float = 0.01
+    stall_leases: float = 1.3
+    """How long a worker stalls, in leases: others have its chunks by then."""
+    call_seconds: float = 0.02
     """How long each call of a model takes, and a producer to think of the next chunk."""
     settle_seconds: float = 45.0
     """What is left at the end of the acts must be done in this time."""
@@ -78,16 +86,18 @@ class ConsolePlan:
     """Each act happens at least once, early."""
     shares: dict[Act, float] = field(
         default_factory=lambda: {
-            Act.SEND: 42,
+            Act.SEND: 41,
+            Act.AGAIN: 7,
             Act.CANCEL: 6,
-            Act.PAUSE: 9,
-            Act.RESUME: 12,
-            Act.REEMBED: 7,
-            Act.END: 2,
-            Act.ROLL_BACK: 5,
-            Act.KILL: 8,
-            Act.TERM: 4,
-            Act.DRAIN: 3,
+            Act.PAUSE: 7,
+            Act.RESUME: 6,
+            Act.REEMBED: 9,
+            Act.END: 1,
+            Act.ROLL_BACK: 6,
+            Act.KILL: 7,
+            Act.TERM: 3,
+            Act.DRAIN: 2,
+            Act.STALL: 3,
             Act.REDIS_KILL: 2,
         }
     )
@@ -102,7 +112,7 @@ def steps(plan: ConsolePlan) -> list[Step]:
         about = submissions
         if act is Act.SEND:
             submissions += 1
-        elif act is Act.CANCEL:
+        elif act in (Act.CANCEL, Act.AGAIN):
             # One of the latest: the others are over.
             about = max(submissions - dice.randint(1, 3), 0)
         else:
