@@ -253,3 +253,10 @@ def test_a_job_too_large_to_look_at_is_buried_unread() -> None:
 
 def test_a_result_that_can_t_be_written_is_written_as_its_repr() -> None:
     assert msgspec.msgpack.decode(dump_job({"r": ValueError("no")})) == {"r": "ValueError('no')"}
+
+
+def test_a_chunk_of_the_form_before_mending_is_read_as_one_that_mends_nothing() -> None:
+    now = chunk(items(2))
+    version, fields = msgspec.msgpack.decode(encode_chunk(now))
+    assert fields.pop() is False
+    assert decode_chunk(msgspec.msgpack.encode((version, fields))) == now
