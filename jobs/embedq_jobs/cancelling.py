@@ -13,6 +13,7 @@ from arq.connections import ArqRedis
 
 from embedq_jobs.errors import translated
 from embedq_jobs.forwarding import MOVED_FIELD
+from embedq_jobs.loads import TAKE_OFF
 from embedq_jobs.names import Names, lease_key, parse_job_id, payload_key, tries_key
 from embedq_jobs.runs import FINISH, KEEP_SECONDS
 
@@ -46,7 +47,8 @@ end
 # An attempt to pick a job up that is going on watches its lease, which is touched: so it fails, and finds no payload
 # gone.
 _REMOVE: Final = (
-    """
+    TAKE_OFF
+    + """
 local queue, load, chunks, run, partial, starts = unpack(KEYS, 1, 6)
 local now, keep = unpack(ARGV, 1, 2)
 local removed, cancelled = 0, 0
@@ -56,12 +58,7 @@ for index = 3, #ARGV do
     local payload, lease, tries = unpack(KEYS, 3 * index - 2, 3 * index)
     if redis.call('EXISTS', lease) == 0 then
         redis.call('ZREM', queue, job)
-        local bytes, items = string.match(redis.call('HGET', load, job) or '', '^(%d+),(%d+)$')
-        if bytes then
-            redis.call('HDEL', load, job)
-            redis.call('HINCRBY', load, 'bytes', -bytes)
-            redis.call('HINCRBY', load, 'items', -items)
-        end
+        local items = take_off(load, job)
         if redis.call('HEXISTS', chunks, number) == 0 then
             local counts, done = {}, 0
             local before = redis.call('HGET', partial, number)

@@ -13,6 +13,7 @@ from arq.jobs import serialize_job
 from embedq_core.errors import RunCancelled
 from embedq_jobs.codec import EMBED_CHUNK, Chunk, dump_job, encode_chunk
 from embedq_jobs.errors import translated
+from embedq_jobs.loads import PUT_ON, TAKE_OFF
 from embedq_jobs.names import Names, job_id, payload_key
 
 # Where the run keeps to which model a chunk was handed on: its producer may not know, and send it again.
@@ -21,7 +22,10 @@ MOVED_FIELD: Final = "moved:"
 # A chunk that is done, or that another worker has handed on already, is left as it is. It keeps its place in the line.
 # An entry that is there though the chunk was handed elsewhere has come back into the queue (see below), and is none.
 # ZREM comes first: when its memory is full, Redis refuses a script whose first write needs more of it.
-_FORWARD: Final = """
+_FORWARD: Final = (
+    PUT_ON
+    + TAKE_OFF
+    + """
 local payload, from, to, from_load, to_load, chunks, run, models, collections = unpack(KEYS)
 local job, number, model, envelope, items, now, expires, field, collection = unpack(ARGV)
 if redis.call('HEXISTS', chunks, number) == 1 then return 'DONE' end
@@ -29,40 +33,30 @@ if redis.call('HEXISTS', chunks, number) == 1 then return 'DONE' end
 if redis.call('HEXISTS', run, 'cancelled') == 1 then return 'CANCELLED' end
 local score = redis.call('ZSCORE', from, job)
 redis.call('ZREM', from, job)
-local held = redis.call('HGET', from_load, job)
-local bytes, queued = string.match(held or '', '^(%d+),(%d+)$')
-if bytes then
-    redis.call('HDEL', from_load, job)
-    redis.call('HINCRBY', from_load, 'bytes', -bytes)
-    redis.call('HINCRBY', from_load, 'items', -queued)
-end
+take_off(from_load, job)
 if redis.call('ZSCORE', to, job) and redis.call('HGET', run, field) == model then return 'KNOWN' end
 redis.call('SET', payload, envelope, 'PX', expires)
 redis.call('ZADD', to, score or now, job)
-redis.call('HSET', to_load, job, #envelope .. ',' .. items)
-redis.call('HINCRBY', to_load, 'bytes', #envelope)
-redis.call('HINCRBY', to_load, 'items', items)
+put_on(to_load, job, #envelope, items)
 redis.call('SADD', models, model)
 redis.call('HSET', run, field, model)
 redis.call('HSET', collections, collection, model)
 return 'FORWARDED'
 """
+)
 
 # The entry of a job that was handed on may come back: a worker that had stalled puts off what it holds no more.
-_RETRACT: Final = """
+_RETRACT: Final = (
+    TAKE_OFF
+    + """
 local queue, load, run = unpack(KEYS)
 local job, model, field = unpack(ARGV)
 if redis.call('HGET', run, field) ~= model then return 0 end
 redis.call('ZREM', queue, job)
-local held = redis.call('HGET', load, job)
-local bytes, queued = string.match(held or '', '^(%d+),(%d+)$')
-if bytes then
-    redis.call('HDEL', load, job)
-    redis.call('HINCRBY', load, 'bytes', -bytes)
-    redis.call('HINCRBY', load, 'items', -queued)
-end
+take_off(load, job)
 return 1
 """
+)
 
 
 class Forwarding:

@@ -17,6 +17,7 @@ from embedq_jobs.drains import Drains
 from embedq_jobs.errors import translated
 from embedq_jobs.forwarding import Forwarding
 from embedq_jobs.limits import SharedPace
+from embedq_jobs.loads import PUT_ON
 from embedq_jobs.names import Names, job_id, lease_key, payload_key
 from embedq_jobs.pauses import ASIDE, ASIDE_FROM, Pause, Pausing
 from embedq_jobs.rates import RATE_SECONDS, Rates
@@ -41,7 +42,9 @@ STRAY_MS: Final = 10 * 60 * 1000
 # time. (The payload comes apart from the script, which would copy it three times. arq's own enqueue_job answers None
 # alike for a duplicate and for a connection lost before EXEC, takes three round trips, and knows no ledger.)
 # PEXPIRE comes before what needs memory: a Redis that had room for the payload refuses none of the rest.
-_ENQUEUE: Final = """
+_ENQUEUE: Final = (
+    PUT_ON
+    + """
 local payload, queue, load, chunks, models, run = unpack(KEYS)
 local job, expires, due, size, items, number, model, now, ahead = unpack(ARGV)
 local outcome = 'QUEUED'
@@ -64,9 +67,7 @@ else
     -- The run says how urgent it is: so are its chunks, whoever puts them.
     local high = redis.call('HGET', run, 'priority') == 'high'
     redis.call('ZADD', queue, high and due - ahead or due, job)
-    redis.call('HSET', load, job, size .. ',' .. items)
-    redis.call('HINCRBY', load, 'bytes', size)
-    redis.call('HINCRBY', load, 'items', items)
+    put_on(load, job, size, items)
     redis.call('SADD', models, model)
     redis.call('HINCRBY', run, 'chunks', 1)
     redis.call('HINCRBY', run, 'items', items)
@@ -78,6 +79,7 @@ else
 end
 return {outcome, redis.call('HGET', load, 'bytes')}
 """
+)
 
 
 _ENQUEUE_SHA: Final = hashlib.sha1(_ENQUEUE.encode(), usedforsecurity=False).hexdigest()

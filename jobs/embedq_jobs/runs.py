@@ -14,6 +14,7 @@ from embedq_core.counts import Counts
 from embedq_core.errors import RunMissing
 from embedq_core.text import suggestion
 from embedq_jobs.errors import translated
+from embedq_jobs.loads import TAKE_OFF
 from embedq_jobs.names import Names, job_id
 from embedq_jobs.notes import note_run
 from embedq_jobs.rates import RATE_KEEP_SECONDS, RATE_SECONDS
@@ -64,22 +65,15 @@ return 1
 """
 )
 
-# HDEL comes first: when its memory is full, Redis refuses a script whose first write needs more of it, and only
-# chunks that end make room.
+# What takes off comes first: when its memory is full, Redis refuses a script whose first write needs more of it, and
+# only chunks that end make room.
 _RECORD: Final = (
-    _COUNT
+    TAKE_OFF
+    + _COUNT
     + """
 local chunks, load, run, done, partial = unpack(KEYS)
 local number, counts, job, items, now, keep, rate_keep = unpack(ARGV)
-local size = redis.call('HGET', load, job)
-if size then
-    local bytes, queued = string.match(size, '^(%d+),(%d+)$')
-    if bytes then
-        redis.call('HDEL', load, job)
-        redis.call('HINCRBY', load, 'bytes', -bytes)
-        redis.call('HINCRBY', load, 'items', -queued)
-    end
-end
+take_off(load, job)
 if redis.call('HSET', chunks, number, counts) == 1 then
     count(partial, number, items, done, rate_keep)
     redis.call('HDEL', partial, number)
