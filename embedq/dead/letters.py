@@ -12,17 +12,9 @@ from embedq.inspecting import moment, size
 from embedq.tables import print_fields
 from embedq_core.errors import UsageError
 from embedq_core.items import unstorable
-from embedq_core.settings import Settings, load_settings
+from embedq_core.settings import load_settings
 from embedq_core.text import shown, shown_lines
-from embedq_store import DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection, Store
-
-
-async def dead_summary(settings: Settings) -> list[DeadLetterSummary]:
-    """How many dead letters there are; none where there is no database yet."""
-    if not settings.database.exists():
-        return []
-    async with await Store.open(settings.database, read_only=True) as store:
-        return await store.dead.summary()
+from embedq_store import DeadGroup, DeadHeading, DeadLetter, Selection, Store
 
 
 def dead_headings(selection: Selection, limit: int, database: Path | None) -> list[DeadHeading]:

@@ -8,14 +8,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypedDict
 
-from arq.constants import retry_key_prefix
 from arq.worker import Worker
 
 from embedq_core.priority import SHARE
 from embedq_core.settings import Settings
 from embedq_jobs import Queue, holding
 from embedq_jobs.codec import dump_job, load_job
-from embedq_jobs.names import lease_key
+from embedq_jobs.names import lease_key, tries_key
 from embedq_jobs.pauses import parse_pauses
 from embedq_jobs.queue import EXPIRES_MS
 from embedq_jobs.scores import HIGH_AHEAD_MS, high_score
@@ -246,7 +245,7 @@ class ChunkWorker(Worker):
         """
         if job_id in self._handed_on:
             self._handed_on.discard(job_id)
-            await self.pool.delete(lease_key(job_id), f"{retry_key_prefix}{job_id}")
+            await self.pool.delete(lease_key(job_id), tries_key(job_id))
             return
         if incr_score and job_id in self._high:
             incr_score -= HIGH_AHEAD_MS
