@@ -10,7 +10,7 @@ from embedq.tables import print_table
 from embedq_core.errors import DatabaseMissing
 from embedq_core.settings import Settings
 from embedq_core.text import shown
-from embedq_jobs import Queue, RunSummary, open_queue, queue_exists
+from embedq_jobs import Progress, Queue, open_queue, progress_of, queue_exists
 from embedq_producer.terminal import duration, percent
 from embedq_store import Coverage, Reembedding, Store
 from embedq_worker.supplying import latest_run
@@ -18,14 +18,18 @@ from embedq_worker.supplying import latest_run
 
 @dataclass(frozen=True, slots=True)
 class ReembeddingRow:
-    """A re-embedding as it stands. `coverage` is None where it was not asked for, or it has ended; `seconds_left` where
-    nobody can tell.
+    """A re-embedding as it stands. `coverage` is None where it was not asked for, or it has ended; `progress` is that
+    of its latest run, None where there is none.
     """
 
     reembedding: Reembedding
     coverage: Coverage | None
-    run: RunSummary | None
-    seconds_left: float | None
+    progress: Progress | None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the latest run takes still; None where nobody can tell."""
+        return None if self.progress is None else self.progress.seconds_left
 
     @property
     def share(self) -> float | None:
@@ -35,7 +39,7 @@ class ReembeddingRow:
         if self.coverage is not None:
             total = self.coverage
             return (total.covered + total.dead) / total.entries if total.entries else 1.0
-        return self.run.counts.done / self.run.items if self.run is not None and self.run.items else None
+        return None if self.progress is None else self.progress.share
 
 
 async def reembedding_rows(
@@ -57,25 +61,19 @@ async def reembedding_rows(
         if not (first or each.open or each.keeps_others) or (each.source, each.shadow) in pairs:
             continue
         pairs.add((each.source, each.shadow))
-        run = await latest_run(queue, each) if queue is not None and each.open else None
-        coverage = await store.reembeddings.coverage(each) if covered and each.open else None
-        rows.append(ReembeddingRow(each, coverage, run, seconds_left(run, time.time())))
+        rows.append(await _row(each, store, queue if each.open else None, covered=covered))
     return rows
 
 
-def seconds_left(run: RunSummary | None, now: float) -> float | None:
-    """How long the latest run takes still, at the speed that it has had; None where nobody can tell."""
-    if run is None or not run.counts.done or run.finished is not None:
-        return None
-    speed = run.counts.done / max(now - run.run.started, 0.001)
-    return (run.items - run.counts.done) / speed
+async def _row(reembedding: Reembedding, store: Store, queue: Queue | None, *, covered: bool) -> ReembeddingRow:
+    run = None if queue is None else await latest_run(queue, reembedding)
+    coverage = await store.reembeddings.coverage(reembedding) if covered and reembedding.open else None
+    return ReembeddingRow(reembedding, coverage, None if run is None else progress_of(run, time.time()))
 
 
 async def reembedding_object(reembedding: Reembedding, store: Store, queue: Queue | None) -> dict[str, object]:
     """For JSON: times in seconds since the epoch."""
-    run = None if queue is None else await latest_run(queue, reembedding)
-    coverage = await store.reembeddings.coverage(reembedding) if reembedding.open else None
-    return row_object(ReembeddingRow(reembedding, coverage, run, seconds_left(run, time.time())))
+    return row_object(await _row(reembedding, store, queue, covered=True))
 
 
 def row_object(row: ReembeddingRow) -> dict[str, object]:

@@ -11,7 +11,7 @@ from embedq.status.dead_counting import due
 from embedq.status.reporting import Status, model_figures, status_object
 from embedq.status.sections import facts, sections, sparkline, summary_line
 from embedq.tables import field_lines
-from embedq_jobs import Pause, QueueLoad, Rates, Scope
+from embedq_jobs import Pause, Progress, QueueLoad, Rates, Scope
 from embedq_store import Coverage, DeadLetterSummary, Reembedding
 from embedq_worker.timetable import Upcoming
 
@@ -194,8 +194,8 @@ def test_what_is_embedded_anew_is_shown_with_how_far_it_is_and_why_it_stopped() 
         switched=None,
     )
     stopped = replace(going, state="stopped", message="golden queries find less")
-    half = ReembeddingRow(going, Coverage(entries=4, covered=1, dead=1, missing=2), None, 30.0)
-    status = replace(STATUS, reembeddings=[half, ReembeddingRow(stopped, None, None, None)])
+    half = ReembeddingRow(going, Coverage(entries=4, covered=1, dead=1, missing=2), Progress(None, 0.0, 30.0, None))
+    status = replace(STATUS, reembeddings=[half, ReembeddingRow(stopped, None, None)])
     assert rows(status, "re-embeddings") == [
         ["docs", "embedding", "50%", "30s", "new", "-"],
         ["docs", "stopped", "-", "-", "new", "golden queries find less"],
