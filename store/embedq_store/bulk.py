@@ -73,7 +73,7 @@ def packed(rows: Sequence[tuple[Item, bytes, bytes]], *, store: bool) -> list[tu
 def insert(db: sqlite3.Connection, collection_id: int, parts: Sequence[tuple[object, ...]], now: int) -> None:
     """Insert rows that were `packed`, or put them in the place of those with their ids."""
     for values in parts:
-        db.execute(_insertion(len(values) // _COLUMNS), (collection_id, now, *values))
+        db.execute(insertion(len(values) // _COLUMNS), (collection_id, now, *values))
 
 
 def update(
@@ -102,10 +102,16 @@ def update(
 
 
 @cache
-def _insertion(rows: int) -> str:
+def insertion(rows: int, *, timed: bool = False) -> str:
+    """The statement that puts in so many rows, or puts them in the place of those with their ids.
+
+    Its first value is the collection's key. The second is when all of them were updated, unless they are `timed`: then
+    each row brings that as its last value.
+    """
+    start, columns, time = (2, _COLUMNS + 1, "") if timed else (3, _COLUMNS, ",?2")
     places = ",".join(
-        f"(?1,?{first},?{first + 1},?{first + 2},?{first + 3},?{first + 4},?{first + 5},?2)"
-        for first in range(3, 3 + rows * _COLUMNS, _COLUMNS)
+        f"(?1,{','.join(f'?{place}' for place in range(first, first + columns))}{time})"
+        for first in range(start, start + rows * columns, columns)
     )
     return (
         "INSERT OR REPLACE INTO embeddings"  # noqa: S608 - only places for values

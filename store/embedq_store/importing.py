@@ -8,14 +8,12 @@ from itertools import chain
 import aiosqlite
 
 from embedq_core.errors import BadVectors
-from embedq_store.bulk import in_thread, marks, steps
+from embedq_store.bulk import in_thread, insertion, marks, steps
 from embedq_store.configurations import record
 from embedq_store.snapshot import StoredEntry
 from embedq_store.standing import dimension_of, find_collection
 from embedq_store.writer import check_model, ensure_collection
 from embedq_store.writes import Target
-
-_COLUMNS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +84,7 @@ async def write_entries(
                 )
                 for entry in some
             )
-            connection.execute(_insertion(len(some)), (key, *values))
+            connection.execute(insertion(len(some), timed=True), (key, *values))
         return len(beside.new), len(replaced)
 
     return await in_thread(db, write)
-
-
-def _insertion(rows: int) -> str:
-    places = ",".join(
-        f"(?1,{','.join(f'?{first + column}' for column in range(_COLUMNS))})"
-        for first in range(2, 2 + rows * _COLUMNS, _COLUMNS)
-    )
-    return (
-        "INSERT OR REPLACE INTO embeddings"  # noqa: S608 - only places for values
-        " (collection_id, id, embedding, content, content_blob, content_hash, metadata, updated)"
-        f" VALUES {places}"
-    )

@@ -318,10 +318,10 @@ class Store:
 
         return Audits(self._access)
 
-    # --- private
+    # --- for this room alone
 
     async def look(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
-        """What `function` reads, in one journey. For this room alone: nobody else knows SQL."""
+        """What `function` reads, in one journey: nobody else knows SQL."""
         return await self._access.read(function)
 
     def _wrote(self, collection: str, size: int) -> None:
