@@ -20,10 +20,6 @@ class QueuedFor:
 
 async def queued_for(queue: "Queue", collection: str) -> QueuedFor:
     """What is queued for `collection`. Raises QueueError."""
-    open_runs = [
-        summary
-        for summary in await queue.runs.latest(_RUNS)
-        if summary.run.collection == collection and not summary.settled
-    ]
-    items = sum(max(summary.items - summary.counts.done, 0) for summary in open_runs)
+    open_runs = [summary for summary in await queue.runs.latest(_RUNS, collection=collection) if not summary.settled]
+    items = sum(max(summary.items - summary.counts.ended, 0) for summary in open_runs)
     return QueuedFor([summary.run.id for summary in open_runs], items)

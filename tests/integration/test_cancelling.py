@@ -10,6 +10,7 @@ import redis.exceptions
 
 import embedq_worker.picking
 import embedq_worker.service
+from embedq.steer.queued import QueuedFor, queued_for
 from embedq_core.counts import Counts
 from embedq_core.items import Item
 from embedq_core.settings import Settings
@@ -264,3 +265,11 @@ async def test_a_run_is_finished_though_its_producer_has_sent_what_redis_has_los
     summary = await queue.runs.summary(RUN)
     assert (summary.finished is None, summary.skipped, summary.outcome) == (False, 1, "cancelled")
     assert await queue.redis.ttl(queue.names.run(RUN)) > 0
+
+
+async def test_of_a_collection_only_what_is_in_hand_is_queued_still(queue: Queue) -> None:
+    await submit_chunks(queue, chunk(items(10)), chunk(items(7, first=10), 1))
+    await queue.redis.psetex(lease_key(job_id(RUN, 1)), 60_000, b"1")
+    await cancel(queue)
+    assert await queued_for(queue, "pets") == QueuedFor([RUN], 7)
+    assert await queued_for(queue, "plants") == QueuedFor([], 0)
