@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -45,11 +45,28 @@ async def turn(redis: ArqRedis, key: str, where: str, seconds: float) -> AsyncIt
         yield held if got else None
     finally:
         # Also where this was cancelled before the answer came: nobody else would get it while it lives.
-        if renewing is not None:
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
-        with contextlib.suppress(QueueError), translated(where):
-            await redis.register_script(_END)(keys=[key], args=[token])
+        await _to_its_end(_give_back(redis, key, where, token, renewing))
+
+
+async def _give_back(redis: ArqRedis, key: str, where: str, token: str, renewing: asyncio.Task[None] | None) -> None:
+    if renewing is not None:
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
+    with contextlib.suppress(QueueError), translated(where):
+        await redis.register_script(_END)(keys=[key], args=[token])
+
+
+async def _to_its_end(work: Coroutine[object, object, None]) -> None:
+    """Do `work` whole, and only then be cancelled, however often that is asked meanwhile."""
+    doing, cancelled = asyncio.create_task(work), False
+    while not doing.done():
+        try:
+            await asyncio.wait([doing])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
+    await doing
 
 
 async def _renew_forever(redis: ArqRedis, key: str, where: str, token: str, milliseconds: int, held: Turn) -> None:

@@ -1,6 +1,8 @@
 """A turn: one process has it, it is renewed while it is held, and free when its holder is gone."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -68,3 +70,31 @@ async def test_whoever_is_stopped_while_asking_for_it_does_not_keep_it(queue: Qu
             await task
     async with turn(queue.redis, KEY, queue.where, 15) as held:
         assert held is not None
+
+
+async def test_one_that_is_cancelled_while_it_gives_its_turn_back_gives_it_back(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, gate, register = asyncio.Event(), asyncio.Event(), queue.redis.register_script
+
+    def held_up(script: str) -> Callable[..., Awaitable[Any]]:
+        async def call(**given: Any) -> Any:
+            asked.set()
+            await gate.wait()
+            return await register(script)(**given)
+
+        return call
+
+    async def take() -> None:
+        async with turn(queue.redis, KEY, queue.where, 15):
+            monkeypatch.setattr(queue.redis, "register_script", held_up)
+
+    taking = asyncio.create_task(take())
+    await asked.wait()
+    for _ in range(2):  # whoever stops it may say so again
+        taking.cancel()
+        await asyncio.sleep(0)
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert await queue.redis.exists(KEY) == 0
