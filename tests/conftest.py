@@ -19,7 +19,7 @@ from embedq_jobs import Queue, open_queue
 from embedq_jobs.embedded import EmbeddedRedis, find_server
 from embedq_store import Store
 from support.command_line import CommandLine
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 
 # A loaded machine is no failure of a property.
 hypothesis_settings.register_profile("embedq", deadline=None, print_blob=True)
@@ -59,7 +59,7 @@ def redis_server() -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + BOUND_SECONDS
         with redis.Redis(unix_socket_path=str(socket)) as client:
             while True:
                 try:
@@ -72,7 +72,7 @@ def redis_server() -> Iterator[str]:
         yield f"unix://{socket}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(BOUND_SECONDS)
         shutil.rmtree(folder)
 
 
@@ -109,7 +109,7 @@ def eventually() -> Eventually:
     """Wait until a condition holds, ten seconds at most."""
 
     async def wait(condition: Callable[[], Awaitable[bool]]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND_SECONDS):
             while not await condition():  # noqa: ASYNC110 - the condition is in another process, or in Redis
                 await asyncio.sleep(0.01)
 

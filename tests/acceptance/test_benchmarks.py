@@ -12,6 +12,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import bench, page
 from benchmarks.figures import Answer, Line, LineObject, QuestionObject, at_most
+from support.waiting import BOUND_SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +27,7 @@ def test_the_quick_size_measures_and_writes_what_it_found(tmp_path: Path) -> Non
         env=environment,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=BOUND_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

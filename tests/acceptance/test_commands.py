@@ -22,6 +22,7 @@ from support.command_line import CommandLine
 from support.models import RecordingModel, vector_of
 from support.parsing import commands
 from support.terminals import Terminal
+from support.waiting import BOUND_SECONDS
 
 
 def submit(embedq: CommandLine, rows: str, *options: str, collection: str = "docs") -> str:
@@ -85,7 +86,7 @@ def test_whoever_waits_while_a_worker_works_gets_the_same_summary(embedq: Comman
         told = json.loads(embedq("runs", "wait", run, "--json", exit_code=1).out)
     finally:
         worker.send_signal(signal.SIGTERM)
-        _, log = worker.communicate(timeout=20)
+        _, log = worker.communicate(timeout=BOUND_SECONDS)
     assert waited.out == submitted.out
     assert waited.out.startswith("docs: 2 items in ")
     for result in (submitted, waited):
@@ -135,7 +136,7 @@ def test_runs_wait_ends_when_the_run_does(embedq: CommandLine) -> None:
     run = submit(embedq, "a,one\n", "-m", "slow")
     waiting = embedq.start("runs", "wait", run)
     embedq("worker", "--burst")
-    out, _ = waiting.communicate(timeout=20)
+    out, _ = waiting.communicate(timeout=BOUND_SECONDS)
     assert waiting.returncode == 0
     assert out.splitlines()[0].endswith("): 1 embedded")
     assert out.splitlines()[1].startswith(f"run {run}, 1 model call, in ")
@@ -200,7 +201,7 @@ def test_an_interrupted_submission_says_so(embedq: CommandLine) -> None:
     # The first chunk fills the queue, and nobody empties it: the producer holds back.
     assert status["queues"][0]["jobs"] == 1
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=BOUND_SECONDS)
     assert process.returncode == 130
     assert "interrupted: what was queued stays queued" in errors
     embedq("worker", "--burst")

@@ -25,7 +25,7 @@ from embedq_jobs.checks import server_warnings
 from embedq_jobs.embedded import find_server
 from support.command_line import CommandLine
 from support.parsing import parsed
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -185,7 +185,7 @@ def redis_of_compose(services: dict[str, Any]) -> Iterator[str]:
             yield f"unix://{socket}"
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(BOUND_SECONDS)
 
 
 async def test_embedq_has_nothing_to_warn_of_in_the_redis_of_compose(
@@ -213,7 +213,9 @@ async def test_the_health_check_of_the_worker_tells_a_live_worker_from_none(
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
 
     def healthy() -> bool:
-        done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, timeout=20, check=False)
+        done = subprocess.run(
+            ["sh", "-c", command], env=environment, capture_output=True, timeout=BOUND_SECONDS, check=False
+        )
         return done.returncode == 0
 
     async def is_healthy() -> bool:
@@ -225,7 +227,7 @@ async def test_the_health_check_of_the_worker_tells_a_live_worker_from_none(
         await eventually(is_healthy)
     finally:
         worker.send_signal(signal.SIGTERM)
-        _, said = worker.communicate(timeout=20)
+        _, said = worker.communicate(timeout=BOUND_SECONDS)
     assert worker.returncode == 0, said
     assert not healthy()
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.command_line import CommandLine
+from support.waiting import BOUND_SECONDS
 
 ROWS = "id,content\n" + "".join(f"{number},text {number}\n" for number in range(20))
 SMALL = {"EMBEDQ_CHUNK_ITEMS": "5"}
@@ -73,11 +74,11 @@ def test_who_still_sends_a_run_that_is_cancelled_ends_and_says_so(embedq: Comman
     environment = SMALL | {"EMBEDQ_QUEUE_BYTES": "1", "EMBEDQ_INFLIGHT_BYTES": "1"}
     sending = embedq.start(command, "pets", "many.csv", "-m", "slow", environment=environment)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + BOUND_SECONDS
         while not (runs := json.loads(embedq("runs", "--json").out)) or not runs[0]["chunks"]:
             assert time.monotonic() < deadline
         done = json.loads(embedq("runs", "cancel", runs[0]["run"], "--yes", "--json").out)
-        _, err = sending.communicate(timeout=20)
+        _, err = sending.communicate(timeout=BOUND_SECONDS)
     finally:
         sending.kill()
     assert sending.returncode == 1
@@ -171,7 +172,7 @@ def test_who_waits_for_what_is_paused_is_told_and_the_doctor_calls_it_no_fault(e
     assert found["paused"]["mend"] == "'embedq resume --collection pets' lets it go on"
     embedq("resume", "--collection", "pets")
     embedq("worker", "--burst")
-    out, _ = waiting.communicate(timeout=20)
+    out, _ = waiting.communicate(timeout=BOUND_SECONDS)
     assert "20 embedded" in out
     assert waiting.returncode == 0
 
@@ -188,16 +189,16 @@ def test_worker_processes_and_the_one_above_them_end_when_they_are_drained(embed
     assert json.loads(embedq("drain", "--json").out) == {"workers": [], "lost": [], "waited": False}
     above = embedq.start("worker", "--processes", "2")
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + BOUND_SECONDS
         while len(json.loads(embedq("status", "--json").out)["workers"]) < 2:
             assert time.monotonic() < deadline
         result = embedq("drain", "--wait")
         assert len([line for line in result.out.splitlines() if line.startswith("draining ")]) == 2
         assert "2 workers have ended" in result.out
-        assert above.wait(20) == 0
+        assert above.wait(BOUND_SECONDS) == 0
     finally:
         above.terminate()
-        _, err = above.communicate(timeout=20)
+        _, err = above.communicate(timeout=BOUND_SECONDS)
     assert "starting another" not in err
     submitted(embedq)
     embedq("worker", "--burst")
@@ -210,10 +211,10 @@ def test_an_ingest_that_is_drained_says_what_it_leaves_and_loses_nothing(embedq:
     (embedq.directory / "many.csv").write_text(rows)
     ingest = embedq.start("ingest", "pets", "many.csv", "-m", "slow", environment=environment)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + BOUND_SECONDS
         while not json.loads(embedq("drain", "--json").out)["workers"]:
             assert time.monotonic() < deadline
-        out, err = ingest.communicate(timeout=20)
+        out, err = ingest.communicate(timeout=BOUND_SECONDS)
     finally:
         ingest.kill()
     assert ingest.returncode == 1

@@ -12,6 +12,7 @@ import redis
 from embedq_core.digests import content_hash
 from embedq_jobs.names import job_id, payload_key
 from support.command_line import CommandLine
+from support.waiting import BOUND_SECONDS
 
 PLUGIN = """
 import os
@@ -206,7 +207,7 @@ def test_many_are_cut_into_chunks_and_the_producer_holds_back(buried: CommandLin
         assert json.loads(buried("runs", "wait", run, "--json").out)["embedded"] == 300
     finally:
         worker.terminate()
-        worker.communicate(timeout=20)
+        worker.communicate(timeout=BOUND_SECONDS)
     assert json.loads(buried("runs", "show", run, "--json").out)["chunks"] > 12
     assert len(stored(buried, "many")) == 300
     assert ids(buried, "--collection", "many") == []

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from support.command_line import CommandLine
+from support.waiting import BOUND_SECONDS
 
 EXAMPLE = Path(__file__).parents[2] / "plugins" / "examples" / "embedq-colours"
 
@@ -32,7 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder),
     ]
     command += ["--no-deps", "--no-index", "--no-build-isolation", str(EXAMPLE)]
-    subprocess.run(command, check=True, capture_output=True, timeout=50)
+    subprocess.run(command, check=True, capture_output=True, timeout=BOUND_SECONDS)
     return folder
 
 
@@ -164,7 +165,7 @@ def test_the_plugins_own_tests_pass_as_they_stand(site: Path, tmp_path: Path) ->
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=BOUND_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stdout

@@ -18,6 +18,7 @@ import redis
 from embedq_jobs.connection import queue_directory
 from embedq_jobs.embedded import EmbeddedRedis
 from support.command_line import CommandLine
+from support.waiting import BOUND_SECONDS
 
 PETS: list[dict[str, Any]] = [
     {"id": "hound", "content": "my happy hound", "metadata": {"legs": 4}},
@@ -227,7 +228,7 @@ def test_nothing_is_left_running(embedq: CommandLine) -> None:
 
 
 def wait_for_calls(embedq: CommandLine, count: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + BOUND_SECONDS
     while len(embedq.batch_sizes) < count:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -242,7 +243,7 @@ def test_stopped_in_the_middle_it_goes_on_and_pays_for_nothing_twice(
     process = embedq.start("ingest", "docs", rows, "-m", "slow")
     wait_for_calls(embedq, 5)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=BOUND_SECONDS)
     if number != signal.SIGKILL:
         assert process.returncode == 130
         assert "items stay queued" in errors
@@ -267,7 +268,7 @@ def test_a_private_redis_that_is_killed_under_it_comes_back_and_everything_is_st
     socket = EmbeddedRedis(queue_directory(embedq.database)).socket
     with redis.Redis(unix_socket_path=str(socket)) as client:
         os.kill(int(client.info("server")["process_id"]), signal.SIGKILL)
-    out, errors = process.communicate(timeout=30)
+    out, errors = process.communicate(timeout=BOUND_SECONDS)
     assert process.returncode == 0, errors
     assert "100 items" in out
     assert errors.count("waiting for it to come back") <= 1, errors
@@ -299,7 +300,7 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is(embedq: CommandLine) -> None:
             break
         seen += part
     os.close(leader)
-    assert process.wait(20) == 0
+    assert process.wait(BOUND_SECONDS) == 0
     shares = [int(found) for found in re.findall(r"(\d+)%", seen.decode())]
     assert shares == sorted(shares)
     assert shares[-1] == 100

@@ -23,6 +23,7 @@ from embedq_worker.failures import Bury, TryAgain
 from embedq_worker.metrics import Seen, WorkerMetrics
 from support.command_line import CommandLine
 from support.started import Started
+from support.waiting import BOUND_SECONDS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "metrics.md").read_text()
@@ -39,7 +40,7 @@ class Scraped:
     """What a worker tells at one moment."""
 
     def __init__(self, url: str) -> None:
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - the test's own worker
+        with urllib.request.urlopen(url, timeout=BOUND_SECONDS) as answer:  # noqa: S310 - the test's own worker
             assert answer.headers["Content-Type"].startswith("text/plain; version=")
             families = text_string_to_metric_families(answer.read().decode())
         self._values = {
@@ -60,7 +61,7 @@ class Scraped:
 
 def scraped_until(url: str, condition: Callable[[Scraped], bool]) -> Scraped:
     """Scrape until a condition holds, twenty seconds at most."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + BOUND_SECONDS
     while not condition(scraped := Scraped(url)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -102,7 +103,7 @@ def test_a_worker_is_scraped_while_it_works_and_after_and_agrees_with_the_ledger
         assert done("embedq_worker_draining") == 0
     finally:
         worker.terminate()
-        _, rest = worker.communicate(timeout=20)
+        _, rest = worker.communicate(timeout=BOUND_SECONDS)
     assert worker.returncode == 0, rest
     with pytest.raises(URLError):
         Scraped(url)
@@ -164,7 +165,9 @@ def test_who_asks_for_no_metrics_and_no_json_does_not_load_what_makes_them() -> 
         "import sys, embedq_worker.running, embedq_worker.service, embedq_store.writer\n"
         "print([name for name in ('prometheus_client', 'pythonjsonlogger') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=BOUND_SECONDS, check=True
+    )
     assert done.stdout == "[]\n"
 
 

@@ -29,7 +29,7 @@ from support.chunks import install
 from support.clocks import MovedClock
 from support.command_line import TESTS, CommandLine, python_path
 from support.models import RecordingModel, vector_of
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 from support.working import worker
 
 QUESTION = "what is it all about"
@@ -78,7 +78,7 @@ class Reader:
             yield
         finally:
             stop.set()
-            thread.join(20)
+            thread.join(BOUND_SECONDS)
         assert not thread.is_alive()
         if self.problem is not None:
             raise self.problem

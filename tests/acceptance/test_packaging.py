@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from support.waiting import BOUND_SECONDS
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
     "embedq",
@@ -27,7 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built wheel. The build backend is run as pip runs it, without a network."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=30)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=BOUND_SECONDS)
     (built,) = folder.glob("*.whl")
     return built
 
@@ -61,7 +63,7 @@ def run_unpacked(unpacked: Path, code: str) -> str:
         env={**kept, "PYTHONPATH": str(unpacked)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=BOUND_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

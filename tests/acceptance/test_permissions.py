@@ -15,6 +15,7 @@ from embedq_jobs import open_queue
 from embedq_worker.supplying import turn_of
 from support.chunks import chunk, items, submit
 from support.command_line import CommandLine
+from support.waiting import BOUND_SECONDS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 PASSWORD = "s3cret"  # noqa: S105 - for users that live for one test
@@ -93,7 +94,7 @@ async def test_a_worker_may_hand_a_chunk_on_and_queue_what_a_re_embedding_lacks(
     url = f"unix://worker:{PASSWORD}@{urlsplit(redis_url).path}?db=1"
     async with open_queue(load_settings(database=settings.database, redis_url=url)) as queue:
         await submit(queue, chunk(items(3)))
-        async with turn_of(queue, "pets", seconds=0.03) as held, asyncio.timeout(10):
+        async with turn_of(queue, "pets", seconds=0.03) as held, asyncio.timeout(BOUND_SECONDS):
             assert held is not None
             began = time.monotonic()
             # Longer than it lives without being renewed.

@@ -18,6 +18,7 @@ from embedq_plugins.kinds import configured_in
 from embedq_plugins.loading import load
 from embedq_plugins.testing import check_model
 from support.parsing import parsed
+from support.waiting import BOUND_SECONDS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "plugins.md").read_text()
@@ -114,7 +115,7 @@ def test_the_tests_of_the_page_pass_and_its_program_prints_what_is_said(folder: 
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=50,
+            timeout=BOUND_SECONDS,
             check=False,
         )
         assert done.returncode == 0, done.stdout

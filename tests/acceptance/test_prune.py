@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.command_line import CommandLine
+from support.waiting import BOUND_SECONDS
 
 
 @pytest.fixture
@@ -108,6 +109,6 @@ def test_somebody_at_a_terminal_is_asked(embedq: CommandLine, notes: Path) -> No
         except OSError:  # the terminal is closed
             break
     os.close(leader)
-    assert process.wait(20) == 0
+    assert process.wait(BOUND_SECONDS) == 0
     assert b"The source no longer has 2 of 6 entries of notes. Remove them? [y/N]" in seen
     assert b"pruned 2 entries" in seen

@@ -23,6 +23,7 @@ from embedq_plugins import Registry
 from embedq_plugins.discovery import ENTRY_POINT_GROUP, PLUGINS_VARIABLE
 from embedq_plugins.kinds import configured_in
 from support.parsing import parsed
+from support.waiting import BOUND_SECONDS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -66,7 +67,7 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=50,
+        timeout=BOUND_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stdout

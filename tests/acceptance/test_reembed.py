@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.command_line import CommandLine
+from support.waiting import BOUND_SECONDS
 
 # What tells which model made a vector: its dimension.
 OLD_SIZE, NEW_SIZE = 8, 384
@@ -155,11 +156,11 @@ def test_ctrl_c_leaves_what_was_queued_and_a_worker_goes_on(docs: CommandLine) -
     process = docs.start(
         "reembed", "docs", "-m", "recording-10", environment={"EMBEDQ_CHUNK_ITEMS": "1", "EMBEDQ_QUEUE_BYTES": "1"}
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + BOUND_SECONDS
     while not (runs := [run for run in json.loads(docs("runs", "--json").out) if run["collection"] == "docs@next"]):
         assert time.monotonic() < deadline
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=BOUND_SECONDS)
     assert process.returncode == 130, said
     assert "interrupted: what was queued stays queued, and a worker goes on" in said
     interrupted = json.loads(docs("runs", "show", runs[0]["run"], "--json").out)

@@ -19,6 +19,7 @@ from embedq.schedule.views import print_schedules
 from embedq_store import Schedule
 from support.command_line import CommandLine
 from support.parsing import commands
+from support.waiting import BOUND_SECONDS
 
 NIGHTLY = ("0 3 * * *", "--timezone", "Europe/Berlin", "--", "submit", "docs", "rows.csv", "-m", "recording")
 
@@ -95,7 +96,7 @@ def test_while_it_is_run_by_hand_nobody_else_runs_it_and_ctrl_c_interrupts_it(ni
             nightly("worker", "--burst", environment={"EMBEDQ_LOG_LEVEL": "error"})
             assert listed(nightly)[0]["last"]["state"] == "running"
             running.send_signal(signal.SIGINT)
-            running.wait(20)
+            running.wait(BOUND_SECONDS)
     finally:
         running.kill()
         running.communicate()

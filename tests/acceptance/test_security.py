@@ -18,6 +18,7 @@ from embedq_jobs import job_id
 from embedq_jobs.names import Names, payload_key
 from support.chunks import RUN
 from support.command_line import CommandLine
+from support.waiting import BOUND_SECONDS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = [
@@ -108,7 +109,7 @@ def test_the_password_of_redis_is_in_no_log_line_message_process_list_or_dead_le
             lines += [(each / "cmdline").read_text() for each in family]
         finally:
             worker.terminate()
-            out, err = worker.communicate(timeout=20)
+            out, err = worker.communicate(timeout=BOUND_SECONDS)
         client.acl_deluser("ann")
     everything = "".join([*(each.out + each.err for each in said), wrong.out, wrong.err, *lines, out, err])
     everything += repr(load_settings(redis_url=url))

@@ -20,6 +20,7 @@ from support.command_line import CommandLine
 from support.servers import MortalRedis
 from support.started import Started
 from support.terminals import Terminal
+from support.waiting import BOUND_SECONDS
 
 RUN = "20261231-235959-x7kqb"
 WATCH = ("status", "--watch", "--interval", "0.1")
@@ -136,7 +137,7 @@ def _some_lines_of(process: Started) -> list[str]:
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(3)]
     process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=20)
+    rest, errors = process.communicate(timeout=BOUND_SECONDS)
     assert (process.returncode, errors) == (0, "")
     assert "\x1b" not in "".join(lines) + rest
     return [*lines, *rest.splitlines()]
@@ -175,7 +176,7 @@ async def test_while_redis_is_away_that_is_said_and_what_was_read_before_stays(
     view, stop, reader = Recorder(), asyncio.Event(), StatusReader(settings)
 
     async def until(condition: Callable[[Status | None, str], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(BOUND_SECONDS):
             while not (view.shown and condition(*view.shown[-1])):  # noqa: ASYNC110 - another task shows it
                 await asyncio.sleep(0.01)
 

@@ -15,6 +15,7 @@ from embedq_store import Store
 from embedq_worker.service import ServiceOptions, serve
 from support.chunks import RUN, chunk, install, items, run
 from support.models import RecordingModel
+from support.waiting import BOUND_SECONDS
 
 DAY = 24 * 3600
 WEEKS = 8 * 7 * DAY
@@ -43,7 +44,7 @@ async def put_long_ago(queue: Queue, monkeypatch: pytest.MonkeyPatch, *numbers: 
 
 
 async def work_off(settings: Settings, queue: Queue, store: Store) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND_SECONDS):
         await serve(settings, ServiceOptions(burst=True), queue, store, asyncio.Event())
 
 

@@ -24,7 +24,7 @@ from embedq_worker.service import ServiceOptions
 from support.chunks import RUN, chunk, install, items, run
 from support.chunks import submit as submit_chunks
 from support.models import FaultyModel, RecordingModel, raising
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 from support.working import GatedModel, burst, nothing_is_left, stored, worker
 
 
@@ -214,7 +214,7 @@ async def test_with_two_workers_and_a_producer_that_sends_every_item_ends_in_one
         await eventually(under_way)
         marked, _ = await queue.cancelling.cancel(submission.run.id, "recording")
         assert marked is Marked.now
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND_SECONDS):
             await sending
 
         async def settled() -> bool:
@@ -248,7 +248,7 @@ async def test_a_producer_that_holds_back_hears_of_it_though_the_queue_stays_ful
 
     await eventually(holding)
     await queue.cancelling.cancel(submission.run.id, "recording")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND_SECONDS):
         await sending
     assert (submission.cancelled, submission.items) == (True, 0)
     summary = await queue.runs.summary(submission.run.id)

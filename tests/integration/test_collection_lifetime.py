@@ -19,6 +19,7 @@ import embedq
 from embedq_store import sync
 from support.command_line import python_path
 from support.models import RecordingModel
+from support.waiting import BOUND_SECONDS
 
 
 def opened(path: Path) -> embedq.Collection:
@@ -223,7 +224,7 @@ def run_to_the_end(program: str, path: Path) -> None:
         start_new_session=True,
     )
     try:
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=BOUND_SECONDS)
     finally:
         # Should it hang, its forks would outlive it.
         with suppress(ProcessLookupError):

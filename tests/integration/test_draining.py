@@ -17,7 +17,7 @@ from embedq_store import Store
 from embedq_worker.service import ServiceOptions, serve
 from support.chunks import RUN, chunk, install, items, submit
 from support.models import RecordingModel
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 from support.working import GatedModel, burst, complete, nothing_is_left
 
 
@@ -53,7 +53,7 @@ async def test_a_worker_that_is_drained_finishes_what_it_has_takes_nothing_new_a
         await queue.announce("hashing")
         assert not serving.done()
         model.gate.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND_SECONDS):
             await serving
     assert await complete(queue)
     assert (await queue.runs.summary(RUN)).counts.embedded == 30
@@ -88,7 +88,7 @@ async def test_a_worker_that_is_drained_queues_nothing_for_a_re_embedding(
 
         await eventually(there_was_time_for_it)
         model.gate.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND_SECONDS):
             await serving
     assert await complete(queue)
     assert await queue.length("newer") == 0
@@ -122,7 +122,7 @@ async def test_a_worker_that_is_drained_still_obeys_a_signal_to_stop(
         await queue.drains.order(await queue.live_workers())
         await eventually(draining)
         stop.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND_SECONDS):
             await serving
     model.gate.set()
     assert not await complete(queue), "handed back"
@@ -165,7 +165,7 @@ async def test_a_worker_that_is_about_to_end_is_no_worker_for_an_ingest(
 ) -> None:
     report = {"host": "host", "pid": 7, "since": 1.5, "seen": time.time(), "draining": draining}
     await queue.redis.hset(queue.names.workers, "host:7", json.dumps(report))  # type: ignore[misc]  # redis-py's own
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND_SECONDS):
         with display("pets") as shown_on:
             async with working(settings, queue, shown_on, asyncio.Event()) as serving:
                 assert (serving is not None) is draining

@@ -24,7 +24,7 @@ from embedq_jobs.checks import server_warnings
 from embedq_jobs.embedded import EmbeddedRedis, find_server, server_version
 from embedq_jobs.names import lease_key
 from support.chunks import chunk, items
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 
 USER = """
 import asyncio, contextlib, sys
@@ -87,11 +87,11 @@ class User:
         assert self.url
 
     def leave(self) -> None:
-        self.process.communicate("\n", timeout=20)
+        self.process.communicate("\n", timeout=BOUND_SECONDS)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=BOUND_SECONDS)
 
 
 @contextlib.contextmanager

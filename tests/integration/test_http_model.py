@@ -29,6 +29,7 @@ from embedq_plugins.http.model import HttpModel
 from embedq_plugins.kinds import configured_in
 from support.embedding_server import Answer, Call, EmbeddingServer, embedding_server, refusing, well
 from support.models import vector_of
+from support.waiting import BOUND_SECONDS
 
 KEY = "sk-very-secret-0123456789"
 
@@ -391,7 +392,7 @@ def test_a_server_that_hangs_is_not_waited_for_for_ever_nor_one_that_never_ends(
     with embedding_server() as server:
 
         def hang(_: Call) -> Answer:
-            server.released.wait(10)
+            server.released.wait(BOUND_SECONDS)
             return Answer()
 
         server.behave = hang
@@ -403,7 +404,7 @@ def test_a_server_that_hangs_is_not_waited_for_for_ever_nor_one_that_never_ends(
         trickling.start()
         with pytest.raises(ModelUnavailable, match="no whole answer in time"):
             made(base_url=url, timeout_seconds=0.1).embed("a")
-        trickling.join(10)
+        trickling.join(BOUND_SECONDS)
 
 
 def _trickle(listening: socket.socket) -> None:

@@ -30,7 +30,7 @@ from support.chunks import RUN, chunk, install, items, submit
 from support.embedding_server import Answer, Call, embedding_server, refusing, well
 from support.models import vector_of
 from support.serving import start_worker
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 
 ITEMS, BATCH, PER_SECOND = 10_000, 100, 50
 
@@ -52,7 +52,7 @@ class Storm:
     def __call__(self, call: Call) -> Answer:
         if call.number == 10:
             # Longer than the worker waits.
-            self.released.wait(20)
+            self.released.wait(BOUND_SECONDS)
         with self._lock:
             if call.number == 25:
                 self.storm_until = call.begun + 0.3
@@ -84,11 +84,11 @@ def test_a_stall_a_storm_and_a_death_lose_nothing_break_no_limit_and_leave_batch
         finally:
             storm.released.set()
             storm.dying.set()
-            mending.join(10)
+            mending.join(BOUND_SECONDS)
             for worker in workers:
                 worker.terminate()
             for worker in workers:
-                worker.join(20)
+                worker.join(BOUND_SECONDS)
                 worker.close()
         begun = sorted(call.begun for call in server.calls)
     with contextlib.closing(sqlite3.connect(settings.database)) as db:
@@ -107,7 +107,7 @@ def test_a_stall_a_storm_and_a_death_lose_nothing_break_no_limit_and_leave_batch
 
 def _mend(dying: threading.Event, kill: Callable[[], None], start: Callable[[], None]) -> None:
     """Kill the endpoint when it is time, and start it again when its absence has been noticed."""
-    if dying.wait(30):
+    if dying.wait(BOUND_SECONDS):
         kill()
         time.sleep(0.2)  # no condition to wait for: the workers are other processes
         start()
@@ -117,7 +117,7 @@ async def _submitted_and_done(settings: Settings, contents: Sequence[Any]) -> No
     cut = [contents[start : start + 2048] for start in range(0, len(contents), 2048)]
     async with open_queue(settings) as queue:
         await submit(queue, *(chunk(part, number, model_id="remote") for number, part in enumerate(cut)))
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(BOUND_SECONDS):
             while not (await queue.runs.summary(RUN)).complete:  # noqa: ASYNC110 - it is in other processes
                 await asyncio.sleep(0.02)
         summary = await queue.runs.summary(RUN)
@@ -140,7 +140,7 @@ async def working(settings: Settings, monkeypatch: pytest.MonkeyPatch, model: Ht
             yield
         finally:
             stop.set()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(BOUND_SECONDS):
                 await serving
             model.close()
 
@@ -236,7 +236,7 @@ async def test_while_redis_does_not_answer_a_worker_keeps_the_limit_by_itself(qu
     await asyncio.to_thread(limiter.hold, 30)
     waiting = asyncio.create_task(asyncio.to_thread(limiter.wait, 1))
     limiter.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(BOUND_SECONDS):
         with pytest.raises(ModelUnavailable, match="stopping"):
             await waiting
 
@@ -254,7 +254,7 @@ async def test_a_redis_that_is_slow_and_a_worker_that_has_ended_keep_no_call_wai
                 limiter = SharedLimiter(Limits(), queue.pace("remote"))
                 waiting = threading.Thread(target=limiter.wait, args=(1,))
                 waiting.start()
-                waiting.join(10)
+                waiting.join(BOUND_SECONDS)
                 assert not waiting.is_alive()
                 # What was given up ends before the connections do.
                 assert await queue.length("remote") == 0

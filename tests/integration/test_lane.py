@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import itertools
 import json
 import logging
 import os
 import socket
 import sqlite3
+from typing import Any
 
 import pytest
+import redis.exceptions
 from arq.constants import job_key_prefix, result_key_prefix, retry_key_prefix
 
 import embedq_worker.picking
@@ -27,7 +30,7 @@ from embedq_worker.pipeline import process
 from embedq_worker.service import ServiceOptions, serve
 from support.chunks import RUN, chunk, install, items, submit
 from support.models import FaultyModel, RecordingModel, raising
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 from support.working import GatedModel, burst, complete, expected, nothing_is_left, stored, until_complete, worker
 
 
@@ -179,6 +182,37 @@ async def test_whatever_goes_wrong_the_payload_stays_and_the_job_comes_again(
     assert payloads == [1]
     assert (await queue.runs.summary(RUN)).counts.embedded == 5
     assert await store.dead.letters() == []
+
+
+async def test_several_jobs_that_can_t_be_handed_back_at_once_are_done_again_and_asyncio_complains_of_none(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """Of the errors of jobs that end in one moment, the worker that begins again has raised the first only."""
+    monkeypatch.setattr("embedq_worker.lane.RECONNECT_SECONDS", (0.05,))
+    install(monkeypatch, RecordingModel())
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    finish_job, both = embedq_worker.picking.ChunkWorker.finish_job, asyncio.Barrier(2)
+    refused = list[str]()
+
+    async def refuse_two(self: embedq_worker.picking.ChunkWorker, job: str, *arguments: Any) -> None:
+        if len(refused) < 2:
+            refused.append(job)
+            await both.wait()
+            raise redis.exceptions.ConnectionError("the connection was lost")
+        await finish_job(self, job, *arguments)
+
+    monkeypatch.setattr(embedq_worker.picking.ChunkWorker, "finish_job", refuse_two)
+    await submit(queue, chunk(items(5)), chunk(items(5, first=5), 1))
+    async with worker(settings):
+
+        async def all_is_handed_back() -> bool:
+            return len(refused) == 2 and [load.jobs for load in await queue.loads()] == [0]
+
+        await eventually(all_is_handed_back)
+    gc.collect()
+    assert complaints == []
+    assert await stored(store) == expected(items(10))
 
 
 async def test_burying_that_fails_is_tried_again(
@@ -345,7 +379,7 @@ async def test_a_database_that_is_broken_ends_the_worker_and_the_job_stays(
         raise DatabaseUnusable("is corrupt")
 
     monkeypatch.setattr(embedq_worker.lane, "process", broken)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND_SECONDS):
         with pytest.raises(DatabaseUnusable):
             await serve(settings, ServiceOptions(), queue, store, asyncio.Event())
     assert [(load.jobs, load.in_progress) for load in await queue.loads()] == [(1, 0)]

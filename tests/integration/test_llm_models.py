@@ -11,6 +11,7 @@ import llm
 import pytest
 
 from support.command_line import CommandLine
+from support.waiting import BOUND_SECONDS
 
 # An entry point is all that llm needs to find it: no installer is involved.
 PLUGIN = {
@@ -125,7 +126,7 @@ def test_a_key_that_is_missing_is_said_in_one_line_and_nothing_is_lost(with_llm:
     assert worker.stderr is not None
     assert any(message in line for line in worker.stderr)
     worker.send_signal(signal.SIGTERM)
-    worker.communicate(timeout=20)
+    worker.communicate(timeout=BOUND_SECONDS)
     assert json.loads(with_llm("dead", "--json").out) == []
     # They wait half a minute for the next attempt: as long is not waited here.
     assert json.loads(with_llm("status", "--json").out)["items"] == 3

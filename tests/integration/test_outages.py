@@ -23,7 +23,7 @@ from embedq_producer.submitting import wait_for_run
 from support.chunks import RUN, chunk, items, run
 from support.chunks import submit as submit_chunks
 from support.servers import MortalRedis
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 
 ROWS = 600
 
@@ -114,7 +114,7 @@ async def test_redis_is_killed_while_a_producer_sends_and_comes_back(
     if forgets:
         (mortal_redis.folder / "appendonly.aof").unlink()
     await asyncio.to_thread(mortal_redis.start)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND_SECONDS):
         await sending
     assert len(said) == 2, said
     assert "waiting for it to come back" in said[0]
@@ -173,7 +173,7 @@ async def test_a_producer_gives_up_when_its_patience_is_over_and_what_was_queued
 
     await eventually(under_way)
     mortal_redis.kill()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND_SECONDS):
         with pytest.raises(RedisUnreachable):
             await sending
     assert len(said) == 1
@@ -203,7 +203,7 @@ async def test_who_waits_for_a_run_waits_for_redis_too(
     await eventually(noticed)
     await asyncio.to_thread(mortal_redis.start)
     await mortal_queue.runs.record(RUN, 0, "recording", Counts(embedded=3))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND_SECONDS):
         assert (await waiting).complete
     assert (said + capsys.readouterr().err).count("waiting for it") == 1
 
@@ -226,7 +226,7 @@ async def test_a_producer_waits_for_room_in_a_redis_that_is_full(
         await eventually(noticed)
         assert not sending.done()
         client.config_set("maxmemory", 0)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND_SECONDS):
         await sending
     assert len(said) == 2, said
     assert "out of memory" in said[0]
@@ -242,6 +242,6 @@ async def test_a_producer_that_is_stopped_while_redis_is_full_ends_with_an_error
     submission = new_submission("docs", "hashing", "a test")
     with mortal_redis.client() as client:
         client.config_set("maxmemory", 1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(BOUND_SECONDS):
             with pytest.raises(RedisFull):
                 await submit(submission, corpus(tmp_path), mortal_queue, mortal_settings, store=True, stop=lambda: True)

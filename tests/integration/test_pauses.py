@@ -17,7 +17,7 @@ from embedq_store import Store
 from support.chunks import RUN, chunk, install, items
 from support.chunks import submit as submit_chunks
 from support.models import RecordingModel
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 from support.working import GatedModel, burst, complete, nothing_is_left, worker
 
 PETS, PLANTS = Scope("collection", "pets"), Scope("collection", "plants")
@@ -126,7 +126,7 @@ async def looked_often(queue: Queue) -> bool:
         return int((await queue.redis.info("commandstats")).get("cmdstat_hgetall", {}).get("calls", 0))
 
     before = await reads()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND_SECONDS):
         while await reads() < before + 10:  # noqa: ASYNC110 - it is in Redis
             await asyncio.sleep(0.01)
     return True

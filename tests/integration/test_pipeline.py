@@ -24,7 +24,7 @@ from embedq_worker.pipeline import process
 from embedq_worker.runner import ModelRunner, Stopping, TransientFailure
 from support.chunks import RUN, chunk, items
 from support.models import BinaryModel, EitherModel, FaultyModel, RecordingModel, raising, vector_of
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ class Desk:
 
     async def process(self, *chunks: Chunk) -> list[Counts]:
         """Process chunks all at once."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(BOUND_SECONDS):
             return await asyncio.gather(
                 *(process(each, self.runner, self.store, self.claims) for each in chunks),
             )
@@ -91,7 +91,7 @@ class GatedModel(RecordingModel):
 
     def embed_batch(self, items: Iterable[str | bytes]) -> Iterable[list[float]]:
         self.begun += 1
-        assert self.gate.acquire(timeout=10)
+        assert self.gate.acquire(timeout=BOUND_SECONDS)
         return super().embed_batch(items)
 
 
@@ -591,7 +591,7 @@ async def test_a_worker_that_stops_does_not_wait_for_a_database_that_stays_locke
     with locked(store):
         working = asyncio.create_task(worker.one(chunk(items(10))))
         await eventually(has_failed)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(BOUND_SECONDS):
             await worker.runner.stop(5)
             with pytest.raises(Exception, match="locked"):
                 await working

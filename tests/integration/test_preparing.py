@@ -11,6 +11,7 @@ from embedq_core.vectors import encode
 from embedq_jobs import Queue
 from embedq_producer.terminal import Figures
 from embedq_store import Incoming, Row, Store, Target, Write, rows
+from support.waiting import BOUND_SECONDS
 
 
 class Lines:
@@ -46,7 +47,7 @@ async def test_an_interruption_ends_it_at_once(
 
     monkeypatch.setattr(ingesting, "serve", serving)
     stop, shown_on = asyncio.Event(), Lines()
-    async with asyncio.timeout(10), ingesting.working(settings, queue, shown_on, stop):
+    async with asyncio.timeout(BOUND_SECONDS), ingesting.working(settings, queue, shown_on, stop):
         await asyncio.sleep(0)
         (incoming,) = Incoming.of([Item("a", "hound")])
         await opened[0].write(Write(Target("pets", "recording"), [Row(*incoming, encode([1.0] * 8))]))

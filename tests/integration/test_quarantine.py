@@ -25,7 +25,7 @@ from support.command_line import TESTS
 from support.deadly_plugin import DeadlyModel
 from support.models import FaultyModel, RecordingModel, vector_of
 from support.serving import start_worker
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 
 PLUGIN = str(TESTS / "support" / "deadly_plugin.py")
 
@@ -123,7 +123,7 @@ async def serving(settings: Settings, queue: Queue, store: Store) -> AsyncIterat
         yield
     finally:
         stop.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(BOUND_SECONDS):
             await task
 
 
@@ -238,7 +238,7 @@ async def test_the_process_apart_ends_with_its_worker_whatever_it_is_doing(
         await eventually(in_quarantine)
     finally:
         worker.kill()
-        worker.join(10)
+        worker.join(BOUND_SECONDS)
     await eventually(gone)
 
 
@@ -302,7 +302,7 @@ class Answer:
 
 async def embed(runner: ModelRunner, contents: Sequence[str | bytes]) -> Answer:
     answer = Answer()
-    async with asyncio.timeout(20), contextlib.aclosing(runner.embed(contents)) as pieces:
+    async with asyncio.timeout(BOUND_SECONDS), contextlib.aclosing(runner.embed(contents)) as pieces:
         async for piece in pieces:
             answer.calls += piece.calls
             answer.faults |= {piece.start + offset: fault for offset, fault in piece.faults.items()}

@@ -23,6 +23,7 @@ from embedq_jobs.checks import server_warnings
 from embedq_jobs.embedded import find_server
 from embedq_jobs.names import payload_key
 from support.chunks import RUN, chunk, items, run
+from support.waiting import BOUND_SECONDS
 
 SECRET = "s3cret/pass word?#@:%☃"  # noqa: S105 - for a server that lives for one test
 
@@ -41,7 +42,7 @@ class Server:
         return f"redis://{user}127.0.0.1:{self.port}{query}"
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + BOUND_SECONDS
         with redis.Redis(port=self.port) as client:
             while True:
                 try:
@@ -223,10 +224,10 @@ async def test_a_redis_that_hangs_is_given_up_and_not_waited_for_without_end(
     server = serve()
     async with open_queue(settings_for(server.url(), tmp_path)) as queue:
         os.kill(server.process.pid, signal.SIGSTOP)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND_SECONDS):
             with pytest.raises(RedisUnreachable, match="timeout"):
                 await queue.put(chunk(items(1)))
         os.kill(server.process.pid, signal.SIGCONT)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND_SECONDS):
             await queue.put(chunk(items(1)))
         assert [load.jobs for load in await queue.loads()] == [1], "sent more than once, it is there once"

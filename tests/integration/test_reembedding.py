@@ -20,7 +20,7 @@ from embedq_worker.service import ServiceOptions, serve
 from embedq_worker.supplying import latest_run, new_supply, supply_missing, turn_of
 from support.chunks import chunk, install, items, submit
 from support.models import FaultyModel, RecordingModel, raising, vector_of
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 from support.working import burst, nothing_is_left, worker
 
 OLD, NEW = "recording", "newer"
@@ -97,7 +97,7 @@ async def test_a_worker_queues_embeds_and_switches_and_a_rollback_gives_newcomer
     await supply_missing(supply, record, store, queue, settings, stop=lambda: False)
     # These come to the old vectors when what there was is queued for the new ones.
     await submit(queue, chunk(items(5, first=30), run="meanwhile"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND_SECONDS):
         await serve(settings, ServiceOptions(models=(OLD,), burst=True), queue, store, asyncio.Event())
     await burst(settings, queue, store)
     assert await state(store) == "switched"
@@ -143,7 +143,7 @@ async def test_a_worker_for_other_models_leaves_it_to_those_that_serve_the_new_o
     settings: Settings, queue: Queue, store: Store
 ) -> None:
     await begun(store)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND_SECONDS):
         await serve(settings, ServiceOptions(models=(OLD,), burst=True), queue, store, asyncio.Event())
     assert await state(store) == "embedding"
     assert await queue.length(NEW) == 0

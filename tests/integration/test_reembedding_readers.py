@@ -22,6 +22,7 @@ from embedq_core.errors import ModelMismatch
 from embedq_core.items import Item
 from embedq_plugins import EmbeddingModel
 from embedq_store import Entry, Incoming, Reembedding, Row, Store, Target, Write, switching
+from support.waiting import BOUND_SECONDS
 
 ENTRIES = 40
 
@@ -132,7 +133,7 @@ async def test_a_reader_throughout_has_answers_of_one_model_and_never_an_empty_o
 
     async def watched(model_id: str) -> None:
         """Wait until the reader has been through everything twice."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(BOUND_SECONDS):
             known = len(seen)
             while not wrong and len(seen) < known + 4:  # noqa: ASYNC110 - the reader is in a thread
                 await asyncio.sleep(0.001)

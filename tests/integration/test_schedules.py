@@ -28,7 +28,7 @@ from support.clocks import MovedClock
 from support.command_line import TESTS, python_path
 from support.models import RecordingModel
 from support.serving import start_worker
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 from support.working import burst, complete, worker
 
 # A command that does little and takes little time.
@@ -366,7 +366,7 @@ async def test_a_worker_that_is_drained_does_not_wait_for_a_command_that_waits_f
 
     await eventually(is_queued)
     await queue.drains.order(await queue.live_workers())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND_SECONDS):
         await serving
     (attempt,) = await night.attempts()
     assert attempt.state == "interrupted"
@@ -379,7 +379,7 @@ async def test_a_worker_that_ends_by_itself_runs_what_is_owed_and_then_what_that
     (night.directory / "rows.csv").write_text("id,content\na,one\nb,two\n")
     await night.add("submit", "docs", "rows.csv", "-m", "recording")
     night.clock.move_to("2026-11-20 03:00:01")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND_SECONDS):
         await serve(night.settings, night.options(burst=True), queue, store, asyncio.Event())
     assert await night.states() == ["done"]
     assert await store.count((await store.collection("docs")).id) == 2
@@ -393,7 +393,7 @@ async def test_a_worker_that_ends_by_itself_does_what_the_last_run_left_before_i
     await _note_done(night, schedule, RUN)
     await submit(queue, chunk(items(5)))
     night.clock.move_to("2026-11-22 12:00")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND_SECONDS):
         await serve(night.settings, night.options(burst=True), queue, store, asyncio.Event())
     assert await night.states() == ["done", "done"]
 

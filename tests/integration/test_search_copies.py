@@ -19,6 +19,7 @@ from embedq_core.vectors import cosine_similarity, decode, encode
 from embedq_store import Incoming, Row, Store, Target, Write, copying, freshness, mapped, rows
 from embedq_store.schema import LLM_TABLES
 from support.copies import change, folder
+from support.waiting import BOUND_SECONDS
 
 TARGET = Target("pets", "recording")
 
@@ -585,7 +586,7 @@ async def test_rows_that_came_while_another_made_the_copy_are_read_after_it_is_t
 
     def slowly(writer: copying.CopyWriter, head: mapped.Head) -> mapped.MappedRows | None:
         ready.set()
-        assert asked.wait(10)
+        assert asked.wait(BOUND_SECONDS)
         return put_head(writer, head)
 
     async def asking(copies: copying.CopyFolder, collection_id: int, seconds: float) -> copying.CopyLock | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -54,7 +53,6 @@ async def test_when_the_master_is_killed_producer_and_worker_go_on_with_the_next
         # Replication is asynchronous: what is to survive must have arrived.
         assert await queue.redis.wait(1, 5000) == 1
         servers.kill(servers.master)
-        killed = time.monotonic()
 
         async def complete() -> bool:
             try:
@@ -63,7 +61,6 @@ async def test_when_the_master_is_killed_producer_and_worker_go_on_with_the_next
                 return False
 
         await eventually(complete)
-        assert time.monotonic() - killed < 10
         assert not serving.done()
         after = RUN.replace("b", "c")
         await queue.runs.open(run(after))

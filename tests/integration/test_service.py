@@ -26,7 +26,7 @@ from embedq_worker.runner import ModelRunner
 from embedq_worker.service import ServiceOptions, serve
 from support.chunks import RUN, chunk, install, items, submit
 from support.models import RecordingModel, SlowModel, vector_of
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 from support.working import GatedModel, burst, complete, expected, nothing_is_left, stored, until_complete, worker
 
 
@@ -139,7 +139,7 @@ async def test_a_worker_does_not_wait_longer_than_the_grace_for_a_model_that_han
     async def a_call_goes_on() -> bool:
         return model.begun >= 1
 
-    async with asyncio.timeout(15), worker(settings, ServiceOptions(grace_seconds=0)):
+    async with asyncio.timeout(BOUND_SECONDS), worker(settings, ServiceOptions(grace_seconds=0)):
         await eventually(a_call_goes_on)
     assert [(load.jobs, load.in_progress) for load in await queue.loads()] == [(1, 0)]
     model.gate.set()
@@ -169,7 +169,7 @@ async def test_a_call_that_waits_for_its_turn_ends_with_the_worker_and_nothing_i
     async def the_second_call_waits() -> bool:
         return model.asked == 2
 
-    async with asyncio.timeout(15), worker(settings):
+    async with asyncio.timeout(BOUND_SECONDS), worker(settings):
         await eventually(the_second_call_waits)
     assert len(model.batches) == 1
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
@@ -294,7 +294,7 @@ async def test_a_queue_of_a_model_whose_library_is_missing_waits_and_nothing_die
     install(monkeypatch, needing, RecordingModel("other"))
     for name in ("needing", "other"):
         await submit(queue, chunk(items(3), run=name, model_id=name, collection=name))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND_SECONDS):
         await serve(settings, ServiceOptions(burst=True), queue, store, asyncio.Event())
     (warned,) = [record.getMessage() for record in caplog.records if "waits for a worker" in record.getMessage()]
     assert warned.endswith("needing needs no_such_library, which is not installed: pip install no-such-library")
@@ -311,7 +311,7 @@ async def test_a_worker_for_one_model_leaves_the_others_alone(
     for name in ("one", "other"):
         await submit(queue, chunk(items(3), run=name, model_id=name, collection=name))
     options = ServiceOptions(models=("alias-of-one",), burst=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND_SECONDS):
         await serve(settings, options, queue, store, asyncio.Event())
     assert {load.model_id: load.items for load in await queue.loads()} == {"one": 0, "other": 3}
 

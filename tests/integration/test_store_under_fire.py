@@ -24,7 +24,7 @@ from support.chunks import RUN, chunk, install, items, submit
 from support.firing import acknowledged_chunks, chunks_found, integrity, say_why_not, write_for_ever
 from support.models import SlowModel, vector_of
 from support.serving import start_worker
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 
 MIB = 1024 * 1024
 
@@ -36,7 +36,7 @@ def writing(path: Path, first: int, acknowledged: Path, file_size: int | None = 
         yield process
     finally:
         process.kill()
-        process.join(10)
+        process.join(BOUND_SECONDS)
 
 
 async def complete(queue: Queue, run: str = RUN) -> bool:
@@ -73,7 +73,7 @@ def test_a_writer_killed_in_the_middle_of_a_commit_leaves_what_was_committed_bef
 ) -> None:
     path, acknowledged = tmp_path / "embeddings.db", tmp_path / "acknowledged"
     with writing(path, 0, acknowledged, file_size) as process:
-        process.join(20)
+        process.join(BOUND_SECONDS)
         assert process.exitcode == -signal.SIGXFSZ
     log = path.with_name("embeddings.db-wal")
     assert log.stat().st_size == file_size, "the log ends where the write was cut off"
@@ -87,7 +87,7 @@ def test_a_writer_killed_in_the_middle_of_a_checkpoint_loses_nothing(tmp_path: P
     # The log begins anew after each checkpoint, at about four MiB: only the database itself gets as large.
     file_size = 6 * MIB + 137
     with writing(path, 0, acknowledged, file_size) as process:
-        process.join(20)
+        process.join(BOUND_SECONDS)
         assert process.exitcode == -signal.SIGXFSZ
     assert path.with_name("embeddings.db-wal").stat().st_size < 5 * MIB
     assert path.stat().st_size > 5 * MIB
@@ -110,7 +110,7 @@ async def test_a_worker_killed_over_its_transaction_loses_nothing_and_pays_again
     await submit(queue, *(chunk(items(50, first=50 * number), number, model_id="recording-10") for number in range(4)))
     # The first transaction that it begins is that of the rows.
     worker = start_worker(settings, 0.2, kill_at=statement, EMBEDQ_TEST_CALLS=str(calls))
-    worker.join(10)
+    worker.join(BOUND_SECONDS)
     assert worker.exitcode == -signal.SIGKILL
     assert integrity(settings.database) == "ok"
 
@@ -128,7 +128,7 @@ async def test_a_worker_killed_over_its_transaction_loses_nothing_and_pays_again
         await eventually(done)
     finally:
         other.terminate()
-        other.join(10)
+        other.join(BOUND_SECONDS)
     assert other.exitcode == 0
     assert paid() == 200 + lost
     counts = (await queue.runs.summary(RUN)).counts
@@ -194,7 +194,7 @@ async def test_a_reader_sees_whole_rows_and_no_error_while_several_workers_write
 
             await eventually(begun)
             workers[0].kill()
-            workers[0].join(10)
+            workers[0].join(BOUND_SECONDS)
             workers[0] = start_worker(settings, 0.3)
             await eventually(done)
         reader.ended = True
@@ -204,7 +204,7 @@ async def test_a_reader_sees_whole_rows_and_no_error_while_several_workers_write
         for worker in workers:
             worker.terminate()
         for worker in workers:
-            worker.join(10)
+            worker.join(BOUND_SECONDS)
     # One that was still starting died of the signal.
     assert {worker.exitcode for worker in workers} <= {0, -signal.SIGTERM}
     assert reader.looks > 5
@@ -258,7 +258,7 @@ async def test_while_the_disk_is_full_it_is_said_and_vectors_are_kept_until_ther
 def test_a_write_that_the_system_refuses_says_where_to_look(tmp_path: Path) -> None:
     path, said = tmp_path / "embeddings.db", tmp_path / "said"
     process = forked.call(say_why_not, path, said, 300_000)
-    process.join(10)
+    process.join(BOUND_SECONDS)
     assert process.exitcode == 0
     assert said.read_text() == (
         f"StoreError {path}: disk I/O error: check the disk, quotas, and limits to the size of files, then try again"
@@ -293,7 +293,7 @@ async def test_a_worker_whose_writes_the_system_refuses_goes_on_where_it_was_whe
         await eventually(done)
     finally:
         worker.terminate()
-        worker.join(10)
+        worker.join(BOUND_SECONDS)
     assert worker.exitcode == 0
     assert sum(map(int, calls.read_text().split())) == 500
     assert (await queue.runs.summary(RUN)).counts == Counts(embedded=500, calls=50, inputs=500)

@@ -21,7 +21,7 @@ from embedq_producer.models import choose_model
 from embedq_producer.readers import FileSource, Reader, RowOptions
 from embedq_producer.submission import Submission, new_submission, submit
 from embedq_store import Store
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 
 
 def reader_of(path: Path, text: str, *, strict: bool = False) -> Reader:
@@ -99,7 +99,7 @@ async def test_a_high_run_is_queued_though_a_backfill_fills_the_queue_and_is_hel
     await eventually(holding)
     assert 4000 <= await queue.bytes_queued("hashing") < 4000 * (1 + SHARE), "all that the backfill may"
     urgent = high()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND_SECONDS):
         await submit(urgent, reader_of(tmp_path / "urgent.jsonl", lines(10)), queue, small, store=True)
     assert urgent.items == 10
     # But not for ever: a high run that would fill Redis waits as well.
@@ -179,7 +179,7 @@ async def test_told_to_stop_while_a_pipe_gives_nothing_it_stops(
 
     await eventually(queued)
     stop.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND_SECONDS):
         await sending
     assert (await queue.runs.summary(submission.run.id)).state == "interrupted"
 

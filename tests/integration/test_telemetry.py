@@ -25,7 +25,7 @@ from embedq_worker.service import ServiceOptions, serve
 from support.chunks import RUN, chunk, install, items, submit
 from support.models import FaultyModel, RecordingModel, raising
 from support.servers import MortalRedis
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 
 
 def new_metrics() -> WorkerMetrics:
@@ -40,7 +40,7 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float:
 
 async def burst(settings: Settings, queue: Queue, store: Store, metrics: WorkerMetrics) -> None:
     """Work until the queue is empty, measured."""
-    async with asyncio.timeout(30), watched(metrics, queue, store):
+    async with asyncio.timeout(BOUND_SECONDS), watched(metrics, queue, store):
         await serve(settings, ServiceOptions(burst=True), queue, store, asyncio.Event(), metrics)
 
 
@@ -107,7 +107,7 @@ async def test_two_workers_that_share_a_chunk_tell_its_counts_together(
     def stuck(_: object) -> None:
         """The second call of all does not end before its worker is gone."""
         if len(model.batches) == 2:
-            assert gate.wait(20)
+            assert gate.wait(BOUND_SECONDS)
 
     install(monkeypatch, model := FaultyModel(stuck, "recording", batch_size=10))
     await submit(queue, chunk(items(30)))

@@ -17,6 +17,7 @@ from embedq_jobs import open_queue
 from support.chunks import RUN, chunk, items, run
 from support.servers import watched
 from support.tls import tls_endpoint
+from support.waiting import BOUND_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +103,7 @@ async def test_without_the_right_certificate_such_a_server_refuses_us_and_it_is_
 ) -> None:
     async with endpoint(redis_url, authority, ask_clients=True) as port:
         with pytest.raises(RedisUnreachable) as caught:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(BOUND_SECONDS):
                 await put(f"rediss://localhost:{port}?ssl_ca_certs={files}/ca.pem{given.format(files)}", tmp_path)
     assert f"Redis at localhost:{port} can't be reached" in str(caught.value)
 

@@ -24,7 +24,7 @@ from support.models import SlowModel
 from support.servers import MortalRedis
 from support.slow_worker import start_slow_worker
 from support.started import Started
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 
 LEASE_SECONDS = 0.6
 
@@ -51,7 +51,7 @@ def worker_process(
         yield worker
     finally:
         worker.process.kill()
-        worker.process.join(10)
+        worker.process.join(BOUND_SECONDS)
 
 
 def stored(database: Path) -> int:
@@ -83,7 +83,7 @@ async def test_the_chunk_of_a_worker_that_was_killed_is_taken_over_and_what_was_
     with worker_process(settings, tmp_path / "first") as first:
         await eventually(some_are_stored)
         first.process.kill()
-        first.process.join(10)
+        first.process.join(BOUND_SECONDS)
         killed = time.monotonic()
         committed = stored(settings.database)
     assert committed < 40
@@ -264,12 +264,12 @@ async def test_a_worker_can_be_stopped_while_redis_is_away(
         await eventually(working)
         mortal_redis.kill()
         stop.set()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(BOUND_SECONDS):
             await serving
     assert stored(settings.database) == model.inputs, "what was paid for is kept"
     await asyncio.to_thread(mortal_redis.start)
     async with open_queue(settings) as queue, await Store.open(settings.database) as store:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(BOUND_SECONDS):
             await serve(settings, ServiceOptions(burst=True), queue, store, asyncio.Event())
         assert (await queue.runs.summary(RUN)).counts == Counts(embedded=100, calls=20, inputs=100)
     assert model.inputs == 100
@@ -319,7 +319,7 @@ async def test_a_burst_outlives_a_redis_that_goes_and_comes(
         await eventually(working)
         mortal_redis.kill()
         await asyncio.to_thread(mortal_redis.start)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(BOUND_SECONDS):
             await serving
         assert (await queue.runs.summary(RUN)).counts.done == 150
     assert stored(settings.database) == model.inputs == 150
@@ -368,6 +368,6 @@ async def test_a_process_that_is_killed_is_replaced_and_all_end_with_the_one_abo
 
 def test_a_worker_that_can_t_start_is_not_started_again_and_again(settings: Settings, tmp_path: Path) -> None:
     process = command_line(settings, tmp_path, "worker", "--processes", "2", "-m", "no-such-model")
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=BOUND_SECONDS)
     assert process.returncode == 2
     assert 1 <= said.count("there is no model 'no-such-model'") <= 2

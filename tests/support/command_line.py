@@ -9,11 +9,9 @@ from pathlib import Path
 
 from support import forked
 from support.started import Started
+from support.waiting import BOUND_SECONDS
 
 TESTS = Path(__file__).parent.parent
-
-# No command of the tests takes as long.
-SECONDS = 40
 
 
 def python_path() -> str:
@@ -73,7 +71,7 @@ class CommandLine:
             {**self.environment, **(environment or {})},
             (given_file, out_file, err_file),
         )
-        process.join(SECONDS)
+        process.join(BOUND_SECONDS)
         if process.exitcode is None:
             process.kill()
             process.join()

@@ -16,6 +16,7 @@ import msgspec
 
 from embedq_core.vectors import encode
 from support.models import vector_of
+from support.waiting import BOUND_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class EmbeddingServer:
         """Be gone, as a process that is killed: no more connections, and those that there are break."""
         self._server.shutdown()
         self._server.socket.close()
-        self._thread.join(10)
+        self._thread.join(BOUND_SECONDS)
         with self._lock:
             connections = list(self._connections)
         for connection in connections:

@@ -13,8 +13,7 @@ from urllib.parse import quote
 import redis
 
 from embedq_jobs.embedded import find_server
-
-SECONDS = 20
+from support.waiting import BOUND_SECONDS
 
 
 class MortalRedis:
@@ -50,12 +49,12 @@ class MortalRedis:
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(BOUND_SECONDS)
 
 
 def wait_for(condition: Callable[[], object]) -> None:
     """Wait until `condition` holds, and does not fail for want of a server."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + BOUND_SECONDS
     while True:
         with contextlib.suppress(redis.exceptions.ConnectionError):
             if condition():
@@ -88,7 +87,9 @@ class Watched:
             f'requirepass "{sentinel_password}"\n'
             f"sentinel monitor main 127.0.0.1 {self.master} 1\n"
             f'sentinel auth-pass main "{password}"\n'
-            "sentinel down-after-milliseconds main 100\nsentinel failover-timeout main 2000\n"
+            # A busy machine lets a server be silent for tenths of a second, which is not its death; and an attempt that
+            # finds no replica to promote is repeated after twice the second of these.
+            "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 1000\n"
         )
         self._start(self.sentinel, str(config), "--sentinel")
         with redis.Redis(port=self.sentinel, password=sentinel_password) as client:

@@ -15,7 +15,7 @@ from typing import Self
 
 import pyte
 
-SECONDS = 20
+from support.waiting import BOUND_SECONDS
 
 # The terminal sends its signals, for Ctrl-C and when it has another size, to the session that has it as its own.
 _ADOPT = """
@@ -76,7 +76,7 @@ class Terminal:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait until the screen is as it should be."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + BOUND_SECONDS
         while not condition():
             assert time.monotonic() < deadline, self.text
             select.select([self._master], [], [], 0.05)
@@ -93,7 +93,7 @@ class Terminal:
 
     def end(self) -> int:
         """The exit code, once the program has ended and all that it wrote was read."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + BOUND_SECONDS
         while self.process.poll() is None:
             assert time.monotonic() < deadline, self.text
             self._read(0.05)

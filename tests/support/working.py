@@ -12,7 +12,7 @@ from embedq_store import Store
 from embedq_worker.service import ServiceOptions, serve
 from support.chunks import RUN
 from support.models import RecordingModel, vector_of
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 
 BURST = ServiceOptions(burst=True)
 
@@ -27,7 +27,7 @@ class GatedModel(RecordingModel):
 
     def embed_batch(self, items: Iterable[str | bytes]) -> Iterable[list[float]]:
         self.begun += 1
-        assert self.gate.wait(20)
+        assert self.gate.wait(BOUND_SECONDS)
         return super().embed_batch(items)
 
 
@@ -47,13 +47,13 @@ async def worker(
             yield stop
         finally:
             stop.set()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(BOUND_SECONDS):
                 await serving
 
 
 async def burst(settings: Settings, queue: Queue, store: Store) -> None:
     """Work until the queue is empty."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(BOUND_SECONDS):
         await serve(settings, BURST, queue, store, asyncio.Event())
 
 

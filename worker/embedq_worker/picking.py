@@ -159,7 +159,10 @@ class ChunkWorker(Worker):
                     self._runner.came(job)
                     await self._queue.starts.end(job)
 
-    def _ended(self, job: str, _: object) -> None:
+    def _ended(self, job: str, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled():
+            # Looked at here: a poll raises the first error only, and asyncio would print each of the others at length.
+            task.exception()
         self._runner.came(job)
         self._done.set()
 

@@ -11,6 +11,7 @@ import pytest
 from embedq_core.errors import WrongVectorCount
 from embedq_core.model import embed_all, embed_checked, embed_queries
 from embedq_plugins import EmbeddingModel
+from support.waiting import BOUND_SECONDS
 
 
 class Asynchronous(EmbeddingModel):
@@ -66,7 +67,7 @@ def test_all_calls_share_one_loop_so_that_connections_can_be_kept() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(BOUND_SECONDS)
     assert len(loops) == 1
 
 

@@ -9,6 +9,7 @@ import pytest
 from embedq_core.errors import EmbedqError, UnknownModel
 from embedq_plugins import EmbeddingModel, Registry, hookimpl
 from embedq_plugins.discovery import Candidate
+from support.waiting import BOUND_SECONDS
 
 
 class Model(EmbeddingModel):
@@ -222,7 +223,7 @@ def test_plugins_are_loaded_with_the_first_question_and_once_for_all_threads() -
     assert calls == []
 
     def ask(_: int) -> EmbeddingModel:
-        together.wait(timeout=10)
+        together.wait(timeout=BOUND_SECONDS)
         return registry.get_embedding_model("a")
 
     with ThreadPoolExecutor(8) as threads:

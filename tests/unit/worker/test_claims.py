@@ -5,6 +5,7 @@ import contextlib
 import os
 
 from embedq_worker.claims import Claims, ContentKey
+from support.waiting import BOUND_SECONDS
 
 
 def key(text: str) -> ContentKey:
@@ -78,7 +79,7 @@ async def test_two_that_want_each_other_s_texts_both_end() -> None:
                 await event.wait()
             left = list(others)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(BOUND_SECONDS):
         await asyncio.gather(*(chunk(*pair) for pair in [(CAT, DOG), (DOG, CAT)] * 20))
     assert sorted(paid) == [CAT, DOG]
 

@@ -21,6 +21,7 @@ from embedq_plugins import EmbeddingModel
 from embedq_worker.failures import MEND_SECONDS, PATIENCE
 from embedq_worker.runner import Fault, ModelRunner, Stopping, TransientFailure
 from support.models import FaultyModel, RecordingModel, raising, vector_of
+from support.waiting import BOUND_SECONDS
 
 TEXTS = [f"text {number}" for number in range(1000)]
 
@@ -53,7 +54,7 @@ class Answer:
 
 async def embed(runner: ModelRunner, contents: list[str], answer: Answer | None = None) -> Answer:
     answer = answer or Answer(len(contents))
-    async with asyncio.timeout(20), contextlib.aclosing(runner.embed(contents)) as pieces:
+    async with asyncio.timeout(BOUND_SECONDS), contextlib.aclosing(runner.embed(contents)) as pieces:
         async for piece in pieces:
             answer.add(piece.start, piece.matrix, piece.faults, piece.calls)
     return answer
@@ -72,14 +73,14 @@ class GatedModel(RecordingModel):
         with self._lock:
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
-        assert self.gate.wait(10)
+        assert self.gate.wait(BOUND_SECONDS)
         with self._lock:
             self.at_once -= 1
         return super().embed_batch(items)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND_SECONDS):
         while not condition():  # noqa: ASYNC110 - the condition comes true in another thread
             await asyncio.sleep(0.001)
 
@@ -352,7 +353,7 @@ async def test_what_calls_return_that_were_going_on_beside_one_that_fails_is_kep
             batch = list(items)
             if TEXTS[0] in batch:
                 raise ModelMisconfigured("the quota is used up")
-            assert slow.wait(10)
+            assert slow.wait(BOUND_SECONDS)
             return super().embed_batch(batch)
 
     model, answer = Beside(batch_size=2), Answer(6)
@@ -489,7 +490,7 @@ async def test_stopping_does_not_wait_longer_than_the_grace_for_a_call_that_hang
     runner = ModelRunner(model)
     embedding = asyncio.create_task(embed(runner, ["a"]))
     await until(lambda: model.at_once == 1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(BOUND_SECONDS):
         await runner.stop(0.01)
         with pytest.raises(Stopping):
             await embedding
@@ -507,7 +508,7 @@ async def test_a_call_that_has_failed_is_not_tried_again_while_stopping() -> Non
     runner = ModelRunner(model, sleep=sleep)
     embedding = asyncio.create_task(embed(runner, TEXTS[:4]))
     await pausing.wait()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(BOUND_SECONDS):
         await runner.stop(3600)
         with pytest.raises(Stopping):
             await embedding
@@ -518,7 +519,7 @@ async def test_a_bad_item_is_not_looked_for_while_stopping_and_nothing_is_buried
     model = GatedModel(batch_size=64)
 
     def fault(_: list[str | bytes]) -> None:
-        assert model.gate.wait(10)
+        assert model.gate.wait(BOUND_SECONDS)
         raise ValueError
 
     failing = FaultyModel(fault, batch_size=64)
