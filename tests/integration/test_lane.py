@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import sqlite3
+import time
 from typing import Any
 
 import pytest
@@ -213,6 +214,41 @@ async def test_several_jobs_that_can_t_be_handed_back_at_once_are_done_again_and
     gc.collect()
     assert complaints == []
     assert await stored(store) == expected(items(10))
+
+
+async def test_a_chunk_that_is_put_off_twice_since_an_answer_was_lost_is_due_as_if_once(
+    settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """However old it is; and one that is done by then does not come back."""
+    install(monkeypatch, RecordingModel())
+    finish_job = embedq_worker.picking.ChunkWorker.finish_job
+
+    async def twice(self: embedq_worker.picking.ChunkWorker, *arguments: Any) -> None:
+        await finish_job(self, *arguments)
+        await finish_job(self, *arguments)
+
+    monkeypatch.setattr(embedq_worker.picking.ChunkWorker, "finish_job", twice)
+    await submit(queue, chunk(items(5), 1, after=[0]))
+    name, job, day_ms = queue.names.queue("recording"), job_id(RUN, 1), 24 * 3600 * 1000
+    now_ms = int(time.time() * 1000)
+    await queue.redis.zadd(name, {job: now_ms - day_ms})
+
+    async def put_off() -> bool:
+        score = await queue.redis.zscore(name, job)
+        return score is not None and score >= now_ms
+
+    async with worker(settings):
+        await eventually(put_off)
+        score = await queue.redis.zscore(name, job)
+        assert score is not None
+        assert score < now_ms + day_ms / 2
+        await queue.runs.record(RUN, 0, "recording", Counts(embedded=5))
+
+        async def done_and_gone() -> bool:
+            return await queue.runs.done(RUN, [1]) and await queue.redis.zcard(name) == 0
+
+        await eventually(done_and_gone)
+    assert await queue.redis.zcard(name) == 0
 
 
 async def test_burying_that_fails_is_tried_again(
