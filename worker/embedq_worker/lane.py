@@ -145,7 +145,8 @@ class Lane:
             try:
                 await worker.main()
             except (redis.exceptions.RedisError, OSError, QueueError) as error:
-                if time.monotonic() - began > max(RECONNECT_SECONDS):
+                # An attempt that found nobody there may have taken as long, and is no news.
+                if worker.has_polled and time.monotonic() - began > max(RECONNECT_SECONDS):
                     failures = 0
                 if failures == 0:
                     problem = error if isinstance(error, QueueError) else f"Redis at {self._queue.where}: {error}"

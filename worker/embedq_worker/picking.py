@@ -77,6 +77,8 @@ class ChunkWorker(Worker):
         self._sizes: dict[str, JobSize] = {}
         self._paused = False
         self._high: set[str] = set()
+        self.has_polled = False
+        """Whether it has looked for jobs once, and Redis was there."""
         self.losses: dict[str, int] = {}
         """Of each job in hand, how many workers died with it."""
         self._scores: dict[str, int] = {}
@@ -88,6 +90,7 @@ class ChunkWorker(Worker):
         while self.allow_pick_jobs:
             self._done.clear()
             await self._poll_iteration()
+            self.has_polled = True
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._done.wait(), PAUSED_POLL_SECONDS if self._paused else self.poll_delay_s)
 
