@@ -95,7 +95,7 @@ async def test_items_that_kill_their_worker_end_as_dead_letters_and_all_others_a
                 worker = start_worker(settings, 0.3)
         # The one that was there at the end is well.
         worker.terminate()
-        await asyncio.to_thread(worker.join, 10)
+        await asyncio.to_thread(worker.join, BOUND_SECONDS)
         assert worker.exitcode == 0
     finally:
         worker.kill()

@@ -113,7 +113,7 @@ class Watched:
 
     def kill(self, port: int) -> None:
         self._processes[port].kill()
-        self._processes[port].wait(10)
+        self._processes[port].wait(BOUND_SECONDS)
 
     def end(self) -> None:
         for port in self._processes:

@@ -509,7 +509,7 @@ async def test_what_a_model_says_of_its_trouble_is_one_line_and_not_a_long_one(m
     """It is logged for each chunk that goes back, and may repeat the whole request."""
     monkeypatch.setattr("embedq_worker.failures.PATIENCE", 1)
     runner = ModelRunner(Flaky(ConnectionError("no answer\n" * 10_000), times=9))
-    with pytest.raises(TransientFailure, match="^ConnectionError: no answer no answer") as failure:
+    with pytest.raises(TransientFailure, match=r"^ConnectionError: no answer no answer") as failure:
         await embed(runner, TEXTS[:4])
     await runner.stop(0)
     assert "\n" not in str(failure.value)
