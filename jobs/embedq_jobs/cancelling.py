@@ -44,8 +44,8 @@ end
 
 # What of a chunk was done before counts as it was done: it is in the database. Of a chunk that has ended, only what is
 # left is cleared away: a worker that stalled for longer than its lease may still hand it back.
-# An attempt to pick a job up that is going on watches its lease, which is touched: so it fails, and finds no payload
-# gone.
+# Workers of earlier versions watch the lease while they pick a job up: it is touched, so that this fails, and they find
+# no payload gone.
 _REMOVE: Final = (
     TAKE_OFF
     + """

@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 
 import redis.exceptions
 
+from embedq_jobs.drains import worker_name
 from embedq_jobs.errors import translated
 from embedq_jobs.names import lease_key, parse_job_id, payload_key
 from embedq_jobs.queue import Queue
@@ -14,8 +15,6 @@ from embedq_jobs.scores import due_ms
 
 # Jobs of each queue that are looked at closely.
 SAMPLE_JOBS: Final = 1000
-
-# A worker that has not been heard of for this long is taken for dead: it reports three times as often.
 
 _TOTALS: Final = ("bytes", "items")
 
@@ -135,7 +134,7 @@ async def worker_facts(queue: Queue) -> list[WorkerFacts]:
     reports = await queue.live_workers()
     found = [
         WorkerFacts(
-            f"{report['host']}:{report['pid']}",
+            worker_name(report),
             tuple(report["models"]),
             # One of an earlier version doesn't say.
             tuple(report.get("troubles", {}).items()),

@@ -25,6 +25,6 @@ def note_run(run: str) -> None:
 def noted_runs(file: Path) -> tuple[str, ...]:
     """The runs that were noted in `file`, in the order in which they began."""
     try:
-        return tuple(dict.fromkeys(file.read_text("ascii").split()))
+        return tuple(dict.fromkeys(file.read_text("ascii", errors="replace").split()))
     except FileNotFoundError:
         return ()

@@ -126,7 +126,8 @@ class Pausing:
         self._where = where
         self._set_aside = redis.register_script(_SET_ASIDE)
         self._release = redis.register_script(_RELEASE)
-        self._collections: dict[str, str | None] = {}
+        # For each model, since their lanes ask at the same time: the collections of the runs that it was asked of last.
+        self._collections: dict[str, dict[str, str | None]] = {}
 
     async def pauses(self) -> list[Pause]:
         """What is paused now, the oldest first. Raises RedisUnreachable."""
@@ -173,7 +174,7 @@ class Pausing:
                 if not found:
                     return released
                 jobs = [job.decode() for job in found]
-                fields = await self._fields(jobs)
+                fields = await self._fields(model_id, jobs)
                 args = [word for job in jobs for word in (job, *fields.get(job, _NONE))]
                 some = await self._release(keys=[queue, self._names.paused], args=[ASIDE, ASIDE_FROM, *args])
             kept, released = kept + len(found) - some, released + some
@@ -187,7 +188,7 @@ class Pausing:
         collections = {pause.scope.field for pause in pauses if pause.scope.kind == "collection"}
         if not collections:
             return set()
-        known = (await self._fields(jobs)).items()
+        known = (await self._fields(model_id, jobs)).items()
         fields = {job: field for job, both in known for field in both if field in collections}
         if fields:
             await self._set_aside(
@@ -196,22 +197,22 @@ class Pausing:
             )
         return set(fields)
 
-    async def _fields(self, jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
+    async def _fields(self, model_id: str, jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
         """How the pauses are named that may be about each job's collection, of those whose run is known: a run keeps
         its collection. The second is that of the collection beside it, else as the first.
         """
         runs = {job: parse_job_id(job)[0] for job in jobs}
-        self._collections = {run: self._collections[run] for run in runs.values() if run in self._collections}
-        unknown = [run for run in dict.fromkeys(runs.values()) if run not in self._collections]
+        before = self._collections.get(model_id, {})
+        known = {run: before[run] for run in runs.values() if run in before}
+        unknown = [run for run in dict.fromkeys(runs.values()) if run not in known]
         if unknown:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for run in unknown:
                     pipe.hget(self._names.run(run), "collection")
                 found = await pipe.execute()
-            self._collections |= {
-                run: None if name is None else name.decode() for run, name in zip(unknown, found, strict=True)
-            }
-        named = {job: self._collections[run] for job, run in runs.items()}
+            known |= {run: None if name is None else name.decode() for run, name in zip(unknown, found, strict=True)}
+        self._collections[model_id] = known
+        named = {job: known[run] for job, run in runs.items()}
         return {job: _both(name) for job, name in named.items() if name is not None}
 
 

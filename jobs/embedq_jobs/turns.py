@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 from arq.connections import ArqRedis
 
 from embedq_core.errors import QueueError
+from embedq_core.wholly import to_its_end
 from embedq_jobs.errors import translated
 
 # As long as the leases of chunks.
@@ -45,7 +46,7 @@ async def turn(redis: ArqRedis, key: str, where: str, seconds: float) -> AsyncIt
         yield held if got else None
     finally:
         # Also where this was cancelled before the answer came: nobody else would get it while it lives.
-        await _to_its_end(_give_back(redis, key, where, token, renewing))
+        await to_its_end(_give_back(redis, key, where, token, renewing))
 
 
 async def _give_back(redis: ArqRedis, key: str, where: str, token: str, renewing: asyncio.Task[None] | None) -> None:
@@ -54,19 +55,6 @@ async def _give_back(redis: ArqRedis, key: str, where: str, token: str, renewing
         await asyncio.gather(renewing, return_exceptions=True)
     with contextlib.suppress(QueueError), translated(where):
         await redis.register_script(_END)(keys=[key], args=[token])
-
-
-async def _to_its_end(work: Coroutine[object, object, None]) -> None:
-    """Do `work` whole, and only then be cancelled, however often that is asked meanwhile."""
-    doing, cancelled = asyncio.create_task(work), False
-    while not doing.done():
-        try:
-            await asyncio.wait([doing])
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        raise asyncio.CancelledError
-    await doing
 
 
 async def _renew_forever(redis: ArqRedis, key: str, where: str, token: str, milliseconds: int, held: Turn) -> None:

@@ -23,6 +23,7 @@ from embedq_store import ChunkMark, DeadLetter, Incoming, Row, Selection, Store,
 from embedq_store.burying import Origin
 from support.command_line import CommandLine
 from support.requeueing import Moment, requeue_and_die
+from support.waiting import BOUND_SECONDS
 
 TARGET = Target("pets", "recording")
 FRIDAY, SUNDAY, MONDAY = "20261113-180000-aaaaa", "20261115-120000-bbbbb", "20261116-090000-ccccc"
@@ -367,7 +368,7 @@ async def test_a_requeue_that_is_killed_loses_no_letter_and_can_be_begun_again(
     letters = [letter(f"text {number}", f"i{number}", metadata='{"n": 1}') for number in range(7)]
     await bury(store, *letters)
     killed = requeue_and_die(shared.environment, moment, chunks)
-    await asyncio.to_thread(killed.join, 40)
+    await asyncio.to_thread(killed.join, BOUND_SECONDS)
     assert killed.exitcode == -signal.SIGKILL
     assert sorted(await store.dead.letters(), key=lambda each: each.id) == letters
     (summary,) = await queue.runs.latest(2)

@@ -20,7 +20,7 @@ from embedq_worker.service import ServiceOptions
 from support.chunks import RUN, chunk, install, items, run, submit
 from support.models import RecordingModel, vector_of
 from support.serving import start_worker
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 from support.working import GatedModel, burst, complete, nothing_is_left, worker
 
 OLD, NEW = "recording", "recording-10"
@@ -270,7 +270,7 @@ async def test_a_worker_that_is_killed_when_it_has_handed_on_a_chunk_loses_and_d
     new = await switched(settings, queue, store, monkeypatch)
     await submit(queue, chunk(items(5, first=30)))
     process = start_worker(settings, 0.2, kill_after_handing_on=True)
-    await asyncio.to_thread(process.join, 20)
+    await asyncio.to_thread(process.join, BOUND_SECONDS)
     assert process.exitcode == -9
     assert (await load(queue, OLD), await load(queue, NEW)) == ((0, 0), (1, 5))
     await burst(settings, queue, store)
@@ -290,7 +290,7 @@ async def test_a_worker_that_is_killed_at_the_switch_leaves_it_to_the_next_one(
     await burst(settings, queue, store)
     await store.reembeddings.begin("pets", NEW)
     process = start_worker(settings, 0.2, kill_at="UPDATE collections SET name")
-    await asyncio.to_thread(process.join, 20)
+    await asyncio.to_thread(process.join, BOUND_SECONDS)
     assert process.exitcode == -9
     assert (await store.collection("pets")).model_id == OLD
 

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import sqlite3
+import time
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from embedq_jobs import Queue, encode_chunk, job_id
 from embedq_jobs.codec import dump_job
 from embedq_jobs.names import lease_key, payload_key
 from embedq_store import DeadLetter, Store
+from embedq_worker.leases import Leases
 from embedq_worker.pipeline import process
 from embedq_worker.service import ServiceOptions, serve
 from support.chunks import RUN, chunk, install, items, submit
@@ -215,6 +217,41 @@ async def test_several_jobs_that_can_t_be_handed_back_at_once_are_done_again_and
     assert await stored(store) == expected(items(10))
 
 
+async def test_a_chunk_that_is_put_off_twice_since_an_answer_was_lost_is_due_as_if_once(
+    settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """However old it is; and one that is done by then does not come back."""
+    install(monkeypatch, RecordingModel())
+    finish_job = embedq_worker.picking.ChunkWorker.finish_job
+
+    async def twice(self: embedq_worker.picking.ChunkWorker, *arguments: Any) -> None:
+        await finish_job(self, *arguments)
+        await finish_job(self, *arguments)
+
+    monkeypatch.setattr(embedq_worker.picking.ChunkWorker, "finish_job", twice)
+    await submit(queue, chunk(items(5), 1, after=[0]))
+    name, job, day_ms = queue.names.queue("recording"), job_id(RUN, 1), 24 * 3600 * 1000
+    now_ms = int(time.time() * 1000)
+    await queue.redis.zadd(name, {job: now_ms - day_ms})
+
+    async def put_off() -> bool:
+        score = await queue.redis.zscore(name, job)
+        return score is not None and score >= now_ms
+
+    async with worker(settings):
+        await eventually(put_off)
+        score = await queue.redis.zscore(name, job)
+        assert score is not None
+        assert score < now_ms + day_ms / 2
+        await queue.runs.record(RUN, 0, "recording", Counts(embedded=5))
+
+        async def done_and_gone() -> bool:
+            return await queue.runs.done(RUN, [1]) and await queue.redis.zcard(name) == 0
+
+        await eventually(done_and_gone)
+    assert await queue.redis.zcard(name) == 0
+
+
 async def test_burying_that_fails_is_tried_again(
     settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,14 +286,40 @@ async def test_a_lease_is_short_and_renewed_for_as_long_as_the_work_goes_on(
             seen.append(left)
         return sum(later > earlier for earlier, later in itertools.pairwise(seen)) >= 2
 
-    options = ServiceOptions(lease_seconds=0.3)
+    monkeypatch.setattr("embedq_worker.leases.RENEWALS", 100)
+    options = ServiceOptions(lease_seconds=10)
     async with worker(settings, options), worker(settings, options):
         await eventually(has_been_renewed_twice)
-        assert max(seen) <= 300
+        assert max(seen) <= 10_000
         assert min(seen) > 0, "it never ran out, so that no other worker took the job"
         model.gate.set()
         await until_complete(queue, eventually)
     assert model.begun == 1
+
+
+async def test_leases_are_renewed_on_though_a_renewal_failed_in_a_way_that_nobody_thought_of(
+    settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    monkeypatch.setattr("embedq_worker.leases.RENEWALS", 100)
+    monkeypatch.setattr("embedq_worker.background.AGAIN_SECONDS", 0.01)
+    model, renewals, renew = GatedModel(), list[int](), Leases.renew
+    install(monkeypatch, model)
+    await submit(queue, chunk(items(10)))
+
+    async def fails_first(self: Leases) -> None:
+        renewals.append(1)
+        if len(renewals) == 1:
+            raise ZeroDivisionError
+        await renew(self)
+
+    async def renewed_on() -> bool:
+        return len(renewals) > 2
+
+    monkeypatch.setattr(Leases, "renew", fails_first)
+    async with worker(settings, ServiceOptions(lease_seconds=10)):
+        await eventually(renewed_on)
+        model.gate.set()
+        await until_complete(queue, eventually)
 
 
 async def test_by_default_a_lease_is_good_for_fifteen_seconds(

@@ -208,6 +208,16 @@ async def test_what_is_embedded_anew_beside_a_collection_is_paused_with_it_or_by
     assert (load.paused, load.queued) == (0, 1)
 
 
+async def test_lanes_that_meet_what_is_paused_at_the_same_time_don_t_mix_up_their_runs(queue: Queue) -> None:
+    for run_id, model_id in (("a1", "one"), ("a2", "one"), ("b", "other")):
+        await submit_chunks(queue, chunk(items(1), run=run_id, model_id=model_id))
+    await queue.pausing.pause(PETS)
+    pauses, aside = await queue.pauses(), queue.pausing.set_aside
+    assert await aside("one", ["a1:0"], pauses) == {"a1:0"}
+    found = await asyncio.gather(aside("one", ["a1:0", "a2:0"], pauses), aside("other", ["b:0"], pauses))
+    assert [*found] == [{"a1:0", "a2:0"}, {"b:0"}]
+
+
 async def test_nothing_is_set_aside_by_one_who_has_not_heard_that_it_was_resumed_nor_what_is_in_hand(
     queue: Queue,
 ) -> None:

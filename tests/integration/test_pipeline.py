@@ -480,6 +480,39 @@ async def test_what_was_paid_for_is_kept_when_the_work_is_cancelled(store: Store
     assert model.inputs == 40, "only the call that was going on is paid again"
 
 
+@pytest.mark.parametrize("finished", [False, True])
+async def test_nobody_else_looks_before_what_was_paid_for_is_committed_however_often_the_work_is_cancelled(
+    store: Store, monkeypatch: pytest.MonkeyPatch, eventually: Eventually, finished: bool
+) -> None:
+    """Whoever stops waits until the work has ended, and then hands the chunk back."""
+    model = GatedModel(batch_size=10)
+    write, writing, may_write = Store.write, asyncio.Event(), asyncio.Event()
+
+    async def write_late(self: Store, rows: Write) -> int:
+        writing.set()
+        await may_write.wait()
+        return await write(self, rows)
+
+    monkeypatch.setattr(Store, "write", write_late)
+    async with desk(store, model) as worker:
+        working = asyncio.create_task(worker.one(chunk(items(20))))
+        model.gate.release(2 if finished else 1)
+        if finished:
+            await writing.wait()
+        else:
+            await eventually(begins(model, 2))
+        for _ in range(3):
+            working.cancel()
+            await asyncio.wait([working], timeout=0.01)
+        assert not working.done()
+        may_write.set()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        assert await store.chunk_mark(RUN, 0) is not None
+        assert len(await stored(store)) == (20 if finished else 10)
+        model.gate.release(10)
+
+
 async def test_what_was_paid_for_is_kept_when_the_worker_stops(store: Store, eventually: Eventually) -> None:
     model = GatedModel(batch_size=10)
     worker = Desk(store, model)

@@ -35,7 +35,7 @@ def of_backfill(model: RecordingModel, since: int = 0) -> int:
     return sum(str(content).startswith("backfill") for batch in model.batches[since:] for content in batch)
 
 
-async def test_a_high_run_is_done_while_nearly_all_of_a_backfill_is_to_do_which_goes_on_meanwhile(
+async def test_a_high_run_is_done_while_most_of_a_backfill_is_to_do_which_goes_on_meanwhile(
     settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
     model = SlowModel("recording", batch_size=32, seconds=0.03)
@@ -51,7 +51,7 @@ async def test_a_high_run_is_done_while_nearly_all_of_a_backfill_is_to_do_which_
         await eventually(in_hand_and_queued)
         await submit(queue, chunk(items(200, 100_000, "urgent"), run=URGENT), priority=Priority.HIGH)
         await until_complete(queue, eventually, URGENT)
-        assert of_backfill(model) < 2000, "nine tenths of it are still to do"
+        assert of_backfill(model) < 10_000, "more than half of it is still to do, and the model never waits"
         # More high chunks than are needed to keep the model busy: the backfill gets its share all the same.
         begun = len(model.batches)
         more = [chunk(items(200, 200_000 + 200 * number, "more"), number, run=MORE) for number in range(3)]

@@ -5,6 +5,7 @@ import contextlib
 import math
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
@@ -13,10 +14,15 @@ from typing import cast
 import pytest
 
 from embedq_core.items import Item
+from embedq_core.priority import Priority
 from embedq_core.settings import Settings
-from embedq_jobs import Queue, job_id
+from embedq_jobs import Queue, job_id, parse_job_id
+from embedq_jobs.names import lease_key
+from embedq_jobs.scores import high_score
+from embedq_jobs.starts import Begun
 from embedq_plugins import EmbeddingModel
 from embedq_store import Store
+from embedq_worker.leases import LEASE_SECONDS
 from embedq_worker.quarantine import SUSPECT_LOSSES, Quarantine
 from embedq_worker.runner import Fault, ModelRunner, TransientFailure
 from embedq_worker.service import ServiceOptions, serve
@@ -89,7 +95,7 @@ async def test_items_that_kill_their_worker_end_as_dead_letters_and_all_others_a
                 worker = start_worker(settings, 0.3)
         # The one that was there at the end is well.
         worker.terminate()
-        await asyncio.to_thread(worker.join, 10)
+        await asyncio.to_thread(worker.join, BOUND_SECONDS)
         assert worker.exitcode == 0
     finally:
         worker.kill()
@@ -218,7 +224,7 @@ async def test_stopping_ends_a_quarantine_that_does_not_end_and_the_chunk_goes_b
     assert not is_there(int(process))
     assert [(load.jobs, load.in_progress) for load in await queue.loads()] == [(1, 0)]
     assert await store.dead.letters() == []
-    assert (await queue.starts.begin([job_id(RUN, 0)])).losses == [SUSPECT_LOSSES], "the hand-back was orderly"
+    assert await begin(queue, 0, model_id="deadly") == {0: SUSPECT_LOSSES}, "the hand-back was orderly"
 
 
 async def test_the_process_apart_ends_with_its_worker_whatever_it_is_doing(
@@ -270,12 +276,26 @@ async def test_attempts_that_ended_are_no_losses_however_they_ended(
     assert await queue.redis.exists(queue.names.starts(RUN)) == 0
 
 
+async def begin(queue: Queue, *numbers: int, model_id: str = "recording") -> dict[int, int]:
+    """Begin attempts at chunks: of each that was to be had, how many earlier ones never ended."""
+    begun = await queue.starts.begin(model_id, [job_id(RUN, number) for number in numbers], LEASE_SECONDS)
+    return {parse_job_id(job)[1]: start.losses for job, start in begun.started.items()}
+
+
+async def let_go(queue: Queue, number: int) -> None:
+    """The lease of a chunk ends: it was handed back, or nobody renewed it."""
+    await queue.redis.delete(lease_key(job_id(RUN, number)))
+
+
 async def test_attempts_that_go_on_or_went_down_with_their_worker_are_losses_to_the_next(queue: Queue) -> None:
+    await submit(queue, chunk(items(1)), chunk(items(1, 1), 1))
     job = job_id(RUN, 0)
-    assert (await queue.starts.begin([job, job_id(RUN, 1)])).losses == [0, 0]
-    assert (await queue.starts.begin([job])).losses == [1]
+    assert await begin(queue, 0, 1) == {0: 0, 1: 0}
+    await let_go(queue, 0)
+    assert await begin(queue, 0) == {0: 1}
     await queue.starts.end(job)
-    assert (await queue.starts.begin([job])).losses == [1]
+    await let_go(queue, 0)
+    assert await begin(queue, 0) == {0: 1}
     # The first was only slow: whoever is done says so, and the other's end counts for nothing more.
     await queue.starts.forget(job)
     await queue.starts.end(job)
@@ -283,8 +303,39 @@ async def test_attempts_that_go_on_or_went_down_with_their_worker_are_losses_to_
     assert await queue.redis.exists(queue.names.starts(RUN)) == 0
 
 
+async def test_of_workers_that_are_after_a_chunk_at_once_one_gets_it_and_takes_none_for_dead(queue: Queue) -> None:
+    await submit(queue, *(chunk(items(1, number), number) for number in range(3)))
+    got = await asyncio.gather(*(begin(queue, 0, 1, 2) for _ in range(2 * SUSPECT_LOSSES)))
+    assert [found for found in got if found] == [{0: 0, 1: 0, 2: 0}]
+
+
+async def test_an_attempt_whose_beginning_is_asked_for_twice_begins_once(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command whose answer was lost is sent again."""
+    await submit(queue, chunk(items(1)))
+    monkeypatch.setattr("embedq_jobs.starts.secrets.token_hex", lambda _: "0123456789abcdef")
+    assert await begin(queue, 0) == {0: 0}
+    assert await begin(queue, 0) == {0: 0}
+    await let_go(queue, 0)
+    assert await begin(queue, 0) == {0: 1}, "it was counted once"
+
+
+async def test_what_is_done_put_off_or_cancelled_begins_no_attempt(queue: Queue) -> None:
+    await submit(queue, *(chunk(items(1, number), number) for number in range(2)))
+    await submit(queue, chunk(items(1), run="another"), priority=Priority.HIGH)
+    later, name = int(time.time() * 1000) + 60_000, queue.names.queue("recording")
+    await queue.redis.zadd(name, {job_id(RUN, 0): later, job_id("another", 0): high_score(later)})
+    await queue.redis.hset(queue.names.run(RUN), "cancelled", "1")  # type: ignore[misc]  # redis-py's own
+    jobs = [job_id(RUN, 0), job_id(RUN, 1), job_id(RUN, 2), job_id("another", 0)]
+    assert await queue.starts.begin("recording", jobs, LEASE_SECONDS) == Begun({}, [job_id(RUN, 1)])
+    assert await queue.redis.keys("arq:in-progress:*") == []
+    assert await queue.redis.exists(queue.names.starts(RUN)) == 0
+
+
 async def test_the_count_is_kept_no_longer_than_the_run(queue: Queue) -> None:
-    await queue.starts.begin([job_id(RUN, 0)])
+    await submit(queue, chunk(items(1)))
+    await begin(queue, 0)
     assert 29 * 24 * 3600 < await queue.redis.ttl(queue.names.starts(RUN)) <= 30 * 24 * 3600
 
 

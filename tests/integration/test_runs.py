@@ -8,6 +8,7 @@ import pytest
 from embedq_core.counts import Counts
 from embedq_core.errors import RunMissing
 from embedq_jobs import Queue, Run, RunSummary
+from embedq_jobs.names import lease_key
 from embedq_jobs.runs import KEEP_SECONDS
 from embedq_jobs.summaries import BEAT_SECONDS
 from support.chunks import RUN, chunk, items, run
@@ -226,11 +227,12 @@ async def test_a_run_knows_its_batches_and_when_it_was_first_taken_in_hand(queue
     assert (await summary(queue)).run.batch_size == 32
     assert (await summary(queue)).began is None
     before = time.time()
-    await queue.starts.begin([f"{RUN}:0"])
+    await queue.starts.begin("recording", [f"{RUN}:0"], 60)
     began = (await summary(queue)).began
     assert began is not None
     assert before <= began <= time.time()
-    await queue.starts.begin([f"{RUN}:0"])
+    await queue.redis.delete(lease_key(f"{RUN}:0"))
+    await queue.starts.begin("recording", [f"{RUN}:0"], 60)
     assert (await summary(queue)).began == began, "the first time counts"
 
 

@@ -19,7 +19,7 @@ from embedq_core.counts import Counts
 from embedq_core.settings import Settings
 from embedq_jobs import Queue
 from embedq_store import Attempt, NewSchedule, Schedule, Store
-from embedq_worker.scheduled import FILE_BYTES, TAIL_BYTES, Ending, Stopping, _Output, _watch
+from embedq_worker.scheduled import FILE_BYTES, TAIL_BYTES, Ending, Place, Stopping, _Output, _watch
 from embedq_worker.scheduler import Scheduler
 from embedq_worker.service import ServiceOptions, serve
 from embedq_worker.timetable import last_result
@@ -107,7 +107,7 @@ class Night:
         return await self.store.schedules.get(name)
 
     def options(self, **others: object) -> ServiceOptions:
-        return replace(ServiceOptions(schedules=True, clock=self.clock, lease_seconds=1), **others)  # type: ignore[arg-type]
+        return replace(ServiceOptions(schedules=True, clock=self.clock), **others)  # type: ignore[arg-type]
 
     async def attempts(self, name: str = "nightly") -> list[Attempt]:
         """The oldest first."""
@@ -324,6 +324,25 @@ async def test_a_worker_that_is_killed_leaves_a_command_that_nobody_begins_again
     assert "queued 1 item for docs" in lost.output
     assert len(lost.runs) == 1
     assert (lost.due, lost.runs == done.runs) == (done.due, False)
+
+
+async def test_a_lost_attempt_that_can_t_be_looked_into_keeps_no_other_schedule_from_running(
+    night: Night, without_processes: list[int], eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = await night.add(name="broken")
+    await night.add()
+    await night.store.schedules.begin(broken, broken.due + 86_400, night.clock.now, "gone:1", missed=0)
+    place = Place(night.settings.database, broken.key)
+    place.notes.mkdir(parents=True)
+    night.clock.move_to("2026-11-20 03:00:01")
+    async with worker(night.settings, night.options()):
+        await eventually(night.has("done"))
+    assert await night.states("broken") == ["running"]
+    assert "schedule broken waits: what became of its last run can't be found out: " in caplog.text
+    assert len(without_processes) == 1
+    place.notes.rmdir()
+    async with worker(night.settings, night.options()):
+        await eventually(night.has("lost", name="broken"))
 
 
 async def test_a_worker_that_is_stopped_stops_its_command_which_is_due_again(

@@ -5,11 +5,13 @@ import logging
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from arq.constants import retry_key_prefix
 
 import embedq_store.rows
+import embedq_worker.admission
 import embedq_worker.picking
 import embedq_worker.service
 from embedq_core.counts import Counts
@@ -17,8 +19,9 @@ from embedq_core.errors import MissingLibrary, UnknownModel
 from embedq_core.items import Item
 from embedq_core.limits import Limiter, Limits
 from embedq_core.settings import Settings
-from embedq_jobs import Chunk, Queue, job_id
+from embedq_jobs import Chunk, Queue, Starts, job_id
 from embedq_jobs.names import lease_key
+from embedq_jobs.starts import Begun
 from embedq_plugins import get_embedding_model
 from embedq_plugins.limiting import LocalLimiter
 from embedq_store import Store
@@ -42,6 +45,9 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_two_hundred_submissions_of_one_item_make_at_most_ten_calls(
     settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # On a busy machine they come slowly; and while they come, a batch waits for them.
+    for name in ("COMING_LINGER_SECONDS", "MAX_COMING_LINGER_SECONDS"):
+        monkeypatch.setattr(f"embedq_worker.batcher.{name}", BOUND_SECONDS / 2)
     model = SlowModel("recording", batch_size=32, seconds=0.05)
     install(monkeypatch, model)
     for number, item in enumerate(items(200)):
@@ -212,10 +218,39 @@ async def test_two_workers_on_one_queue_neither_lose_nor_double_anything(
     await nothing_is_left(queue)
 
 
+async def test_what_a_worker_takes_in_the_moment_in_which_it_is_stopped_goes_back_at_once(
+    settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = RecordingModel()
+    install(monkeypatch, model)
+    await submit(queue, *(chunk(items(5, first=5 * number), number) for number in range(3)))
+    begin, stopped = Starts.begin, ModelRunner.stop
+    taken, stopping = asyncio.Event(), asyncio.Event()
+
+    async def begin_and_hear_late(self: Starts, *arguments: Any) -> Begun:
+        begun = await begin(self, *arguments)
+        taken.set()
+        await stopping.wait()
+        return begun
+
+    async def stop(self: ModelRunner, grace_seconds: float) -> None:
+        await stopped(self, grace_seconds)
+        stopping.set()
+
+    monkeypatch.setattr(Starts, "begin", begin_and_hear_late)
+    monkeypatch.setattr(ModelRunner, "stop", stop)
+    async with worker(settings, ServiceOptions()):
+        async with asyncio.timeout(BOUND_SECONDS):
+            await taken.wait()
+    (load,) = await queue.loads()
+    assert (load.jobs, load.in_progress, load.deferred, model.inputs) == (3, 0, 0, 0)
+
+
 async def test_jobs_that_others_have_in_hand_do_not_hide_the_ones_behind_them(
     settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr(embedq_worker.picking, "MAX_JOBS", 4)
+    for module in (embedq_worker.admission, embedq_worker.picking):
+        monkeypatch.setattr(module, "MOST_JOBS", 4)
     install(monkeypatch, RecordingModel())
     await submit(queue, *(chunk([item], number) for number, item in enumerate(items(20))))
     theirs = [lease_key(job_id(RUN, number)) for number in range(17)]

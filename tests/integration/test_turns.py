@@ -38,13 +38,14 @@ async def test_one_that_was_lost_is_known_to_be_and_stays_with_who_has_it(queue:
 
 
 async def test_it_is_free_when_its_holder_has_died(queue: Queue, eventually: Eventually) -> None:
-    await queue.redis.set(KEY, "of a process that was killed", px=20)
+    await queue.redis.set(KEY, "of a process that was killed", px=60_000)
 
     async def free() -> bool:
         async with turn(queue.redis, KEY, queue.where, 15) as held:
             return held is not None
 
     assert not await free()
+    await queue.redis.pexpire(KEY, 20)
     await eventually(free)
 
 

@@ -1,6 +1,7 @@
 """Redis servers of one test, that can be killed and come back."""
 
 import contextlib
+import random
 import signal
 import socket
 import subprocess
@@ -64,9 +65,14 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port at which nobody listens. The system gives none of these to connections, so that nobody gets it by chance
+    before it is used.
+    """
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Watched:
@@ -107,7 +113,7 @@ class Watched:
 
     def kill(self, port: int) -> None:
         self._processes[port].kill()
-        self._processes[port].wait(10)
+        self._processes[port].wait(BOUND_SECONDS)
 
     def end(self) -> None:
         for port in self._processes:

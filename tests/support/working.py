@@ -34,7 +34,7 @@ class GatedModel(RecordingModel):
 @asynccontextmanager
 async def worker(
     settings: Settings,
-    options: ServiceOptions = ServiceOptions(lease_seconds=1),  # noqa: B008 - frozen
+    options: ServiceOptions = ServiceOptions(),  # noqa: B008 - frozen
 ) -> AsyncIterator[asyncio.Event]:
     """A worker with connections of its own; it stops with the block, or when its event is set."""
     stop = asyncio.Event()

@@ -110,7 +110,8 @@ def _delay(error: BaseException, attempt: int, jitter: float) -> float:
 def _retry_after(error: BaseException) -> float:
     """Seconds that the server asked to wait, if it did."""
     if isinstance(error, ModelUnavailable):
-        return error.seconds or 0.0
+        # Plugins may say what they like, infinity too.
+        return retry_after(error.seconds) or 0.0
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     try:
         return retry_after(headers.get("retry-after") or headers.get("Retry-After")) or 0.0

@@ -108,7 +108,7 @@ class Lane:
         """Take no more jobs; what is in hand goes on to its end."""
         self._draining = True
         if self._worker is not None:
-            self._worker.allow_pick_jobs = False
+            self._worker.stop_picking()
 
     @property
     def drained(self) -> bool:
@@ -120,7 +120,7 @@ class Lane:
         deadline = time.monotonic() + grace_seconds
         self._stopping.set()
         if self._worker is not None:
-            self._worker.allow_pick_jobs = False
+            self._worker.stop_picking()
         quarantine = asyncio.create_task(self._quarantine.stop(grace_seconds))
         await self.runner.stop(grace_seconds)
         await quarantine
@@ -129,6 +129,8 @@ class Lane:
         if self._worker is not None:
             await _settle(self._worker, left)
         if self._task is not None:
+            # A look that is going on may have taken leases: whoever has them must learn of it.
+            await asyncio.wait([self._task], timeout=COMMIT_SECONDS)
             await cancel([self._task])
         # A poll that was going on may have started some more.
         if self._worker is not None:
@@ -143,7 +145,8 @@ class Lane:
             try:
                 await worker.main()
             except (redis.exceptions.RedisError, OSError, QueueError) as error:
-                if time.monotonic() - began > max(RECONNECT_SECONDS):
+                # An attempt that found nobody there may have taken as long, and is no news.
+                if worker.has_polled and time.monotonic() - began > max(RECONNECT_SECONDS):
                     failures = 0
                 if failures == 0:
                     problem = error if isinstance(error, QueueError) else f"Redis at {self._queue.where}: {error}"

@@ -10,21 +10,18 @@ from typing import Any, Final, TypedDict
 
 from arq.worker import Worker
 
-from embedq_core.priority import SHARE
 from embedq_core.settings import Settings
 from embedq_jobs import Queue, holding
 from embedq_jobs.codec import dump_job, load_job
 from embedq_jobs.names import lease_key, tries_key
 from embedq_jobs.pauses import parse_pauses
 from embedq_jobs.queue import EXPIRES_MS
-from embedq_jobs.scores import HIGH_AHEAD_MS, high_score
+from embedq_jobs.scores import high_score
 from embedq_worker.admission import MOST_JOBS, JobSize, admit, full, parse_size
 from embedq_worker.leases import LEASE_SECONDS
 from embedq_worker.runner import ModelRunner
 
 POLL_SECONDS: Final = 0.05
-# What is taken in hand is decided by admission; arq only keeps count.
-MAX_JOBS: Final = MOST_JOBS + int(MOST_JOBS * SHARE)
 # While the model is paused: how late its lane may notice that it is no longer.
 PAUSED_POLL_SECONDS: Final = 0.5
 # Jobs in hand keep their place at the head of their priority: fewer than all of the fleet's would hide the rest.
@@ -59,7 +56,6 @@ class ChunkWorker(Worker):
             queue_name=queue.names.queue(runner.model.model_id),
             redis_pool=queue.redis,
             handle_signals=False,
-            max_jobs=MAX_JOBS,
             job_timeout=FOR_EVER_SECONDS,
             max_tries=FOR_EVER_TRIES,
             keep_result=0,
@@ -81,8 +77,11 @@ class ChunkWorker(Worker):
         self._sizes: dict[str, JobSize] = {}
         self._paused = False
         self._high: set[str] = set()
+        self.has_polled = False
+        """Whether it has looked for jobs once, and Redis was there."""
         self.losses: dict[str, int] = {}
         """Of each job in hand, how many workers died with it."""
+        self._scores: dict[str, int] = {}
         self._handed_on: set[str] = set()
         self._done = asyncio.Event()
 
@@ -91,6 +90,7 @@ class ChunkWorker(Worker):
         while self.allow_pick_jobs:
             self._done.clear()
             await self._poll_iteration()
+            self.has_polled = True
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._done.wait(), PAUSED_POLL_SECONDS if self._paused else self.poll_delay_s)
 
@@ -140,30 +140,28 @@ class ChunkWorker(Worker):
         chosen = set(taken)
         self._sizes |= {job: size for job, size in waiting if job in chosen}
         self.losses = {job: lost for job, lost in self.losses.items() if job in self._sizes}
-        begun = await self._queue.starts.begin(taken)
-        self.losses |= dict(zip(taken, begun.losses, strict=True))
-        cancelled = set(begun.cancelled)
-        started = [job for job in taken if job not in cancelled]
-        self._runner.coming(started)
-        try:
-            if begun.cancelled:
-                # Handed back, or left by a worker that died, since the run was cancelled.
-                await self._queue.cancelling.remove(self._runner.model.model_id, begun.cancelled)
-            await super().start_jobs([job.encode() for job in started])
-        finally:
-            for job in started:
-                if job in self.tasks:
-                    self.tasks[job].add_done_callback(partial(self._ended, job))
-                else:
-                    # Another worker was quicker, or Redis went away.
-                    self._runner.came(job)
-                    await self._queue.starts.end(job)
+        model_id = self._runner.model.model_id
+        begun = await self._queue.starts.begin(model_id, taken, self.in_progress_timeout_s)
+        self._runner.coming(begun.started)
+        for job, (score, losses) in begun.started.items():
+            self.losses[job], self._scores[job] = losses, score
+            self.tasks[job] = asyncio.create_task(self.run_job(job, score))
+            self.tasks[job].add_done_callback(partial(self._ended, job))
+        if begun.cancelled:
+            # Handed back, or left by a worker that died, since the run was cancelled.
+            await self._queue.cancelling.remove(model_id, begun.cancelled)
 
     def _ended(self, job: str, task: asyncio.Task[Any]) -> None:
         if not task.cancelled():
             # Looked at here: a poll raises the first error only, and asyncio would print each of the others at length.
             task.exception()
+        self._scores.pop(job, None)
         self._runner.came(job)
+        self._done.set()
+
+    def stop_picking(self) -> None:
+        """Take no more jobs: `main` returns when the look that is going on has ended."""
+        self.allow_pick_jobs = False
         self._done.set()
 
     def set_aside(self, job: str) -> None:
@@ -241,17 +239,23 @@ class ChunkWorker(Worker):
         incr_score: int | None,
         keep_in_progress: float | None,
     ) -> None:
-        """What arq does with a job that has ended, or that goes back; one that is put off stays high if it was.
+        """What arq does with a job that has ended, or that goes back; but where one that is put off stands then is
+        set, and not added to where it stood: that may be done twice, and by a worker that had stalled, when the job
+        is done. A high one stays high.
 
-        By the difference between now and the score of a high job, arq would make a normal one of it. Of a job that was
-        handed on only the lease goes: from then on, workers of the other model may take it.
+        Of a job that was handed on only the lease goes: from then on, workers of the other model may take it.
         """
         if job_id in self._handed_on:
             self._handed_on.discard(job_id)
             await self.pool.delete(lease_key(job_id), tries_key(job_id))
-            return
-        if incr_score and job_id in self._high:
-            incr_score -= HIGH_AHEAD_MS
-        await super().finish_job(
-            job_id, finish, result_data, result_timeout_s, keep_result_forever, incr_score, keep_in_progress
-        )
+        elif incr_score:
+            score = self._scores[job_id]
+            due = score + incr_score
+            async with self.pool.pipeline(transaction=True) as pipe:
+                pipe.zadd(self.queue_name, {job_id: high_score(due) if score < 0 else due}, xx=True)
+                pipe.delete(lease_key(job_id))
+                await pipe.execute()
+        else:
+            await super().finish_job(
+                job_id, finish, result_data, result_timeout_s, keep_result_forever, incr_score, keep_in_progress
+            )

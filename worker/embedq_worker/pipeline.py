@@ -24,6 +24,7 @@ from embedq_core.errors import (
 )
 from embedq_core.parts import documents_of
 from embedq_core.vectors import STORED_DTYPE
+from embedq_core.wholly import to_its_end
 from embedq_jobs import Chunk, job_id
 from embedq_store import (
     ChunkMark,
@@ -227,9 +228,9 @@ class _Processing:
             except StoreError:
                 raise
             except BaseException:
-                await asyncio.shield(self._flush(finished=False))
+                await to_its_end(self._flush(finished=False))
                 raise
-            await self._flush(finished=not theirs)
+            await to_its_end(self._flush(finished=not theirs))
         for event in theirs.values():
             await event.wait()
         return [incoming[index] for key in theirs for index in plan.inputs[key]]

@@ -31,7 +31,7 @@ class TransientFailure(Exception):  # noqa: N818 - a signal within the worker
     """The model can't be reached for now: the chunk goes back to the queue."""
 
     def __init__(self, error: BaseException, seconds: float) -> None:
-        super().__init__(f"{type(error).__name__}: {error}")
+        super().__init__(f"{type(error).__name__}: {_brief(error)}")
         self.error = error
         self.seconds = seconds
 

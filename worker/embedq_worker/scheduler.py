@@ -101,16 +101,20 @@ class Scheduler:
     async def _schedules(self) -> list[Schedule]:
         """The schedules, the longest overdue first, when attempts that were lost are noted."""
         schedules = await self._store.schedules.all()
-        lost = [
-            schedule
-            for schedule in schedules
-            if await settle_lost(self._store, self._database, schedule, self._clock())
-        ]
-        if lost:
+        if any([await self._settle_lost(schedule) for schedule in schedules]):
             schedules = await self._store.schedules.all()
-            for name in {schedule.name for schedule in lost}:
-                _log.warning("schedule %s: its last run was lost: the process that ran it has died", name)
         return sorted(schedules, key=lambda schedule: schedule.due)
+
+    async def _settle_lost(self, schedule: Schedule) -> bool:
+        """Note where the last attempt was lost; whether it was."""
+        try:
+            lost = await settle_lost(self._store, self._database, schedule, self._clock())
+        except OSError as error:
+            self._say_once(f"schedule {schedule.name} waits: what became of its last run can't be found out: {error}")
+            return False
+        if lost:
+            _log.warning("schedule %s: its last run was lost: the process that ran it has died", schedule.name)
+        return lost
 
     async def _owed(self, schedule: Schedule) -> list[Owed]:
         """What `schedule` owes: one thing or nothing. What is wrong with one must not keep others from running."""

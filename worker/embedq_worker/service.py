@@ -7,7 +7,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from signal import SIGINT, SIGTERM
@@ -18,6 +18,7 @@ from embedq_core.settings import Settings
 from embedq_jobs import Queue
 from embedq_plugins import get_embedding_model, require_library
 from embedq_store import Store
+from embedq_worker.background import kept_up
 from embedq_worker.burst import Burst
 from embedq_worker.cancelling import cancel, unless
 from embedq_worker.claims import Claims
@@ -133,9 +134,9 @@ class _Service:
         for model in models:
             require_library(model)
         wanted = {model.model_id for model in models}
-        renewing = asyncio.create_task(self._leases.renew_forever(), name="embedq-leases")
-        beating = asyncio.create_task(self._heartbeat.beat_forever(), name="embedq-heartbeat")
-        copying = asyncio.create_task(self._copy_when_idle(), name="embedq-copies")
+        renewing = _background("leases", self._leases.renew_forever)
+        beating = _background("heartbeat", self._heartbeat.beat_forever)
+        copying = _background("copies", self._copy_when_idle)
         if self._options.schedules:
             self._scheduler.start()
         self._reembeddings = Reembeddings(
@@ -145,7 +146,7 @@ class _Service:
             lambda model_id: not wanted or model_id in wanted,
             self._options.lease_seconds,
         )
-        self._finishing = asyncio.create_task(self._reembeddings.run_forever(), name="embedq-reembeddings")
+        self._finishing = _background("reembeddings", self._reembeddings.run_forever)
         try:
             await self._serve(wanted, stop)
             if self._store.copies_due:
@@ -264,3 +265,7 @@ class _Service:
             draining=self._draining,
             database=str(self._settings.database),
         )
+
+
+def _background(what: str, work: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
+    return asyncio.create_task(kept_up(what, work), name=f"embedq-{what}")

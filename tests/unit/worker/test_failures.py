@@ -1,5 +1,6 @@
 """What follows when a call of the model fails: a table."""
 
+import math
 import socket
 from urllib.error import HTTPError, URLError
 
@@ -31,6 +32,18 @@ from embedq_worker.failures import (
     is_rate_limit,
     is_transient,
 )
+
+
+@pytest.mark.parametrize("kind", [ModelUnavailable, RateLimited])
+@pytest.mark.parametrize(
+    ("asked", "least", "most"), [(7, 7, 7), (1e12, 3600, 3600), (math.inf, 3600, 3600), (math.nan, 0, 1), (-5, 0, 1)]
+)
+def test_a_model_is_left_alone_for_as_long_as_it_asks_but_an_hour_at_most(
+    kind: type[ModelUnavailable], asked: float, least: float, most: float
+) -> None:
+    decision = after_failure(kind("busy", asked), 10, 1, jitter=0.5)
+    assert isinstance(decision, TryAgain)
+    assert least <= decision.seconds <= most
 
 
 class Response:

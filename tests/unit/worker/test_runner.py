@@ -95,6 +95,13 @@ async def test_each_content_gets_its_own_vector_whatever_batch_it_was_in() -> No
     assert not answer.faults
 
 
+@pytest.fixture
+def _no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What arrives within one step of the event loop goes together, however long the machine takes for it."""
+    monkeypatch.setattr("embedq_worker.batcher.MAX_LINGER_SECONDS", BOUND_SECONDS)
+
+
+@pytest.mark.usefixtures("_no_hurry")
 async def test_batches_are_full_across_requests() -> None:
     model = RecordingModel(batch_size=32)
     async with running(model) as runner:
@@ -103,6 +110,7 @@ async def test_batches_are_full_across_requests() -> None:
     assert [answer.rows[0] for answer in answers] == [vector_of(text) for text in TEXTS[:200]]
 
 
+@pytest.mark.usefixtures("_no_hurry")
 async def test_a_call_is_counted_once_among_the_requests_that_share_it() -> None:
     model = RecordingModel(batch_size=32)
     async with running(model) as runner:
@@ -495,6 +503,17 @@ async def test_stopping_does_not_wait_longer_than_the_grace_for_a_call_that_hang
         with pytest.raises(Stopping):
             await embedding
     model.gate.set()
+
+
+async def test_what_a_model_says_of_its_trouble_is_one_line_and_not_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged for each chunk that goes back, and may repeat the whole request."""
+    monkeypatch.setattr("embedq_worker.failures.PATIENCE", 1)
+    runner = ModelRunner(Flaky(ConnectionError("no answer\n" * 10_000), times=9))
+    with pytest.raises(TransientFailure, match=r"^ConnectionError: no answer no answer") as failure:
+        await embed(runner, TEXTS[:4])
+    await runner.stop(0)
+    assert "\n" not in str(failure.value)
+    assert len(str(failure.value)) < 600
 
 
 async def test_a_call_that_has_failed_is_not_tried_again_while_stopping() -> None:
