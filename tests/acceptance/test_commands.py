@@ -276,6 +276,20 @@ def test_similar_where_the_metadata_holds_something(embedq: CommandLine) -> None
     assert [json.loads(line)["id"] for line in found] == ["t"]
 
 
+def test_metadata_with_nan_as_other_tools_write_it_is_printed_as_json_all_the_same(docs: CommandLine) -> None:
+    with sqlite3.connect(docs.database) as db:
+        db.execute("""UPDATE embeddings SET metadata = '{"x": [NaN, {"y": -Infinity}], "z": 1}'""")
+    db.close()
+
+    def strict(line: str) -> Any:
+        return json.loads(line, parse_constant=pytest.fail)
+
+    (found,) = map(strict, docs("similar", "docs", "-c", "first text", "-n", "1").out.splitlines())
+    assert found["metadata"] == {"x": [None, {"y": None}], "z": 1}
+    (answer,) = map(strict, docs("similar", "docs", "--batch", "-", "-n", "1", input="first text\n").out.splitlines())
+    assert answer["results"] == [found]
+
+
 def test_similar_for_each_query_of_a_file(docs: CommandLine) -> None:
     (docs.directory / "queries.txt").write_text("first text\n\nthird text\n")
     lines = docs("similar", "docs", "--batch", "queries.txt", "-n", "2").out.splitlines()
