@@ -122,7 +122,11 @@ def moment(seconds: float | None) -> str:
     """A time since the epoch, in local time, to the second; '-' for None."""
     if seconds is None:
         return "-"
-    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        # Another tool may count milliseconds.
+        return f"{seconds:,.0f} s after 1970"
 
 
 @dataclass(frozen=True, slots=True)
