@@ -17,6 +17,8 @@ import typed_settings.exceptions
 import typed_settings.loaders
 
 from embedq_core.errors import SettingsError
+from embedq_core.items import unstorable
+from embedq_core.text import shown
 
 APP_NAME: Final = "embedq"
 ENV_PREFIX: Final = "EMBEDQ_"
@@ -133,6 +135,10 @@ def _located(database: Path) -> Path:
         # No such user, a folder that may not be entered, a name that is too long, a link to itself …
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise SettingsError(f"{database} can't be the database: {str(reason).lower().rstrip('.')}") from error
+    # It goes into addresses and into what workers say of themselves.
+    problem = unstorable(str(path))
+    if problem is not None:
+        raise SettingsError(f"{shown(str(path))} can't be the database: its path {problem}")
     return path
 
 

@@ -208,3 +208,8 @@ def test_a_settings_file_that_is_no_text_or_no_file_is_told(toml: Path) -> None:
     toml.mkdir()
     with pytest.raises(SettingsError, match=r"settings.toml: can't be read: is a directory$"):
         load_settings()
+
+
+def test_a_path_that_is_no_text_is_no_database(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"/\\udcff.db can't be the database: its path holds a lone surrogate"):
+        load_settings(database=tmp_path / "\udcff.db")
