@@ -149,21 +149,24 @@ class Store:
 
         return await self._access.transact(ensure)
 
-    async def delete_collection(self, collection_id: int) -> None:
+    async def delete_collection(self, collection_id: int) -> int:
         """Delete a collection and all its entries, in one transaction, and then what stood beside it.
 
-        Raises UsageError where that holds entries that are nowhere else: see `Reembeddings.drop`.
+        Returns how many entries these were. Raises UsageError where what stood beside it holds entries that are nowhere
+        else: see `Reembeddings.drop`.
         """
         from embedq_store.beginning import part_with
 
-        def delete(db: sqlite3.Connection) -> None:
+        def delete(db: sqlite3.Connection) -> int:
             part_with(db, collection_id)
-            db.execute("DELETE FROM embeddings WHERE collection_id = ?", (collection_id,))
+            entries = db.execute("DELETE FROM embeddings WHERE collection_id = ?", (collection_id,)).rowcount
             db.execute("DELETE FROM collections WHERE id = ?", (collection_id,))
+            return entries
 
-        await self._access.change(delete)
+        deleted = await self._access.change(delete)
         await self.search.forget(collection_id)
         await self.reembeddings.sweep()
+        return deleted
 
     def prunable(self, info: CollectionInfo, prefix: str = "") -> Prunable:
         """The entries of a collection whose ids start with `prefix`, for removing what their source no longer has."""

@@ -415,3 +415,12 @@ async def test_the_figures_of_an_empty_collection(vectors: Store) -> None:
     info = await vectors.create_collection("pets", "recording")
     figures = await vectors.describe(info.id)
     assert (figures.entries, figures.dimension, figures.vector_bytes, figures.oldest) == (0, None, 0, None)
+
+
+async def test_what_is_deleted_is_counted_when_it_goes(vectors: Store) -> None:
+    await vectors.write(Write(TARGET, rows(3)))
+    await vectors.write(Write(dataclasses.replace(TARGET, collection="birds"), rows(2)))
+    key = (await vectors.collection("pets")).id
+    _, deleted = await asyncio.gather(vectors.write(Write(TARGET, rows(2, first=3))), vectors.delete_collection(key))
+    assert deleted == 5
+    assert await count(vectors, "birds") == 2
