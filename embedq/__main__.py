@@ -4,6 +4,7 @@ import errno
 import gc
 import os
 import sys
+from pathlib import Path
 from typing import Final
 
 from embedq_core.errors import EmbedqError
@@ -17,6 +18,13 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 def main() -> None:
     """Run the command line; an error of ours is one line on stderr and an exit code that means something."""
+    _open_streams()
+    try:
+        # Libraries ask for it while they are imported.
+        Path.cwd()
+    except FileNotFoundError:
+        print("embedq: the directory in which this was started is gone: go to another", file=sys.stderr)
+        sys.exit(2)
     gc.set_threshold(_NEW_OBJECTS)
     from embedq.app import app
 
@@ -42,6 +50,13 @@ def main() -> None:
         sys.exit(130)
     finally:
         gc.freeze()
+
+
+def _open_streams() -> None:
+    """Put nothing in the place of standard streams that were closed: Python has None there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - for as long as we run
 
 
 if __name__ == "__main__":

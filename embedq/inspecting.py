@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,7 +123,11 @@ def moment(seconds: float | None) -> str:
     """A time since the epoch, in local time, to the second; '-' for None."""
     if seconds is None:
         return "-"
-    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        # Another tool may count milliseconds.
+        return f"{seconds:,.0f} s after 1970"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,19 +210,19 @@ def collection_count(name: str, database: Path | None) -> int:
     return asyncio.run(read(load_settings(database=database)))
 
 
-def delete_collection(name: str, database: Path | None) -> None:
-    """Delete a collection; a shared queue forgets which model it had."""
+def delete_collection(name: str, database: Path | None) -> int:
+    """Delete a collection; a shared queue forgets which model it had. Returns how many entries it had at the end."""
 
-    async def delete(settings: Settings) -> None:
+    async def delete(settings: Settings) -> int:
         from embedq_jobs import open_queue, queue_exists
 
         async with await Store.open(settings.database, must_exist=True, busy_seconds=settings.busy_seconds) as store:
-            await store.delete_collection((await store.collection(name)).id)
+            deleted = await store.delete_collection((await store.collection(name)).id)
         if queue_exists(settings):
-            try:
+            # The database has the last word; the queue's note is corrected by the next submission.
+            with suppress(QueueError):
                 async with open_queue(settings) as queue:
                     await queue.forget_collection(name)
-            except QueueError:
-                return  # the database has the last word; the queue's note is corrected by the next submission
+        return deleted
 
-    asyncio.run(delete(load_settings(database=database)))
+    return asyncio.run(delete(load_settings(database=database)))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from embedq_core.text import shown
+from embedq_core.text import columns_of, cut_text, shown
 
 _GAP: Final = "  "
 _PLAIN_WIDTH: Final = 10_000
@@ -44,7 +44,7 @@ def output_width() -> int:
 
 
 def table_lines(table: Table, limit: int) -> list[str]:
-    """A table as lines of `limit` characters at most: the heads, then a line for each row.
+    """A table as lines of `limit` columns of the terminal at most: the heads, then a line for each row.
 
     Columns in `right` hold numbers: they are set to the right and never cut. The first column is what other commands
     are given, so it stays whole where it can: the last columns are left out before, for an ellipsis among the heads.
@@ -52,12 +52,15 @@ def table_lines(table: Table, limit: int) -> list[str]:
     cells = [[shown(cell) for cell in row] for row in (table.heads, *table.rows)]
     columns = range(len(table.heads))
     widths = fitted(
-        [max(len(row[column]) for row in cells) for column in columns], limit, right=table.right, least=table.least
+        [max(columns_of(row[column]) for row in cells) for column in columns],
+        limit,
+        right=table.right,
+        least=table.least,
     )
     lines = []
     for number, row in enumerate(cells):
         line = _GAP.join(
-            cut_text(cell, width).rjust(width) if column in table.right else cut_text(cell, width).ljust(width)
+            _in_column(cell, width, right=column in table.right)
             for column, (cell, width) in enumerate(zip(row[: len(widths)], widths, strict=True))
         )
         left_out = _LEFT_OUT if number == 0 and len(widths) < len(table.heads) else ""
@@ -101,6 +104,8 @@ def field_lines(fields: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{name.ljust(width)}{_GAP}{shown(value)}" for name, value in fields]
 
 
-def cut_text(text: str, width: int) -> str:
-    """`text`, or as much of it as fits in `width` characters with an ellipsis."""
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _in_column(text: str, width: int, *, right: bool) -> str:
+    """`text`, cut or filled up to `width` columns of the terminal."""
+    cut = cut_text(text, width)
+    room = " " * (width - columns_of(cut))
+    return room + cut if right else cut + room

@@ -106,7 +106,7 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def eventually() -> Eventually:
-    """Wait until a condition holds, ten seconds at most."""
+    """Wait until a condition holds, `BOUND_SECONDS` at most."""
 
     async def wait(condition: Callable[[], Awaitable[bool]]) -> None:
         async with asyncio.timeout(BOUND_SECONDS):

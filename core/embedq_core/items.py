@@ -1,6 +1,7 @@
 """What is queued, embedded and stored: an item of a collection."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -56,6 +57,23 @@ def metadata_object(text: str | None) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def finite(value: object) -> object:
+    """`value` with null in the place of NaN and infinity, for which JSON has no word."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, list) else value
+
+
+def json_text(value: object) -> str:
+    """`value` as JSON that every reader takes: in metadata, other tools may have written NaN, which Python's writes."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(finite(value))
 
 
 def unstorable(text: str) -> str | None:

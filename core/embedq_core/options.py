@@ -5,7 +5,19 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from embedq_core.errors import UsageError
+from embedq_core.items import unstorable
 from embedq_core.priority import Priority
+from embedq_core.text import shown
+
+
+def text(value: str | None) -> str | None:
+    """For an argument that is looked for, or kept: the system gives also what is no text. Raises UsageError."""
+    problem = None if value is None else unstorable(value)
+    if value is not None and problem is not None:
+        raise UsageError(f"{shown(value)!r} is no text in UTF-8: it {problem}")
+    return value
+
 
 Database: TypeAlias = Annotated[
     Path | None,
@@ -38,5 +50,8 @@ Urgency: TypeAlias = Annotated[
     ),
 ]
 Collection: TypeAlias = Annotated[
-    str, typer.Argument(metavar="COLLECTION", help="Name of the collection.", show_default=False)
+    str, typer.Argument(metavar="COLLECTION", help="Name of the collection.", show_default=False, callback=text)
+]
+OnlyPrefix: TypeAlias = Annotated[
+    str, typer.Option("--prefix", metavar="TEXT", help="Only ids that begin with TEXT.", callback=text)
 ]

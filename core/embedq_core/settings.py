@@ -5,6 +5,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,8 @@ import typed_settings.exceptions
 import typed_settings.loaders
 
 from embedq_core.errors import SettingsError
+from embedq_core.items import unstorable
+from embedq_core.text import shown
 
 APP_NAME: Final = "embedq"
 ENV_PREFIX: Final = "EMBEDQ_"
@@ -103,6 +106,7 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError(f"{ENV_PREFIX}SETTINGS names a file that is not there: {settings_file()}")
     # An empty variable is an unset one: `EMBEDQ_REDIS_URL= embedq …` is how people switch a setting off.
     variables = {field.name: os.environ.get(ENV_PREFIX + field.name.upper()) for field in fields(Settings)}
+    _check_file()
     loaders: list[ts.loaders.Loader] = [
         ts.FileLoader({"*.toml": ts.TomlFormat(APP_NAME)}, files=[settings_file()]),
         ts.loaders.DictLoader({name: value for name, value in variables.items() if value}),
@@ -114,21 +118,44 @@ def load_settings(**overrides: object) -> Settings:
         causes = error.exceptions if isinstance(error, ExceptionGroup) else [error]
         # Not 'from error': its text may hold values, and a URL has a password.
         raise SettingsError("; ".join(map(_explained, causes))) from None
-    _check_sections()
-    settings = replace(settings, database=settings.database.expanduser().absolute())
+    settings = replace(settings, database=_located(settings.database))
     problems = [f"{ENV_PREFIX}{name.upper()} must be {problem}" for name, problem in _problems(settings)]
     if problems:
         raise SettingsError("; ".join(problems))
     return settings
 
 
-def _check_sections() -> None:
-    """Raise SettingsError for a table that means nothing, [model.x] for [models.x], say."""
+def _located(database: Path) -> Path:
+    """The absolute path of the database. Raises SettingsError where there can be none."""
+    try:
+        path = database.expanduser().absolute()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
+    except (OSError, ValueError, RuntimeError) as error:
+        # No such user, a folder that may not be entered, a name that is too long, a link to itself …
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SettingsError(f"{database} can't be the database: {str(reason).lower().rstrip('.')}") from error
+    # It goes into addresses and into what workers say of themselves.
+    problem = unstorable(str(path))
+    if problem is not None:
+        raise SettingsError(f"{shown(str(path))} can't be the database: its path {problem}")
+    return path
+
+
+def _check_file() -> None:
+    """Raise SettingsError for a file that can't be read, and for a table that means nothing, [model.x] for [models.x].
+
+    What is no TOML typed-settings explains.
+    """
     try:
         with settings_file().open("rb") as file:
             strange = tomllib.load(file).keys() - _SECTIONS
-    except FileNotFoundError:
+    except (FileNotFoundError, tomllib.TOMLDecodeError):
         return
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{settings_file()}: is not text in UTF-8") from error
+    except OSError as error:
+        raise SettingsError(f"{settings_file()}: can't be read: {str(error.strerror).lower()}") from error
     if strange:
         raise SettingsError(
             f"{settings_file()}: {min(strange)!r} means nothing there: "

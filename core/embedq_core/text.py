@@ -17,6 +17,33 @@ def shown_lines(text: str) -> str:
     return "\n".join(shown(line.expandtabs(4)) for line in text.splitlines())
 
 
+def columns_of(text: str) -> int:
+    """How many columns of a terminal `text`, of one line, takes: two for what East Asian scripts and emoji are made of,
+    none for a mark on the character before it.
+    """
+    if text.isascii():
+        return len(text)
+    return sum(map(_columns_of, text))
+
+
+def _columns_of(character: str) -> int:
+    import unicodedata
+
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def cut_text(text: str, width: int) -> str:
+    """`text`, or as much of it as fits in `width` columns of a terminal with an ellipsis."""
+    if columns_of(text) <= width:
+        return text
+    end, room = 0, width - 1
+    while room >= (taken := columns_of(text[end])):
+        end, room = end + 1, room - taken
+    return text[:end] + "…"
+
+
 def excerpt(text: str, width: int) -> str:
     """The first `width` characters of `text`, white space folded, with an ellipsis where it goes on."""
     folded = shown(" ".join(text[: width * 4].split()))

@@ -109,14 +109,14 @@ def delete(
     from embedq.inspecting import collection_count, delete_collection
     from embedq_core.text import plural, shown
 
-    count = collection_count(collection, database)
     if not yes:
+        count = collection_count(collection, database)
         ask(f"Delete {shown(collection)} and its {plural(count, 'entry', 'entries')}?")
-    delete_collection(collection, database)
+    deleted = delete_collection(collection, database)
     if json:
-        print(json_module.dumps({"collection": collection, "deleted": count}))
+        print(json_module.dumps({"collection": collection, "deleted": deleted}))
     else:
-        print(f"deleted {shown(collection)}: {plural(count, 'entry', 'entries')}")
+        print(f"deleted {shown(collection)}: {plural(deleted, 'entry', 'entries')}")
 
 
 @app.command()

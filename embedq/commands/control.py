@@ -7,10 +7,12 @@ import typer
 from embedq_core import options
 
 OfModel: TypeAlias = Annotated[
-    str | None, typer.Option("-m", "--model", metavar="MODEL", help="Only what is for this model.")
+    str | None,
+    typer.Option("-m", "--model", metavar="MODEL", help="Only what is for this model.", callback=options.text),
 ]
 OfCollection: TypeAlias = Annotated[
-    str | None, typer.Option("--collection", metavar="NAME", help="Only what is for this collection.")
+    str | None,
+    typer.Option("--collection", metavar="NAME", help="Only what is for this collection.", callback=options.text),
 ]
 
 
@@ -18,7 +20,10 @@ def pause(
     model: OfModel = None,
     collection: OfCollection = None,
     reason: Annotated[
-        str | None, typer.Option("--reason", metavar="TEXT", help="Why, for those who wonder.", show_default=False)
+        str | None,
+        typer.Option(
+            "--reason", metavar="TEXT", help="Why, for those who wonder.", show_default=False, callback=options.text
+        ),
     ] = None,
     list_only: Annotated[bool, typer.Option("--list", help="Only show what is paused.")] = False,
     database: options.Database = None,

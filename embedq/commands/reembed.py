@@ -10,7 +10,8 @@ from embedq_core import options
 
 def reembed(
     collection: Annotated[
-        str | None, typer.Argument(metavar="COLLECTION", help="Name of the collection.", show_default=False)
+        str | None,
+        typer.Argument(metavar="COLLECTION", help="Name of the collection.", show_default=False, callback=options.text),
     ] = None,
     model: Annotated[
         str | None,

@@ -14,7 +14,12 @@ STATES = ("queued", "in_progress", "complete", "interrupted", "cancelled")
 
 app = typer.Typer(help="List runs, show one, wait for one, cancel one. Without a command: list.", cls=ListByDefault)
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as 'submit' printed it.", show_default=False)]
+RunId = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="Id of the run, as 'submit' printed it.", show_default=False, callback=options.text
+    ),
+]
 
 
 @app.command("list")

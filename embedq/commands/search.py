@@ -12,17 +12,19 @@ from embedq_core.errors import UsageError
 def similar(
     collection: options.Collection,
     id: Annotated[  # noqa: A002 - the argument's name
-        str | None, typer.Argument(metavar="ID", help="Id of an entry to compare with.", show_default=False)
+        str | None,
+        typer.Argument(metavar="ID", help="Id of an entry to compare with.", show_default=False, callback=options.text),
     ] = None,
     content: Annotated[
-        str | None, typer.Option("-c", "--content", metavar="TEXT", help="Text to compare with.")
+        str | None,
+        typer.Option("-c", "--content", metavar="TEXT", help="Text to compare with.", callback=options.text),
     ] = None,
     input: Annotated[  # noqa: A002 - the option's name
         Path | None, typer.Option("-i", "--input", metavar="FILE", help="File to compare with; - for standard input.")
     ] = None,
     binary: Annotated[bool, typer.Option("--binary", help="Read --input as bytes.")] = False,
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many results.")] = 10,
-    prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="Only ids that begin with TEXT.")] = "",
+    prefix: options.OnlyPrefix = "",
     where: Annotated[
         list[str] | None,
         typer.Option("--where", metavar="KEY=VALUE", help="Only entries whose metadata holds this. May be repeated."),

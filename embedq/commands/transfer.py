@@ -25,7 +25,7 @@ def export_collection(
     base64: Annotated[
         bool, typer.Option("--base64", help="In jsonl: vectors as base64, a quarter as long as numbers.")
     ] = False,
-    prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="Only ids that begin with TEXT.")] = "",
+    prefix: options.OnlyPrefix = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     database: options.Database = None,
     json: options.Json = False,

@@ -1,14 +1,15 @@
 """What `similar` does: find the query's vector, search, print."""
 
 import asyncio
-import json
 import sys
 import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
+from embedq.asking import ended_by_ctrl_c
 from embedq_core.errors import UsageError
+from embedq_core.items import json_text
 from embedq_core.model import explained
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown, shown_lines
@@ -104,7 +105,8 @@ def read_value(path: Path | None, *, binary: bool) -> str | bytes:
     """A value from a file, or from standard input for None and '-'. Raises UsageError, naming the file."""
     name = "standard input" if path is None or str(path) == "-" else str(path)
     try:
-        data = sys.stdin.buffer.read() if name == "standard input" else Path(name).read_bytes()
+        with ended_by_ctrl_c():
+            data = sys.stdin.buffer.read() if name == "standard input" else Path(name).read_bytes()
     except OSError as error:
         raise UsageError(f"{shown(name)}: can't be read: {error.strerror}") from error
     if binary:
@@ -119,11 +121,11 @@ def print_entries(entries: list[Entry], *, plain: bool) -> None:
     """Print results: a line of JSON each, or text to read."""
     for entry in entries:
         if not plain:
-            print(json.dumps(asdict(entry)))
+            print(json_text(asdict(entry)))
             continue
         print(f"{shown(entry.id)} ({entry.score:.4f})\n")
         if entry.content:
             print(textwrap.indent(shown_lines(entry.content), "  "))
         if entry.metadata:
-            print(textwrap.indent(json.dumps(entry.metadata), "  "))
+            print(textwrap.indent(json_text(entry.metadata), "  "))
         print()

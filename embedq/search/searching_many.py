@@ -1,22 +1,23 @@
 """What `similar --batch` does: embed a file of queries, search for all of them at once, print a line for each."""
 
 import asyncio
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from threading import Event
 
 from embedq.search.searching import say_why_exact
 from embedq_core.errors import ModelError, ModelMismatch, ModelUnavailable, RowError, StoreError, UsageError
-from embedq_core.items import Item
+from embedq_core.items import Item, json_text
 from embedq_core.model import embed_queries, query_count
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import plural, shown
 from embedq_core.vectors import Matrix
 from embedq_plugins import EmbeddingModel, get_embedding_model, require_library
 from embedq_producer.readers import FORMATS, LINES, QuerySource, Reader, RowOptions
+from embedq_producer.reading import waiting_until
 from embedq_producer.terminal import RowReport
 from embedq_store import CollectionInfo, Entry, Store, Where, is_whole, query_vectors, steadily, where_given
 
@@ -54,7 +55,8 @@ def run_similar_batch(request: BatchRequest, *, database: Path | None) -> None:
 
 async def _search(request: BatchRequest, where: Where, settings: Settings, reader: Reader, report: RowReport) -> int:
     """Print the answers as they come; return how many."""
-    count = 0
+    count, ended = 0, Event()
+    reader.before_waiting(waiting_until(ended.is_set))
     async with await Store.open(settings.database, read_only=True, search_bytes=settings.search_bytes) as store:
         found = await store.collection(request.collection)
         model = get_embedding_model(found.model_id)
@@ -80,14 +82,18 @@ async def _search(request: BatchRequest, where: Where, settings: Settings, reade
                 found = await store.collection(request.collection)
             return found
 
-        while some := await asyncio.to_thread(list, islice(queries, query_count(model))):
-            answers = await steadily(store, resolve, search)
-            if request.ann and not count:
-                say_why_exact(store, found)
-            for query, entries in zip(some, answers, strict=True):
-                print(json.dumps({"query": query.id, "results": [asdict(entry) for entry in entries]}))
-            count += len(some)
-            sys.stdout.flush()
+        try:
+            while some := await asyncio.to_thread(list, islice(queries, query_count(model))):
+                answers = await steadily(store, resolve, search)
+                if request.ann and not count:
+                    say_why_exact(store, found)
+                for query, entries in zip(some, answers, strict=True):
+                    print(json_text({"query": query.id, "results": [asdict(entry) for entry in entries]}))
+                count += len(some)
+                sys.stdout.flush()
+        finally:
+            # Ctrl-C leaves the thread that reads: it must not wait for a pipe for ever.
+            ended.set()
     return count
 
 

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 from embedq.status.reporting import Status
 from embedq.status.sections import Section, facts, sections
-from embedq.tables import cut_text, field_lines, table_lines
-from embedq_core.text import shown
+from embedq.tables import field_lines, table_lines
+from embedq_core.text import cut_text, shown
 
 
 def screen(status: Status | None, columns: int, rows: int, *, now: float, every: float, problem: str = "") -> list[str]:
-    """At most `rows` lines of at most `columns` characters: the status, read every so many seconds, and what keeps a
+    """At most `rows` lines of at most `columns` columns: the status, read every so many seconds, and what keeps a
     newer one from being read. Without a status, there was none yet.
     """
     at = time.strftime("%H:%M:%S", time.localtime(now))

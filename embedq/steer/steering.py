@@ -31,8 +31,8 @@ async def _cancel(run: str, settings: Settings, *, yes: bool, as_json: bool) -> 
     async with open_queue(settings) as queue:
         before = await queue.runs.summary(run)
         if not yes and not before.settled:
-            left = plural(before.items - before.counts.ended, "item")
-            what = f"Cancel run {run} of {shown(before.run.collection)}, of which {left} are not done?"
+            left = plural(before.items - before.counts.ended, "item is", "items are")
+            what = f"Cancel run {run} of {shown(before.run.collection)}, of which {left} not done?"
             ask(what)
         marked, removed = await queue.cancelling.cancel(run, before.run.model_id)
         after = await queue.runs.summary(run)

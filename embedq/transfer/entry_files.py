@@ -10,7 +10,7 @@ from typing import Final, Self, TypeAlias
 import msgspec
 
 from embedq_core.errors import SourceError, UsageError
-from embedq_core.items import metadata_object
+from embedq_core.items import finite, metadata_object
 from embedq_core.text import shown
 from embedq_store import StoredEntry
 
@@ -91,16 +91,8 @@ def strict_metadata(text: str | None) -> str | None:
     try:
         msgspec.json.decode(text)
     except msgspec.MsgspecError:
-        return json.dumps(_finite(found))
+        return json.dumps(finite(found))
     return text
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list) else value
 
 
 def head_from(data: bytes | str, name: str) -> Head:

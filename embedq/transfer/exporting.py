@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -64,11 +65,23 @@ def export(request: ExportRequest) -> Exported:
         return _run(request, form, sys.stdout.buffer)
     if request.shape.base64 and form != JSONL:
         raise UsageError("--base64 is for --format jsonl: the others hold the bytes of vectors as they are")
-    path = Path(request.file)
-    if path.exists() and not request.overwrite:
+    # What a link leads to is written, and the link stays.
+    path = Path(os.path.realpath(request.file))
+    mode = _mode(path)
+    if mode is not None and not stat.S_ISREG(mode):
+        with _explained(path), path.open("wb") as file:
+            return _run(request, form, file)
+    if mode is not None and not request.overwrite:
         raise UsageError(f"{shown(request.file)} is there already: name another file, or say --overwrite")
-    with written_whole(path) as file:
+    with written_whole(path, mode) as file:
         return _run(request, form, file)
+
+
+def _mode(path: Path) -> int | None:
+    """What the system says of a file: its kind and permissions; None where there is none. Raises SourceError."""
+    with _explained(path), suppress(FileNotFoundError, NotADirectoryError):
+        return path.stat().st_mode
+    return None
 
 
 def _run(request: ExportRequest, form: str, file: BinaryIO) -> Exported:
@@ -105,23 +118,30 @@ async def _export(request: ExportRequest, form: str, file: BinaryIO, settings: S
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
+def written_whole(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
     """A file beside `path`, to be written, that takes its place when the block has ended well, and else goes.
 
-    Raises SourceError where it can't be written.
+    With `mode`, it gets the permissions that this says: those of the file that was there. Raises SourceError where it
+    can't be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        try:
+        with _explained(path):
             with part.open("wb") as file:
+                if mode is not None:
+                    os.fchmod(file.fileno(), stat.S_IMODE(mode))
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
-        except OSError as error:
-            raise SourceError(
-                f"{shown(str(path))} can't be written: {(error.strerror or str(error)).lower()}"
-            ) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(f"{shown(str(path))} can't be written: {(error.strerror or str(error)).lower()}") from error

@@ -27,6 +27,8 @@ from embedq_store import Selection, Store, StoredEntry, Target
 # Of a transaction.
 _ROWS: Final = 8192
 _BYTES: Final = 32 << 20
+# What SQLite can store.
+_ENDS_OF_TIME: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,8 @@ def _problem(entry: StoredEntry) -> str | None:
         return "the vector is empty, or isn't made of 32-bit floats"
     if entry.content is not None and entry.digest is not None and entry.digest != content_hash(entry.content):
         return "the hash is that of another content"
+    if entry.updated is not None and not abs(entry.updated) < _ENDS_OF_TIME:
+        return "its time can't be stored"
     return None
 
 

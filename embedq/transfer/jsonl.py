@@ -191,7 +191,12 @@ class JsonLinesFile(EntryFile):
             raise SourceError(
                 f"{where}: has no embedding: 'embedq submit COLLECTION {self._name}' embeds what has none"
             )
-        metadata = bytes(line.metadata).decode()
+        try:
+            metadata = bytes(line.metadata).decode()
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{where}: its metadata is not text in UTF-8") from error
+        if not metadata.startswith("{") and metadata != "null":
+            raise SourceError(f"{where}: its metadata is no object")
         try:
             digest = None if line.content_hash is None else bytes.fromhex(line.content_hash)
         except ValueError as error:

@@ -5,6 +5,7 @@ is, `entries.jsonl` has a line for each entry, in the same order, with its conte
 """
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -163,7 +164,16 @@ class NumpyFile(EntryFile):
             yield
         except FileNotFoundError as error:
             raise SourceError(f"{self._name} can't be read: no such file or directory") from error
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
+        except (
+            OSError,
+            ValueError,
+            EOFError,
+            RuntimeError,
+            zlib.error,
+            zipfile.BadZipFile,
+            msgspec.MsgspecError,
+        ) as error:
+            # A RuntimeError: it is encrypted, or packed in a way that this Python has not.
             raise SourceError(f"{self._name} isn't an .npz file of entries, or is damaged ({error})") from error
 
 

@@ -12,11 +12,12 @@ from embedq_core.settings import Settings
 from embedq_core.text import plural, shown
 from embedq_jobs import Measured, measured, open_queue, queue_exists
 from embedq_plugins import EmbeddingModel
-from embedq_producer.chunks import Cut, cut
+from embedq_producer.chunks import Cut
 from embedq_producer.corpus import open_corpus, split
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.models import check_binary, choose_model
 from embedq_producer.pruning import Pruning
+from embedq_producer.reading import Reading
 from embedq_producer.seen import SeenIds
 from embedq_producer.splitting import BYTES_A_TOKEN
 from embedq_producer.terminal import RowReport, duration
@@ -108,12 +109,13 @@ async def dry_run(request: CorpusRequest, settings: Settings, pruning: Pruning |
     try:
         with SeenIds() as contents:
             forecaster = Forecaster(model, contents, store=request.store)
-            chunks = cut(reader, max_items=settings.chunk_items, max_bytes=settings.chunk_bytes)
-            while (piece := await asyncio.to_thread(next, chunks, None)) is not None:
-                incoming = Incoming.of(piece.items)
-                known = Known() if store is None else await store.known(request.collection, incoming)
-                # A tokenizer takes its time.
-                await asyncio.to_thread(forecaster.add, piece, incoming, known)
+            items, size = settings.chunk_items, settings.chunk_bytes
+            async with Reading(reader, max_items=items, max_bytes=size, stop=lambda: False) as pieces:
+                async for piece in pieces:
+                    incoming = Incoming.of(piece.items)
+                    known = Known() if store is None else await store.known(request.collection, incoming)
+                    # A tokenizer takes its time.
+                    await asyncio.to_thread(forecaster.add, piece, incoming, known)
             if pruning is not None and store is not None and not reader.rejected:
                 forecaster.forecast.pruned = (await pruning.compare(store))[0].gone
     finally:

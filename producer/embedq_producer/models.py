@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from embedq_core.configuration import Configuration, check_writing
-from embedq_core.errors import DatabaseMissing, ModelMismatch, UsageError
+from embedq_core.errors import DatabaseMissing, ModelMismatch, SettingsError, UsageError
 from embedq_core.settings import Settings, default_model_file
 from embedq_jobs import Queue
 from embedq_plugins import EmbeddingModel, get_embedding_model
@@ -21,6 +21,10 @@ def default_model_id(settings: Settings) -> str | None:
         return default_model_file().read_text(encoding="utf-8").strip() or None
     except OSError:
         return None
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"{default_model_file()}: is not text: 'embedq models default MODEL' writes it anew"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

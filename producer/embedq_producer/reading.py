@@ -111,5 +111,16 @@ class Reading:
         return min(max(self._since + LINGER_SECONDS - now, 0.0), LOOK_SECONDS)
 
 
+def waiting_until(ended: Callable[[], bool]) -> Callable[[int], None]:
+    """How to wait for a pipe (`Corpus.before_waiting`) in a thread that ends when `ended` says so, whatever comes."""
+
+    def wait(descriptor: int) -> None:
+        while not select.select([descriptor], [], [], LOOK_SECONDS)[0]:
+            if ended():
+                raise _Abandoned
+
+    return wait
+
+
 class _Abandoned(BaseException):
     """Nobody wants any more chunks: unwinds the readers, which explain exceptions of other kinds."""

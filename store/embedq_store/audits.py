@@ -33,21 +33,34 @@ class Audits:
     async def clear(self, collection_id: int, dimension: int, drifted: Sequence[bytes]) -> int:
         """Clear the rows that an audit finds bad, and all with the `drifted` content hashes; return how many.
 
-        Each slice is judged anew in the transaction that clears it. See `embedq_store.auditing` for what that means.
+        Nobody waits for what is good: only a slice in which something is wrong is judged again, in the transaction that
+        clears it. See `embedq_store.auditing` for what that means.
         """
         after, cleared, last = auditing.BEFORE_ALL, 0, await self.last_rowid()
 
-        def clear(db: sqlite3.Connection) -> tuple[int | None, int]:
-            return auditing.clear_slice(db, collection_id, dimension, after, last)
+        def look(db: sqlite3.Connection) -> tuple[int, bool] | None:
+            rows = auditing.read_slice(db, collection_id, after, last)
+            wrong = any(problem is not None for problem, _ in auditing.judge(rows, dimension))
+            return (rows[-1].rowid, wrong) if rows else None
 
-        while True:
-            reached, some = await self._access.change(clear)
-            cleared += some
-            if reached is None:
-                break
+        while (seen := await self._access.read(look)) is not None:
+            reached, wrong = seen
+            if wrong:
+                cleared += await self._clear_between(collection_id, dimension, after, reached)
             after = reached
-        clear_drifted = partial(auditing.clear_contents, collection_id=collection_id, digests=drifted)
-        return cleared + await self._access.change(clear_drifted)
+        if drifted:
+            clear_drifted = partial(auditing.clear_contents, collection_id=collection_id, digests=drifted)
+            cleared += await self._access.change(clear_drifted)
+        return cleared
+
+    async def _clear_between(self, collection_id: int, dimension: int, after: int | None, last: int) -> int:
+        """Clear what is bad beyond `after` and up to `last`: in one transaction, unless rows have grown since."""
+        cleared = 0
+        while after is not None and after < last:
+            clear = partial(auditing.clear_slice, collection_id=collection_id, dimension=dimension)
+            after, some = await self._access.change(partial(clear, after=after, last=last))
+            cleared += some
+        return cleared
 
     async def last_rowid(self) -> int:
         """The rowid of the last row: where pages of what is there now end."""

@@ -171,6 +171,7 @@ async def prepare(db: aiosqlite.Connection, path: str) -> None:
         try:
             await create_schema(db)
         except BaseException:
-            await db.execute("ROLLBACK")
+            # Not the statement, which fails where SQLite has rolled back by itself: the disk is full, say.
+            await db.rollback()
             raise
         await db.execute("COMMIT")

@@ -78,7 +78,11 @@ class DeadLetters:
     ) -> list[DeadLetter]:
         """The next dead letters by key, up to `last_key`: at least one if there is one, about `max_bytes` at most."""
         condition, values = selection.condition()
-        source = f"FROM embedq_dead WHERE key > :after AND key <= :last AND {condition} ORDER BY key LIMIT :limit"
+        # By their keys, or SQLite would look at all letters of the collection, and sort them, for each page.
+        source = (
+            "FROM embedq_dead NOT INDEXED"
+            f" WHERE key > :after AND key <= :last AND {condition} ORDER BY key LIMIT :limit"
+        )
         values |= {"after": after_key, "last": last_key, "limit": max_items}
         fitting = 0
         for _, size in await self._rows(f"SELECT key, {_SIZE} {source}", values):

@@ -56,7 +56,8 @@ def _by_content(rows: int) -> str:
     return (
         f"WITH wanted (hash) AS (VALUES {marks(rows, '(?)')})"  # noqa: S608 - only question marks
         " SELECT wanted.hash, embeddings.embedding FROM wanted JOIN embeddings ON embeddings.rowid ="
-        " (SELECT rowid FROM embeddings WHERE content_hash = wanted.hash AND collection_id = ? LIMIT 1)"
+        " (SELECT rowid FROM embeddings WHERE content_hash = wanted.hash AND collection_id = ?"
+        " AND length(embedding) > 0 LIMIT 1)"
     )
 
 

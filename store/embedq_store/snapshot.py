@@ -16,6 +16,8 @@ from embedq_store.standing import CollectionInfo
 
 _PAGE_BYTES: Final = 8 << 20
 _PAGE_ROWS: Final = 2048
+# Another tool may have stored no vector.
+_VECTOR_BYTES: Final = "coalesce(length(embedding), 0)"
 
 
 class StoredEntry(NamedTuple):
@@ -76,9 +78,10 @@ class Snapshot:
         """What there is: looks at every entry once."""
         if self._figures is None:
             sql = (
-                "SELECT count(*), count(content), count(content_blob), coalesce(sum(length(embedding) + length(id)"
+                "SELECT count(*), count(content), count(content_blob),"
+                f" coalesce(sum({_VECTOR_BYTES} + length(id)"
                 " + coalesce(length(CAST(content AS BLOB)), length(content_blob), 0)"
-                " + coalesce(length(metadata), 0)), 0), min(length(embedding)) / 4, max(length(embedding)) / 4,"
+                f" + coalesce(length(metadata), 0)), 0), min({_VECTOR_BYTES}) / 4, max({_VECTOR_BYTES}) / 4,"
                 f" coalesce(max(length(id)), 0), coalesce(sum(instr(id, char(0)) > 0), 0) {self._source}"
             )
             with translated(self._path):
@@ -92,7 +95,7 @@ class Snapshot:
         """All entries, in the order of ids, some MiB at a time; the same each time this is called."""
         count = (await self.figures()).page_rows
         sql = (
-            "SELECT id, embedding, coalesce(content, content_blob), content_hash, metadata, updated"
+            "SELECT id, coalesce(embedding, x''), coalesce(content, content_blob), content_hash, metadata, updated"
             f" {self._source} ORDER BY id"
         )
         with translated(self._path):

@@ -74,12 +74,16 @@ def _letters(
 ) -> list[tuple[Document, Any]]:
     """Dead letters of what may be left over of which document, by keys."""
     source, values = _given(documents)
+    earlier = (collection, origin.began, *origin)
+    # Two queries: for either condition in one, SQLite would look at all letters of the collection for each document.
+    letters = (
+        "SELECT documents.id, documents.parts, embedq_dead.id, metadata, key FROM documents CROSS JOIN embedq_dead"
+        " ON collection = ? AND (died < ? OR (run = ? AND chunk < ?))"
+    )
     rows = db.execute(
-        f"{source} SELECT documents.id, documents.parts, embedq_dead.id, metadata, key"  # noqa: S608
-        " FROM documents CROSS JOIN embedq_dead"
-        f" ON collection = ? AND ({_SUSPECT.format(table='embedq_dead')} OR embedq_dead.id = documents.id)"
-        " WHERE died < ? OR (run = ? AND chunk < ?)",
-        (*values, collection, origin.began, *origin),
+        f"{source} {letters} AND {_SUSPECT.format(table='embedq_dead')}"
+        f" UNION ALL {letters} AND embedq_dead.id = documents.id",
+        (*values, *earlier, *earlier),
     ).fetchall()
     return [
         (document, key)

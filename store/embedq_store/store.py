@@ -12,7 +12,7 @@ import aiosqlite
 
 from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
-from embedq_core.errors import CollectionMissing, EntryMissing
+from embedq_core.errors import CollectionMissing, EntryMissing, StoreError
 from embedq_core.text import shown, suggestion
 from embedq_store.access import Access
 from embedq_store.budget import DEFAULT_SEARCH_BYTES, SearchBytes
@@ -149,21 +149,24 @@ class Store:
 
         return await self._access.transact(ensure)
 
-    async def delete_collection(self, collection_id: int) -> None:
+    async def delete_collection(self, collection_id: int) -> int:
         """Delete a collection and all its entries, in one transaction, and then what stood beside it.
 
-        Raises UsageError where that holds entries that are nowhere else: see `Reembeddings.drop`.
+        Returns how many entries these were. Raises UsageError where what stood beside it holds entries that are nowhere
+        else: see `Reembeddings.drop`.
         """
         from embedq_store.beginning import part_with
 
-        def delete(db: sqlite3.Connection) -> None:
+        def delete(db: sqlite3.Connection) -> int:
             part_with(db, collection_id)
-            db.execute("DELETE FROM embeddings WHERE collection_id = ?", (collection_id,))
+            entries = db.execute("DELETE FROM embeddings WHERE collection_id = ?", (collection_id,)).rowcount
             db.execute("DELETE FROM collections WHERE id = ?", (collection_id,))
+            return entries
 
-        await self._access.change(delete)
+        deleted = await self._access.change(delete)
         await self.search.forget(collection_id)
         await self.reembeddings.sweep()
+        return deleted
 
     def prunable(self, info: CollectionInfo, prefix: str = "") -> Prunable:
         """The entries of a collection whose ids start with `prefix`, for removing what their source no longer has."""
@@ -225,18 +228,23 @@ class Store:
             self._access.writer.on_commit = on_commit
 
     async def vector(self, collection_id: int, entry_id: str) -> tuple[float, ...]:
-        """The stored vector of an entry. Raises EntryMissing."""
+        """The stored vector of an entry. Raises EntryMissing, and StoreError where another tool has stored none."""
         rows = await self._access.rows(
             "SELECT embedding FROM embeddings WHERE collection_id = ? AND id = ?", collection_id, entry_id
         )
         if not rows:
             raise EntryMissing(f"the collection has no entry {shown(entry_id)!r}")
+        if not rows[0][0]:
+            raise StoreError(f"the entry {shown(entry_id)!r} has no vector: see 'embedq collections audit'")
         from embedq_core.vectors import decode
 
         return decode(rows[0][0])
 
     async def vectors(self, collection_id: int, ids: Sequence[str]) -> dict[str, "npt.NDArray[np.float32]"]:
-        """The stored vectors of those of the entries that are there, by their ids; each of shape (dimension,)."""
+        """The stored vectors of those of the entries that are there, by their ids; each of shape (dimension,).
+
+        Where another tool has stored none, it is (0,).
+        """
         import numpy as np
 
         from embedq_core.vectors import STORED_DTYPE
@@ -250,7 +258,7 @@ class Store:
                 collection_id,
                 *some,
             )
-            found |= {row[0]: np.frombuffer(row[1], dtype=STORED_DTYPE) for row in rows}
+            found |= {row[0]: np.frombuffer(row[1] or b"", dtype=STORED_DTYPE) for row in rows}
         return found
 
     @property

@@ -176,7 +176,9 @@ class Writer:
                         refused.append((waiting, error))
                 await self._db.execute("COMMIT")
             except BaseException:
-                await self._roll_back()
+                # Not the statement, which fails where nothing is open any more: after some errors, a full disk among
+                # them, SQLite has rolled back by itself; and whoever was cancelled at the end may have committed.
+                await self._db.rollback()
                 raise
         for waiting, refusal in refused:
             waiting.fail(refusal)
@@ -185,11 +187,6 @@ class Writer:
                 waiting.done.set_result(result)
         if self.on_commit is not None:
             self.on_commit(sum(waiting.size for waiting, _ in accepted), time.monotonic() - began)
-
-    async def _roll_back(self) -> None:
-        # After some errors, a full disk among them, SQLite has rolled back by itself.
-        if self._db.in_transaction:
-            await self._db.execute("ROLLBACK")
 
     async def _apply(self, write: Write, parts: _Parts, transaction: _Transaction) -> int:
         """Check first, so that a write that is refused has changed nothing. Return how many entries were removed.

@@ -1,12 +1,15 @@
 """Bad input: one clear line that says what, where and what to do; nothing that is good is lost."""
 
 import json
+import os
+import signal
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from support.command_line import CommandLine, Result
+from support.waiting import BOUND_SECONDS
 
 
 def write(embedq: CommandLine, name: str, text: str | bytes) -> Path:
@@ -318,3 +321,51 @@ def test_names_and_contents_cannot_command_the_terminal(embedq: CommandLine) -> 
     embedq("ingest", "d\x1b[31m", path.name, "-m", "poisoned", exit_code=1)
     for command in (("dead", "list"), ("runs", "list"), ("collections", "list"), ("status",)):
         assert "\x1b" not in embedq(*command).out
+
+
+# --- arguments that are no text, and files that can't be the database
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("similar", "\udcff", "-c", "x"),
+        ("similar", "docs", "\udcff"),
+        ("similar", "docs", "-c", "x", "--prefix", "\udcff"),
+        ("collections", "export", "docs", "--prefix", "\udcff"),
+        ("reembed", "\udcff", "-m", "recording"),
+        ("runs", "show", "\udcff"),
+        ("pause", "--collection", "\udcff"),
+        ("pause", "--reason", "\udcff"),
+        ("resume", "-m", "\udcff"),
+    ],
+)
+def test_an_argument_that_is_no_text_is_refused_before_anything_is_asked(
+    embedq: CommandLine, arguments: tuple[str, ...]
+) -> None:
+    assert only_line(embedq(*arguments, exit_code=2)).startswith("embedq: '\\\\udcff' is no text in UTF-8: it holds")
+    assert list(embedq.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["status", "doctor", "runs", "collections", "worker"])
+def test_a_path_that_no_database_can_have_is_one_line(embedq: CommandLine, command: str) -> None:
+    said = embedq(command, "-d", "x" * 300, exit_code=None)
+    assert "can't be the database: file name too long" in said.out + said.err
+    assert "Traceback" not in said.err
+    assert said.exit_code in (1, 2)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("submit", "docs", "queue", "--dry-run"), ("similar", "docs", "--batch", "queue")]
+)
+def test_ctrl_c_ends_what_waits_for_a_pipe_that_gives_nothing(embedq: CommandLine, arguments: tuple[str, ...]) -> None:
+    embedq("embed", "docs", "a", "-c", "text", "-m", "recording")
+    os.mkfifo(embedq.directory / "queue")
+    process = embedq.start(*arguments)
+    try:
+        with (embedq.directory / "queue").open("w"):  # opens once it is read
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate(BOUND_SECONDS)
+    finally:
+        process.kill()
+    assert (process.returncode, out, errors) == (130, "", "")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.command_line import CommandLine
+from support.terminals import Terminal
 from support.waiting import BOUND_SECONDS
 
 ROWS = "id,content\n" + "".join(f"{number},text {number}\n" for number in range(20))
@@ -57,6 +58,17 @@ def test_a_run_is_cancelled_after_a_question_and_what_that_did_is_said(embedq: C
     assert "time left" not in waited.out
     embedq("worker", "--burst")
     assert embedq.batch_sizes == []
+
+
+def test_ctrl_c_at_the_question_cancels_nothing(embedq: CommandLine) -> None:
+    name = submitted(embedq)
+    asking = embedq.command("runs", "cancel", name)
+    with Terminal(asking, embedq.directory, embedq.environment, columns=100, rows=10) as terminal:
+        terminal.until(lambda: "of which 20 items are not done? [y/N]:" in terminal.text)
+        terminal.press(b"\x03")
+        assert terminal.end() == 130
+        assert "Traceback" not in terminal.text
+    assert run(embedq, name)["state"] == "queued"
 
 
 def test_a_run_that_is_over_or_not_there_can_not_be_cancelled(embedq: CommandLine) -> None:

@@ -1,6 +1,8 @@
 """Metrics and logs through the command line, and what docs/metrics.md and the dashboard say of them."""
 
+import contextlib
 import json
+import random
 import re
 import socket
 import subprocess
@@ -60,7 +62,7 @@ class Scraped:
 
 
 def scraped_until(url: str, condition: Callable[[Scraped], bool]) -> Scraped:
-    """Scrape until a condition holds, twenty seconds at most."""
+    """Scrape until a condition holds, `BOUND_SECONDS` at most."""
     deadline = time.monotonic() + BOUND_SECONDS
     while not condition(scraped := Scraped(url)):
         assert time.monotonic() < deadline
@@ -80,7 +82,10 @@ def first_url(worker: Started) -> tuple[str, list[str]]:
 
 
 def test_a_worker_is_scraped_while_it_works_and_after_and_agrees_with_the_ledger(embedq: CommandLine) -> None:
-    worker = embedq.start("worker", "--metrics-port", "0", "--log-format", "json")
+    hold = embedq.directory / "hold"
+    hold.touch()
+    environment = {"EMBEDQ_TEST_HOLD": str(hold)}
+    worker = embedq.start("worker", "--metrics-port", "0", "--log-format", "json", environment=environment)
     try:
         url, lines = first_url(worker)
         rows = "id,content\n" + "".join(f"{number},text {number % 75}\n" for number in range(80))
@@ -88,6 +93,7 @@ def test_a_worker_is_scraped_while_it_works_and_after_and_agrees_with_the_ledger
         working = scraped_until(url, lambda scraped: scraped("embedq_in_flight_items", model="slow") == 80)
         assert working("embedq_in_flight_chunks", model="slow") == 1
         assert working.items["embedded"] == 0
+        hold.unlink()
         done = scraped_until(url, lambda scraped: scraped("embedq_chunks_total", model="slow") == 1)
         shown = json.loads(embedq("runs", "show", run, "--json").out)
         assert done.items == {"embedded": 75, "reused": 5, "unchanged": 0, "failed": 0}
@@ -117,15 +123,16 @@ def test_a_worker_is_scraped_while_it_works_and_after_and_agrees_with_the_ledger
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
-    """A port on which somebody listens, and before it one on which nobody does."""
+    """A port on which somebody listens, and before it one on which nobody does.
+
+    Both are below those that the system gives to whoever asks for any: nobody gets the free one meanwhile.
+    """
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
-            try:
-                socket.create_server(("127.0.0.1", port - 1)).close()
-            except OSError:
-                continue
-            yield port
+        port = random.randrange(10_000, 30_000)
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", port - 1)).close()
+            with socket.create_server(("127.0.0.1", port)):
+                yield port
             return
 
 

@@ -157,7 +157,12 @@ def test_ctrl_c_leaves_what_was_queued_and_a_worker_goes_on(docs: CommandLine) -
         "reembed", "docs", "-m", "recording-10", environment={"EMBEDQ_CHUNK_ITEMS": "1", "EMBEDQ_QUEUE_BYTES": "1"}
     )
     deadline = time.monotonic() + BOUND_SECONDS
-    while not (runs := [run for run in json.loads(docs("runs", "--json").out) if run["collection"] == "docs@next"]):
+    # The run is entered before its first chunk is.
+    while not (
+        runs := [
+            run for run in json.loads(docs("runs", "--json").out) if run["collection"] == "docs@next" and run["items"]
+        ]
+    ):
         assert time.monotonic() < deadline
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=BOUND_SECONDS)

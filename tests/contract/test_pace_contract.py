@@ -108,6 +108,7 @@ def test_in_no_minute_wherever_it_begins_do_more_calls_start_than_the_limit(arri
 async def test_redis_has_a_clock_of_its_own_and_forgets(queue: Queue) -> None:
     pace = queue.pace("model")
     assert (await pace.book(1000, None)).wait == 0
-    assert 999 < (await queue.pace("model").book(1, None)).wait <= 1000, "whoever asks"
+    # The clock goes on meanwhile.
+    assert 900 < (await queue.pace("model").book(1, None)).wait <= 1000, "whoever asks"
     assert (await queue.pace("other").book(1, None)).wait == 0
     assert 0 < await queue.redis.ttl(queue.names.limit("model")) <= 7200

@@ -89,3 +89,19 @@ async def test_a_vector_that_can_not_be_compared_is_zeros_until_it_is_embedded_a
     assert await store.audits.clear(key, 8, []) == 1
     assert await store.vector(key, "000000") == (0.0,) * 8
     assert await store.audits.clear(key, 8, []) == 1, "until then it stays cleared"
+
+
+async def test_only_a_slice_in_which_something_is_wrong_keeps_others_from_writing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedq_store.auditing, "SLICE_ROWS", 3)
+    key = await filled(store, items(20))
+    bad = [row._replace(vector=b"") for row in rows(items(20)[4:5])]
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.executemany("UPDATE embeddings SET embedding = ? WHERE id = ?", [(row.vector, row.item.id) for row in bad])
+    statements: list[str] = []
+    assert store._access.writing is not None
+    await store._access.writing.set_trace_callback(statements.append)
+    assert await store.audits.clear(key, 8, []) == 1
+    assert statements.count("BEGIN IMMEDIATE") == 1
+    assert await store.vector(key, "000004") == (0.0,) * 8

@@ -599,7 +599,7 @@ async def test_rows_that_came_while_another_made_the_copy_are_read_after_it_is_t
     monkeypatch.setattr(rows, "_READ_ROWS", 64)  # all that is there is read before a copy is asked for
     async with await Store.open(path, read_only=True) as one, await Store.open(path, read_only=True) as other:
         first = asyncio.create_task(answer(one, 1, QUERY, 4))
-        assert await asyncio.to_thread(ready.wait, 10)
+        assert await asyncio.to_thread(ready.wait, BOUND_SECONDS)
         change(path, f"{INSERT} VALUES (1, 'new', x'{encode(QUERY).hex()}')")
         assert await answer(other, 1, QUERY, 4) == full_scan(path, 1, QUERY, 4)
         assert await first == full_scan(path, 1, QUERY, 4)

@@ -3,10 +3,11 @@
 import asyncio
 import dataclasses
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from embedq_core.errors import BadVectors, CollectionMissing, DatabaseLocked, En
 from embedq_core.items import Item
 from embedq_core.vectors import encode
 from embedq_store import ChunkMark, DeadLetter, Incoming, Row, Store, Target, Write
+from embedq_store.bulk import in_thread
 from embedq_store.writer import GROUP_ROWS
+from support.waiting import BOUND_SECONDS
 
 TARGET = Target("pets", "recording")
 
@@ -208,6 +211,39 @@ async def test_closing_commits_what_is_waiting(tmp_path: Path) -> None:
         assert await count(again) == 1000
 
 
+async def test_a_writer_that_is_cancelled_while_it_commits_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, gate = tmp_path / "embeddings.db", threading.Event()
+    async with await Store.open(path) as store:
+        db = store._access.writing
+        assert db is not None
+        execute, committing = db.execute, list[asyncio.Future[object]]()
+
+        async def cancelled_at_the_end(sql: str, *values: Any) -> object:
+            if sql != "COMMIT":
+                return await execute(sql, *values)
+            # The thread of the connection has not come to it yet.
+            committing.append(asyncio.ensure_future(in_thread(db, lambda _: gate.wait(BOUND_SECONDS))))
+            committing.append(asyncio.ensure_future(execute(sql)))
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_soon(gate.set)
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(db, "execute", cancelled_at_the_end)
+        asked = asyncio.create_task(store.write(Write(TARGET, rows(3))))
+        while not committing:
+            assert not asked.done()
+            await asyncio.sleep(0)
+        writing = store._access.writer._task
+        assert writing is not None
+        await asyncio.wait([writing], timeout=BOUND_SECONDS)
+        assert writing.cancelled()
+        await asyncio.gather(*committing)
+        asked.cancel()
+        assert await count(store) == 3
+
+
 async def test_a_caller_that_goes_away_does_not_disturb_the_others(vectors: Store) -> None:
     gone = asyncio.create_task(vectors.write(Write(TARGET, rows(1))))
     stays = asyncio.create_task(vectors.write(Write(TARGET, rows(1, first=1))))
@@ -379,3 +415,12 @@ async def test_the_figures_of_an_empty_collection(vectors: Store) -> None:
     info = await vectors.create_collection("pets", "recording")
     figures = await vectors.describe(info.id)
     assert (figures.entries, figures.dimension, figures.vector_bytes, figures.oldest) == (0, None, 0, None)
+
+
+async def test_what_is_deleted_is_counted_when_it_goes(vectors: Store) -> None:
+    await vectors.write(Write(TARGET, rows(3)))
+    await vectors.write(Write(dataclasses.replace(TARGET, collection="birds"), rows(2)))
+    key = (await vectors.collection("pets")).id
+    _, deleted = await asyncio.gather(vectors.write(Write(TARGET, rows(2, first=3))), vectors.delete_collection(key))
+    assert deleted == 5
+    assert await count(vectors, "birds") == 2

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import sqlite3
+import stat
+import zipfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -204,6 +207,34 @@ def test_an_export_that_ends_early_leaves_nothing_and_overwrites_nothing(here: P
     assert "nul" in (tmp_path / "c.jsonl").read_text()
 
 
+def test_a_file_that_is_overwritten_keeps_its_permissions_and_a_link_to_it_stays(here: Path, tmp_path: Path) -> None:
+    file = tmp_path / "real.jsonl"
+    file.write_text("mine")
+    file.chmod(0o640)
+    (tmp_path / "c.jsonl").symlink_to("real.jsonl")
+    with pytest.raises(UsageError, match="is there already"):
+        out(here, "c.jsonl")
+    out(here, "c.jsonl", overwrite=True)
+    assert (tmp_path / "c.jsonl").is_symlink()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert file.read_bytes() == out(here, "d.jsonl").read_bytes()
+
+
+def test_what_is_no_file_is_written_to_as_it_is(here: Path, tmp_path: Path) -> None:
+    whole = out(here, "d.jsonl").read_bytes()
+    os.mkfifo(tmp_path / "c.jsonl")
+    # Open for both, it waits for nobody; the whole fits into it.
+    descriptor = os.open(tmp_path / "c.jsonl", os.O_RDWR)
+    out(here, "c.jsonl")
+    assert os.read(descriptor, len(whole) + 1) == whole
+    os.close(descriptor)
+    (tmp_path / "e.jsonl").mkdir()
+    with pytest.raises(SourceError, match="can't be written: is a directory"):
+        out(here, "e.jsonl", overwrite=True)
+    with pytest.raises(SourceError, match="can't be written: file name too long"):
+        out(here, f"{'x' * 300}.jsonl")
+
+
 def test_without_vectors_there_is_what_submit_reads(here: Path, tmp_path: Path) -> None:
     shape = Shape(vectors=False)
     with pytest.raises(UsageError, match="binary contents can't be submitted"):
@@ -284,7 +315,7 @@ def test_models_are_never_mixed(here: Path, tmp_path: Path) -> None:
 
 
 def line(**fields: Any) -> str:
-    return json.dumps({"id": "x", "content": "x", "embedding": [1.0, 2.0]} | fields)
+    return json.dumps({"id": "x", "content": "x", "embedding": [1.0, 2.0]} | fields, ensure_ascii=False)
 
 
 @pytest.mark.parametrize(
@@ -296,6 +327,9 @@ def line(**fields: Any) -> str:
         ([line(embedding_base64="AAA=")], SourceError, "isn't made of 32-bit floats"),
         ([line(content_hash="00" * 16)], SourceError, "the hash is that of another content"),
         ([line(content_hash="xx")], SourceError, "line 1: its content_hash is no hexadecimal"),
+        ([line(metadata=5)], SourceError, "line 1: its metadata is no object"),
+        ([line(metadata={"a": "\xff"})], SourceError, "line 1: its metadata is not text in UTF-8"),
+        ([line(updated=2**64 - 1)], SourceError, "'x': its time can't be stored"),
         ([line(), line()], SourceError, "1 id more than once"),
         ([line(), '{"id": '], SourceError, "line 2 is no entry"),
         ([line(), '{"content": "x", "embedding": [1, 2]}'], SourceError, "line 2: has no id"),
@@ -308,7 +342,8 @@ def test_a_file_that_can_not_be_stored_whole_changes_nothing(
     tmp_path: Path, lines: list[str], error: type[EmbedqError], problem: str
 ) -> None:
     file = tmp_path / "c.jsonl"
-    file.write_text("\n".join(lines))
+    # As Latin-1, what is not ASCII is no UTF-8.
+    file.write_bytes("\n".join(lines).encode("latin-1"))
     with pytest.raises(error, match=problem):
         into(tmp_path / "there.db", file, model="hashing")
     assert in_store(tmp_path / "there.db", lambda store: store.collections()) == []
@@ -354,6 +389,17 @@ def test_arrays_that_hold_no_entries_are_explained(tmp_path: Path, arrays: dict[
 def test_a_damaged_file_is_explained(here: Path, tmp_path: Path, name: str) -> None:
     file = out(here, name)
     file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(SourceError, match="or is damaged"):
+        into(tmp_path / "there.db", file)
+
+
+def test_packed_data_that_is_damaged_is_explained(here: Path, tmp_path: Path) -> None:
+    file = out(here, "c.npz")
+    with zipfile.ZipFile(file) as archive:
+        start = archive.getinfo("entries.jsonl").header_offset + 60
+    data = bytearray(file.read_bytes())
+    data[start : start + 10] = bytes(255 - byte for byte in data[start : start + 10])
+    file.write_bytes(data)
     with pytest.raises(SourceError, match="or is damaged"):
         into(tmp_path / "there.db", file)
 

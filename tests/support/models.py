@@ -12,6 +12,7 @@ import numpy as np
 
 from embedq_core.digests import content_hash
 from embedq_plugins import EmbeddingModel, ModelKind
+from support.waiting import BOUND_SECONDS
 
 DIMENSION = 8
 
@@ -126,7 +127,9 @@ class EitherModel(RecordingModel):
 
 
 class SlowModel(RecordingModel):
-    """Takes `seconds` for each batch, as a model over the network does."""
+    """Takes `seconds` for each batch, as a model over the network does; and as long as there is the file that
+    EMBEDQ_TEST_HOLD names.
+    """
 
     def __init__(self, model_id: str = "slow", batch_size: int | None = 8, seconds: float = 0.05) -> None:
         super().__init__(model_id, batch_size)
@@ -134,6 +137,10 @@ class SlowModel(RecordingModel):
 
     def embed_batch(self, items: Iterable[str | bytes]) -> Iterator[list[float]]:
         time.sleep(self.seconds)
+        hold, deadline = os.environ.get("EMBEDQ_TEST_HOLD"), time.monotonic() + BOUND_SECONDS
+        while hold and Path(hold).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         yield from super().embed_batch(items)
 
 

@@ -186,3 +186,30 @@ def test_a_settings_file_that_is_named_must_be_there(tmp_path: Path, monkeypatch
 def test_the_database_may_be_below_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBEDQ_DATABASE", "~/vectors.db")
     assert load_settings().database == Path.home() / "vectors.db"
+
+
+def test_a_database_of_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDQ_DATABASE", "~nobody-of-this-name/vectors.db")
+    with pytest.raises(SettingsError, match=r"^~nobody-of-this-name/vectors.db can't be the database: could not "):
+        load_settings()
+
+
+def test_a_link_to_itself_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "x.db").symlink_to("x.db")
+    with pytest.raises(SettingsError, match=r"x.db can't be the database: too many levels of symbolic links$"):
+        load_settings(database=tmp_path / "x.db")
+
+
+def test_a_settings_file_that_is_no_text_or_no_file_is_told(toml: Path) -> None:
+    toml.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match=r"settings.toml: is not text in UTF-8$"):
+        load_settings()
+    toml.unlink()
+    toml.mkdir()
+    with pytest.raises(SettingsError, match=r"settings.toml: can't be read: is a directory$"):
+        load_settings()
+
+
+def test_a_path_that_is_no_text_is_no_database(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"/\\udcff.db can't be the database: its path holds a lone surrogate"):
+        load_settings(database=tmp_path / "\udcff.db")

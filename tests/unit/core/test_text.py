@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedq_core.text import excerpt, plural, shown, suggestion
+from embedq_core.text import columns_of, cut_text, excerpt, plural, shown, suggestion
 
 
 @given(st.text())
@@ -53,3 +53,17 @@ def test_numbers_of_things_read_well(count: int, words: str) -> None:
 
 def test_an_irregular_plural_can_be_given() -> None:
     assert plural(2, "entry", "entries") == "2 entries"
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"), [("plain", 5), ("ünïcödé", 7), ("u\u0308", 1), ("日本語", 6), ("🐕 ▁▂…", 6), ("", 0)]
+)
+def test_a_text_is_as_wide_as_a_terminal_shows_it(text: str, columns: int) -> None:
+    assert columns_of(text) == columns
+
+
+@given(st.text(st.sampled_from("ab日本🐕u\u0308")), st.integers(1, 40))
+def test_a_text_that_is_cut_is_no_wider_than_there_is_room_and_no_shorter_than_need_be(text: str, width: int) -> None:
+    cut = cut_text(text, width)
+    assert cut == text or (cut.endswith("…") and text.startswith(cut[:-1]) and columns_of(cut) >= width - 1)
+    assert columns_of(cut) <= width

@@ -201,3 +201,7 @@ def test_what_is_embedded_anew_is_shown_with_how_far_it_is_and_why_it_stopped() 
         ["docs", "stopped", "-", "-", "new", "golden queries find less"],
     ]
     assert [each["state"] for each in status_object(status)["reembeddings"]] == ["embedding", "stopped"]
+
+
+def test_a_time_that_no_clock_has_is_told_all_the_same() -> None:
+    assert moment(1_700_000_000_000) == "1,700,000,000,000 s after 1970"

@@ -27,6 +27,15 @@ def test_on_a_narrow_terminal_the_widest_text_is_cut_and_no_number(
     assert lines[1] == "x" * 18 + "…  1,000,000"
 
 
+def test_wide_characters_leave_the_columns_where_they_are() -> None:
+    table = tables.Table(["collection", "items"], [["日本語の本の集まり" * 3, "1"], ["ü", "20"]], frozenset({1}))
+    assert tables.table_lines(table, 30) == [
+        "collection               items",
+        "日本語の本の集まり日本…      1",
+        "ü                           20",
+    ]
+
+
 def test_what_other_commands_are_given_stays_whole_and_the_last_columns_are_left_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
