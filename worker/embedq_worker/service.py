@@ -5,6 +5,7 @@ import contextlib
 import logging
 import math
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from embedq_store import Store
 from embedq_worker.burst import Burst
 from embedq_worker.cancelling import cancel, unless
 from embedq_worker.claims import Claims
+from embedq_worker.elsewhere import SharedElsewhere, database_identity
 from embedq_worker.heartbeat import Heartbeat
 from embedq_worker.interpreter import tuned
 from embedq_worker.lane import Lane, quiet_libraries
@@ -107,7 +109,9 @@ class _Service:
         self._store = store
         self._telemetry = telemetry
         self._leases = Leases(queue.redis, options.lease_seconds)
-        self._claims = Claims()
+        claims = queue.claims(secrets.token_hex(6), options.lease_seconds)
+        self._elsewhere = SharedElsewhere(claims, database_identity(store.path))
+        self._claims = Claims(self._elsewhere)
         self._lanes: dict[str, Lane] = {}
         self._shared = Shared()
         self._unserved: set[str] = set()
@@ -134,6 +138,7 @@ class _Service:
             require_library(model)
         wanted = {model.model_id for model in models}
         renewing = asyncio.create_task(self._leases.renew_forever(), name="embedq-leases")
+        claiming = asyncio.create_task(self._elsewhere.keep_forever(), name="embedq-claims")
         beating = asyncio.create_task(self._heartbeat.beat_forever(), name="embedq-heartbeat")
         copying = asyncio.create_task(self._copy_when_idle(), name="embedq-copies")
         if self._options.schedules:
@@ -157,7 +162,8 @@ class _Service:
             self._shared.close()
             lanes = (lane.stop(self._options.grace_seconds) for lane in self._lanes.values())
             await asyncio.gather(self._scheduler.stop(), *lanes)
-            await cancel([renewing, beating])
+            await cancel([renewing, claiming, beating])
+            await self._elsewhere.leave()
             await self._heartbeat.say_goodbye()
 
     async def _serve(self, wanted: set[str], stop: asyncio.Event) -> None:
