@@ -232,19 +232,25 @@ async def test_one_that_is_cancelled_while_it_claims_leaves_nothing_and_harms_no
 async def test_what_could_not_be_freed_at_once_is_freed_later(queue: Queue) -> None:
     class Deaf(SharedClaims):
         refusals = 2
+        last: Sequence[str] = ()
 
         async def free(self, ended: Iterable[str]) -> None:
             if self.refusals:
                 self.refusals -= 1
                 raise RedisUnreachable("Redis has gone out")
-            await super().free(ended)
+            self.last = list(ended)
+            await super().free(self.last)
 
     deaf = Deaf(queue.redis, queue.names, queue.where, "one", LONG)
     async with kept(SharedElsewhere(deaf, "db")) as one:
-        with one.claiming("pets") as mine:
-            await mine([CAT], nothing)
+        await claimed(one, CAT)
+        await until_free(queue, "one")
+        first = deaf.last
+        await claimed(one, DOG)
         await until_free(queue, "one")
     assert not deaf.refusals
+    assert len(first) == len(deaf.last) == 1
+    assert first != deaf.last, "what is freed is done with"
 
 
 async def test_without_redis_nobody_waits_and_all_is_ones_own(queue: Queue) -> None:
