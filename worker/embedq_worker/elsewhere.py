@@ -25,6 +25,9 @@ from embedq_worker.claims import ENDED, ClaimElsewhere, ContentKey, Stored
 LOOK_SECONDS: Final = 0.1
 RENEWALS: Final = 3
 
+# Between attempts to reach a Redis that is away.
+AGAIN_SECONDS: Final = 0.5
+
 # A Redis that takes longer is away, for this purpose.
 PATIENCE_SECONDS: Final = 5.0
 
@@ -108,7 +111,7 @@ class SharedElsewhere:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._something_to_do.wait(), LOOK_SECONDS if self._waited else pause)
             self._something_to_do.clear()
-            waited, freed = list(self._waited), list(self._to_free)
+            waited, freed, again = list(self._waited), list(self._to_free), False
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     if freed:
@@ -123,11 +126,12 @@ class SharedElsewhere:
             except Exception as error:  # whatever it was, nobody may wait for ever
                 self._say(error)
                 # Whoever waits looks again, and goes on alone if Redis is still away then.
-                gone = waited
-                self._something_to_do.set()
-                await asyncio.sleep(LOOK_SECONDS)
+                gone, again = waited, True
             for block in gone:
                 self._waited.pop(block).set()
+            if again:
+                self._something_to_do.set()
+                await asyncio.sleep(AGAIN_SECONDS)
 
     async def leave(self) -> None:
         """Free all that is left, if Redis is there to hear it. To be called when `keep_forever` has ended."""
