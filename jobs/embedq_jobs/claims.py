@@ -5,8 +5,8 @@ long as a lease and is renewed as leases are. So one that dies frees all that it
 however many contents it has. Who puts a block in place learns, in the same step, of all that were there before.
 """
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, cast
 
 from arq.connections import ArqRedis
 
@@ -15,6 +15,9 @@ from embedq_jobs.names import Names
 
 # What is kept for all workers outlives the longest pause between two chunks that matters.
 _KEEP_MS: Final = 24 * 3600 * 1000
+
+# Beside the workers: how many blocks have ended, of whomever. Some ends count twice, which costs another look.
+_ENDED: Final = "ended"
 
 # Put blocks in place; name those of others, and say how many of others have ended so far. A worker without a block is
 # taken off the list. It may have died after it stored something, so that counts as an end.
@@ -61,9 +64,10 @@ redis.call('HINCRBY', list, worker, #ARGV - 1)
 
 # What is not held any more is there where Redis took long over a request that was given up, and freed it before.
 _RENEW: Final = """
-local list, mine, worker, lease = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local list, mine = KEYS[1], KEYS[2]
+local worker, lease, keep = unpack(ARGV, 1, 3)
 local held = {}
-for place = 3, #ARGV do
+for place = 4, #ARGV do
     held[ARGV[place]] = true
 end
 for _, block in ipairs(redis.call('HKEYS', mine)) do
@@ -73,7 +77,11 @@ for _, block in ipairs(redis.call('HKEYS', mine)) do
         redis.call('HINCRBY', list, worker, 1)
     end
 end
-redis.call('PEXPIRE', mine, lease)
+if redis.call('PEXPIRE', mine, lease) == 1 then
+    -- A call of the model may take longer than the list is kept.
+    redis.call('HINCRBY', list, worker, 0)
+    redis.call('PEXPIRE', list, keep)
+end
 """
 
 
@@ -143,13 +151,16 @@ class SharedClaims:
     async def renew(self, held: Iterable[str]) -> None:
         """Let the own blocks live on that are `held`, and free all others."""
         with translated(self._where):
-            await self._renew(keys=self._keys, args=[self.worker, self._milliseconds, *held])
+            await self._renew(keys=self._keys, args=[self.worker, self._milliseconds, _KEEP_MS, *held])
 
     async def leave(self) -> None:
         """Free all that is claimed: the process ends."""
         with translated(self._where):
-            await self._redis.delete(self._names.claims(self.worker))
-            await cast("Awaitable[Any]", self._redis.hdel(self._names.claimants, self.worker))
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.delete(self._names.claims(self.worker))
+                pipe.hdel(self._names.claimants, self.worker)
+                pipe.hincrby(self._names.claimants, _ENDED, 1)
+                await pipe.execute()
 
     @property
     def _keys(self) -> list[str]:

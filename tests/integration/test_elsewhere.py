@@ -127,6 +127,19 @@ async def test_what_another_has_stored_and_given_up_since_it_was_looked_up_is_lo
         assert theirs[CAT].is_set(), "there is nothing to wait for"
 
 
+async def test_what_another_has_stored_in_its_last_moment_is_looked_up_again(queue: Queue) -> None:
+    leaving = SharedElsewhere(queue.claims("leaving", LONG), "db")  # it ends before it has freed anything
+    async with process(queue, "one") as one:
+        await claimed(one, DOG)
+        with leaving.claiming("pets") as theirs:
+            await theirs([CAT], nothing)
+            with one.claiming("pets") as mine:
+                await mine([DOG], nothing)
+        with one.claiming("pets") as mine:
+            await leaving.leave()
+            assert list(await mine([CAT, DOG], having(CAT))) == [CAT]
+
+
 async def test_what_ends_while_it_is_asked_for_is_looked_up_again(queue: Queue) -> None:
     class Late(SharedClaims):
         """Reads what others have when they have it no more."""
@@ -198,6 +211,18 @@ async def test_what_redis_got_to_only_after_it_was_freed_is_freed_with_the_next_
                 return await cast("Awaitable[int]", queue.redis.hlen(queue.names.claims("one"))) <= 1
 
             await eventually(only_what_is_held)
+
+
+async def test_a_process_stays_on_the_list_for_as_long_as_it_claims(queue: Queue) -> None:
+    shared = queue.claims("one", LONG)
+    await shared.publish({"block": b""})
+    await queue.redis.delete(queue.names.claimants)  # as when nobody has claimed anything for a day
+    await shared.renew(["block"])
+    assert (await queue.claims("other", LONG).publish({"block": b""})).others == [Block("one", "block")]
+    await shared.renew([])
+    await queue.redis.delete(queue.names.claimants)
+    await shared.renew([])
+    assert await claimants(queue) == {}
 
 
 async def test_blocks_that_come_together_are_one_request(queue: Queue) -> None:
