@@ -90,6 +90,15 @@ class Names:
         return f"{self.prefix}:turn:{collection}"
 
     @property
+    def claimants(self) -> str:
+        """Hash: worker process that claims contents → how many of its blocks have ended; and `ended`, of them all."""
+        return f"{self.prefix}:claimants"
+
+    def claims(self, worker: str) -> str:
+        """Hash: block → the contents that a worker process is having embedded."""
+        return f"{self.prefix}:claims:{worker}"
+
+    @property
     def paused(self) -> str:
         """Hash: what is paused → since when, and why."""
         return f"{self.prefix}:paused"

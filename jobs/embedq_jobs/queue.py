@@ -12,6 +12,7 @@ from arq.connections import ArqRedis
 from arq.jobs import serialize_job
 
 from embedq_jobs.cancelling import Cancelling
+from embedq_jobs.claims import SharedClaims
 from embedq_jobs.codec import EMBED_CHUNK, Chunk, dump_job, encode_chunk
 from embedq_jobs.drains import Drains
 from embedq_jobs.errors import translated
@@ -307,6 +308,10 @@ class Queue:
     def pace(self, model_id: str) -> SharedPace:
         """Where all workers stand with the limits of a model."""
         return SharedPace(self.redis, self.names, self.where, model_id)
+
+    def claims(self, worker: str, seconds: float) -> SharedClaims:
+        """What the process `worker` claims, for others to see."""
+        return SharedClaims(self.redis, self.names, self.where, worker, seconds)
 
     # --- which model a collection has, for producers that can't see the database
 

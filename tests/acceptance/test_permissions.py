@@ -120,6 +120,25 @@ async def test_a_worker_may_keep_the_limits_of_a_model_with_others(
     assert administrator.acl_log() == []
 
 
+async def test_a_worker_may_see_what_others_have_claimed(
+    redis_url: str, administrator: redis.Redis, settings: Settings
+) -> None:
+    administrator.acl_log_reset()
+    url = f"unix://worker:{PASSWORD}@{urlsplit(redis_url).path}?db=1"
+    async with open_queue(load_settings(database=settings.database, redis_url=url)) as queue:
+        one, other = queue.claims("one", BOUND_SECONDS), queue.claims("other", BOUND_SECONDS)
+        await one.publish({"block": b"contents"})
+        there = (await other.publish({"block": b"contents"})).others
+        assert await other.contents(there) == [b"contents"]
+        await one.renew(["block"])
+        assert await other.gone(there) == []
+        await one.free(["block"])
+        assert await other.gone(there) == there
+        await other.publish({"block": b"contents"})
+        await other.leave()
+    assert administrator.acl_log() == []
+
+
 @pytest.mark.usefixtures("administrator")
 def test_what_is_not_documented_is_refused(redis_url: str) -> None:
     assert set(documented()) == {"producer", "worker", "reader", "operator"}

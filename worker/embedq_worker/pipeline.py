@@ -5,8 +5,9 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, TypeAlias
 
 import msgspec
@@ -40,9 +41,10 @@ from embedq_store import (
     Write,
     decide,
 )
-from embedq_worker.claims import Claims
+from embedq_worker.cancelling import cancel
+from embedq_worker.claims import Claims, ContentKey
 from embedq_worker.logs import about
-from embedq_worker.runner import Fault, ModelRunner, Piece
+from embedq_worker.runner import Fault, ModelRunner, Piece, Stopping
 
 # Vectors of a slow model are committed at least this often: a worker that is killed loses no more of them.
 FLUSH_SECONDS: Final = 1.0
@@ -214,13 +216,16 @@ class _Processing:
 
     async def _round(self, incoming: list[Incoming]) -> list[Incoming]:
         """Do what can be done now; return what waits for a text that another chunk is having embedded."""
-        with self._claims.claiming(self._chunk.collection) as claim:
-            known = await self._store.known(self._chunk.collection, incoming)
+        collection = self._chunk.collection
+        with self._claims.claiming(collection) as claim, self._claims.elsewhere.claiming(collection) as claim_elsewhere:
+            known = await self._store.known(collection, incoming)
             if self._chunk.mends:
                 incoming = self._still_cleared(incoming, known)
             plan = decide(incoming, known, store=self._chunk.store)
             self._keep_known(plan, incoming)
             theirs = claim(plan.inputs)
+            firsts = {key: incoming[owners[0]] for key, owners in plan.inputs.items() if key not in theirs}
+            theirs |= await claim_elsewhere(firsts, partial(self._stored, firsts))
             mine = [owners for key, owners in plan.inputs.items() if key not in theirs]
             # Claims end with this block: by then the rows must be where others look, whatever ends us.
             try:
@@ -232,8 +237,26 @@ class _Processing:
                 raise
             await to_its_end(self._flush(finished=not theirs))
         for event in theirs.values():
-            await event.wait()
+            await self._wait_for(event)
         return [incoming[index] for key in theirs for index in plan.inputs[key]]
+
+    async def _stored(self, firsts: Mapping[ContentKey, Incoming], keys: Collection[ContentKey]) -> list[ContentKey]:
+        """Those of the contents `keys` that are stored by now, each looked up as that of its first item."""
+        incoming = [firsts[key] for key in keys]
+        left = decide(incoming, await self._store.known(self._chunk.collection, incoming), store=False).inputs
+        return [key for key in keys if key not in left]
+
+    async def _wait_for(self, event: asyncio.Event) -> None:
+        """Wait for another chunk's end. Raises Stopping: in another process, that may be a long time after ours."""
+        if event.is_set():
+            return
+        waiting = [asyncio.create_task(each.wait()) for each in (event, self._runner.stopping)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel(waiting)
+        if not event.is_set():
+            raise Stopping
 
     def _still_cleared(self, incoming: list[Incoming], known: Known) -> list[Incoming]:
         """Those that are stored without a hash still. The others count as unchanged: what is stored is newer."""

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import math
 import os
+import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,6 +23,7 @@ from embedq_worker.background import kept_up
 from embedq_worker.burst import Burst
 from embedq_worker.cancelling import cancel, unless
 from embedq_worker.claims import Claims
+from embedq_worker.elsewhere import SharedElsewhere, database_identity
 from embedq_worker.heartbeat import Heartbeat
 from embedq_worker.interpreter import tuned
 from embedq_worker.lane import Lane, quiet_libraries
@@ -108,7 +110,9 @@ class _Service:
         self._store = store
         self._telemetry = telemetry
         self._leases = Leases(queue.redis, options.lease_seconds)
-        self._claims = Claims()
+        claims = queue.claims(secrets.token_hex(6), options.lease_seconds)
+        self._elsewhere = SharedElsewhere(claims, database_identity(store.path))
+        self._claims = Claims(self._elsewhere)
         self._lanes: dict[str, Lane] = {}
         self._shared = Shared()
         self._unserved: set[str] = set()
@@ -135,6 +139,7 @@ class _Service:
             require_library(model)
         wanted = {model.model_id for model in models}
         renewing = _background("leases", self._leases.renew_forever)
+        claiming = _background("claims", self._elsewhere.keep_forever)
         beating = _background("heartbeat", self._heartbeat.beat_forever)
         copying = _background("copies", self._copy_when_idle)
         if self._options.schedules:
@@ -158,7 +163,8 @@ class _Service:
             self._shared.close()
             lanes = (lane.stop(self._options.grace_seconds) for lane in self._lanes.values())
             await asyncio.gather(self._scheduler.stop(), *lanes)
-            await cancel([renewing, beating])
+            await cancel([renewing, claiming, beating])
+            await self._elsewhere.leave()
             await self._heartbeat.say_goodbye()
 
     async def _serve(self, wanted: set[str], stop: asyncio.Event) -> None:
