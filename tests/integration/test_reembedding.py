@@ -1,7 +1,7 @@
 """A collection gets another model while it is searched and written to: workers queue, check, switch, hand chunks on."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 import pytest
@@ -161,6 +161,64 @@ async def test_a_re_embedding_that_is_another_s_turn_is_left_alone(
         await burst(settings, queue, store)
         assert (await state(store), await queue.length(NEW)) == ("embedding", 0)
     await burst(settings, queue, store)
+    assert await state(store) == "switched"
+
+
+@pytest.mark.usefixtures("pets")
+async def test_a_burst_that_has_switched_does_not_end_before_it_has_told_producers(
+    settings: Settings, queue: Queue, store: Store, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ask, tell = (
+        [],
+        embedq_worker.reembedding.Reembeddings.nothing_to_do,
+        embedq_worker.reembedding.tell_producers,
+    )
+
+    async def asking(
+        self: embedq_worker.reembedding.Reembeddings, queues_are_empty: Callable[[], Awaitable[bool]]
+    ) -> bool:
+        asked.append(self)
+        return await ask(self, queues_are_empty)
+
+    async def telling_late(queue: Queue, collection: str, model_id: str) -> None:
+        before = len(asked)
+
+        async def asked_often() -> bool:
+            return len(asked) > before + 3
+
+        await eventually(asked_often)
+        await tell(queue, collection, model_id)
+
+    monkeypatch.setattr(embedq_worker.reembedding.Reembeddings, "nothing_to_do", asking)
+    monkeypatch.setattr(embedq_worker.reembedding, "tell_producers", telling_late)
+    await begun(store)
+    await burst(settings, queue, store)
+    assert (await state(store), await queue.collection_model("pets")) == ("switched", NEW)
+
+
+@pytest.mark.usefixtures("pets")
+async def test_a_burst_outwaits_the_turn_of_a_worker_that_was_killed(
+    settings: Settings, queue: Queue, store: Store, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begun(store)
+    turn, rounds, look = queue.names.turn("pets"), [], embedq_worker.reembedding.Reembeddings.look
+
+    async def looking(self: embedq_worker.reembedding.Reembeddings) -> tuple[bool, bool]:
+        rounds.append(self)
+        return await look(self)
+
+    monkeypatch.setattr(embedq_worker.reembedding.Reembeddings, "look", looking)
+    await queue.redis.set(turn, "of a process that was killed")
+    ending = asyncio.create_task(burst(settings, queue, store))
+
+    async def ended_or_has_looked_often() -> bool:
+        return ending.done() or len(rounds) > 20
+
+    await eventually(ended_or_has_looked_often)
+    assert (ending.done(), await state(store)) == (False, "embedding")
+    # As it does by itself in the end.
+    await queue.redis.delete(turn)
+    await ending
     assert await state(store) == "switched"
 
 
