@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from embedq_core.errors import ContentMissing, ReembeddingMissing, UsageError
 from embedq_core.items import Item
 from embedq_core.text import plural, shown
-from embedq_store import beginning, rolling_back, switching
+from embedq_store import beginning, holding_back, rolling_back, switching
 from embedq_store import coverage as covering
 from embedq_store import reembedding_records as records
 from embedq_store.access import Access
@@ -233,6 +233,14 @@ class Reembeddings:
             return covering.items(db, pair.source, switching.still_missing(db, pair, survey, max_items))
 
         return await self._access.read(look)
+
+    async def hold_back(self, reembedding: Reembedding) -> None:
+        """Have writes of rows to the collection wait, some seconds at most, so that there are no more latecomers."""
+        await self._access.change(partial(holding_back.hold_back, collection=reembedding.collection))
+
+    async def let_go(self, reembedding: Reembedding) -> None:
+        """Have them wait no longer; a switch does so itself."""
+        await self._access.change(partial(holding_back.let_go, collection=reembedding.collection))
 
     async def _survey_that_holds(self, reembedding: Reembedding, pair: Pair) -> switching.Survey | None:
         """What was found when all was gone through last, where nothing but new rows has come since."""

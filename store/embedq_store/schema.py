@@ -215,6 +215,8 @@ EMBEDQ_TABLES: Final = (
         UPDATE embedq_reembeddings SET removing = NULL WHERE removing = old.id;
         DELETE FROM embedq_reembedding_ids WHERE shadow = old.id;
     END""",
+    # To which collections writes wait, and until when, in seconds since the epoch: see `embedq_store.holding_back`.
+    "CREATE TABLE IF NOT EXISTS embedq_holds (collection TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",
     # What a chunk has come to, written with its rows: a chunk that runs twice is counted once.
     """CREATE TABLE IF NOT EXISTS embedq_chunks (
         run TEXT NOT NULL,
@@ -279,6 +281,7 @@ async def check_schema(db: aiosqlite.Connection, path: str) -> bool:
     needed |= {"embedq_metadata_changes", "embedq_metadata_updated"}
     needed |= {"embedq_configurations", "embedq_collection_deleted"}
     needed |= {"embedq_reembeddings", "embedq_reembeddings_open", "embedq_reembedding_ids", "embedq_reembedded_deleted"}
+    needed |= {"embedq_holds"}
     needed |= {"embedq_schedules", "embedq_schedule_runs", "embedq_schedule_runs_of"}
     needed |= {"embedq_rewrites", "embedq_tails", "embedq_tails_floor", "embedq_copies", *COUNTING_TRIGGERS}
     return needed | {"embedq_dead_item", "embedq_dead_error", "embedq_dead_died"} <= names

@@ -15,6 +15,7 @@ from embedq_core.errors import NotCovered, ReembeddingMissing, UsageError
 from embedq_core.text import plural
 from embedq_store import reembedding_records as records
 from embedq_store.coverage import HELD_HASH, PAGE, Pair, compared, covered_page, with_hashes
+from embedq_store.holding_back import let_go
 from embedq_store.reembedding import Coverage, Reembedding, State, Switched
 from embedq_store.standing import find_collection
 
@@ -101,6 +102,7 @@ def switch(db: sqlite3.Connection, record: Reembedding, survey: Survey | None) -
     dead = _note_dead(db, pair)
     rename(db, record.source, record.previous_name)
     rename(db, record.shadow, record.collection)
+    let_go(db, record.collection)
     move_letters(db, record.collection, record.previous_name)
     move_letters(db, record.next_name, record.collection)
     record = records.change(db, record.key, state="switched", message=None, switched=time.time())

@@ -13,20 +13,19 @@ from typing import Final
 
 from embedq_core.errors import (
     ModelUnavailable,
-    NotCovered,
     QueueError,
     ReembeddingMissing,
     StoreError,
     UnknownModel,
     UsageError,
 )
-from embedq_core.items import Item
 from embedq_core.settings import Settings
 from embedq_core.text import plural
 from embedq_jobs import Queue
 from embedq_jobs.turns import TURN_SECONDS, Turn
 from embedq_store import Reembedding, Store, Switched
 from embedq_store.reembedding import next_name
+from embedq_worker.catching_up import switch
 from embedq_worker.golden import recalls
 from embedq_worker.golden_check import check
 from embedq_worker.holders import Holders
@@ -37,10 +36,9 @@ from embedq_worker.reembedding_steps import (
     Switch,
     Wait,
     after_check,
-    cannot_be_covered,
     next_step,
 )
-from embedq_worker.supplying import Supplier, is_held_up, latest_run, new_supply, supply_missing, supplying, turn_of
+from embedq_worker.supplying import is_held_up, latest_run, new_supply, supply_missing, turn_of
 
 _log = logging.getLogger("embedq.worker")
 
@@ -49,10 +47,6 @@ IDLE_SECONDS: Final = 0.25
 LOOK_SECONDS: Final = 0.1
 # How long to leave one alone after something that may pass: a model that can't be reached, a database that is locked.
 AGAIN_SECONDS: Final = 10.0
-# How often, for how long, and how closely to wait for what came while it was looked whether all is there.
-CATCH_UPS: Final = 100
-CATCH_UP_SECONDS: Final = 5.0
-CATCH_UP_LOOK_SECONDS: Final = 0.01
 # A process that has a turn counts as living for this share of the turn after it has renewed it.
 LIVING_SHARE: Final = 1 / 3
 _MAY_PASS: Final = (ModelUnavailable, StoreError, QueueError, OSError)
@@ -261,7 +255,7 @@ class Reembeddings:
 
     async def _switch(self, reembedding: Reembedding, held: Turn) -> None:
         try:
-            switched = await self._switched(reembedding, held)
+            switched = await switch(reembedding, self._store, self._queue, self._settings, stop=lambda: held.lost)
         except (UsageError, ReembeddingMissing) as error:
             await self._stop(reembedding, str(error))
             return
@@ -281,46 +275,6 @@ class Reembeddings:
         )
         if reembedding.drop_old:
             await self._drop_old(reembedding)
-
-    async def _switched(self, reembedding: Reembedding, held: Turn) -> Switched | Stop | None:
-        """Switch; None where that can't be yet, Stop where it will never be.
-
-        To go through large collections takes longer than it takes until something new has come. So what came
-        meanwhile, if it is nothing else, is embedded at once, and then only what came since is looked at.
-        """
-        with contextlib.suppress(NotCovered):
-            return await self._store.reembeddings.switch(reembedding)
-        supply = new_supply(reembedding)
-        stop = lambda: held.lost  # noqa: E731 - as short as it gets
-        async with contextlib.AsyncExitStack() as stack:
-            supplier: Supplier | None = None
-            before: list[Item] = []
-            for _ in range(CATCH_UPS):
-                late = await self._store.reembeddings.latecomers(reembedding, max_items=self._settings.chunk_items)
-                if not late or held.lost:
-                    break
-                if late == before:
-                    return cannot_be_covered(len(late))
-                before = late
-                if supplier is None:
-                    supplier = await stack.enter_async_context(
-                        supplying(supply, reembedding, self._store, self._queue, self._settings, stop=stop)
-                    )
-                # What is cancelled or held up is for the next round to see.
-                if not await supplier.add(late) or not await self._is_done(supply.run.id):
-                    break
-                with contextlib.suppress(NotCovered):
-                    return await self._store.reembeddings.switch(reembedding)
-        return None
-
-    async def _is_done(self, run: str) -> bool:
-        """Wait until the chunks of a run are done; False where that takes long."""
-        until = time.monotonic() + CATCH_UP_SECONDS
-        while await self._queue.runs.outstanding(run):
-            if time.monotonic() > until:
-                return False
-            await asyncio.sleep(CATCH_UP_LOOK_SECONDS)
-        return True
 
     async def _drop_old(self, reembedding: Reembedding) -> bool:
         await self._store.reembeddings.drop(reembedding.collection)
