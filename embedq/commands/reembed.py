@@ -65,7 +65,8 @@ def reembed(
     added meanwhile ends in both. Workers do it, as they do what is submitted, and switch when all is there; dead
     letters are left out, and said. The old vectors are kept: 'embedq collections rollback COLLECTION' goes back.
 
-    Run it again at any moment: it goes on where it was, and nothing is paid for twice.
+    Run it again at any moment: it goes on where it was, and nothing is paid for twice. A collection that has the model
+    already is left as it is, so a schedule may ask each night; with --force all of it is embedded again.
     """
     from embedq.reembed.reembedding import ReembedRequest, run_reembed
 

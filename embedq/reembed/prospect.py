@@ -5,7 +5,6 @@ import json
 import time
 from dataclasses import asdict
 
-from embedq_core.errors import UsageError
 from embedq_core.settings import Settings
 from embedq_core.text import plural, shown
 from embedq_plugins import EmbeddingModel
@@ -13,16 +12,12 @@ from embedq_store import CollectionInfo, Reembedding, Store
 
 
 async def dry_run(
-    found: CollectionInfo, model: EmbeddingModel, store: Store, settings: Settings, *, force: bool, as_json: bool
+    found: CollectionInfo, model: EmbeddingModel, store: Store, settings: Settings, *, as_json: bool
 ) -> int:
     """Say what a re-embedding would come to; 1 where it could not begin, as contents are missing.
 
-    Nothing is written, nothing queued, and no model called. Raises UsageError where it makes no sense.
+    Nothing is written, nothing queued, and no model called.
     """
-    if found.model_id == model.model_id and not force:
-        raise UsageError(
-            f"{found.name!r} is embedded with {model.model_id} already: name another model, or use --force"
-        )
     prospect = await _prospect(found, model, store)
     coverage = await store.reembeddings.coverage(prospect)
     totals = dict.fromkeys(("characters", "bytes", "tokens"), 0)

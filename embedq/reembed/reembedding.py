@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedq.ingesting import first_of, working
+from embedq.reembed.already import has_it_already, say_so
 from embedq.reembed.figures import print_reembeddings, reembedding_object
 from embedq.reembed.prospect import dry_run
 from embedq.reembed.undoing import run_cancel, run_drop_old
@@ -85,9 +86,13 @@ async def _reembed(request: ReembedRequest, name: str, settings: Settings) -> in
     async with await Store.open(settings.database, must_exist=True, busy_seconds=settings.busy_seconds) as store:
         found = await store.collection(name)
         model = get_embedding_model(request.model or found.model_id)
+        if not request.force and await has_it_already(found, model, store):
+            queueing = not (request.wait or request.dry_run)
+            await say_so(found, store, as_json=request.json, queueing=queueing)
+            return EXIT_DONE
         golden = await _golden_text(request, found, store)
         if request.dry_run:
-            return await dry_run(found, model, store, settings, force=request.force, as_json=request.json)
+            return await dry_run(found, model, store, settings, as_json=request.json)
         # Whatever is wrong is said before a server is started, or anything queued.
         await _check_current(request, name, golden, store)
         async with open_queue(settings) as queue:
@@ -186,12 +191,19 @@ async def _see_through(
             await _queue(start, reembedding, supply, lambda: start.stop.is_set() or held.lost)
     while request.wait and not start.stop.is_set():
         present = await start.store.reembeddings.get(name)
-        if present is None or present.key != reembedding.key or present.state != "embedding":
+        if present is None or present.key != reembedding.key or not _is_going_on(present):
+            # The record says that old vectors are dropped before the last of them are.
+            await start.store.reembeddings.sweep()
             return present or reembedding, supply
         await _show(start, present)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(start.stop.wait(), WATCH_SECONDS)
     return await start.store.reembeddings.get(name) or reembedding, supply
+
+
+def _is_going_on(reembedding: Reembedding) -> bool:
+    """Whether a worker has something to do for it before what was asked for is done."""
+    return reembedding.state == "embedding" or (reembedding.state == "switched" and reembedding.drop_old)
 
 
 async def _queue(start: _Start, reembedding: Reembedding, supply: Supply, stop: Callable[[], bool]) -> None:

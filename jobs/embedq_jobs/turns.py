@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,10 +16,15 @@ from embedq_jobs.errors import translated
 
 # As long as the leases of chunks.
 TURN_SECONDS: Final = 15.0
-RENEWALS: Final = 3
+# Each is a sign of life, too: who waits for one sees it within a second.
+RENEWALS: Final = 15
 
-_RENEW: Final = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
-_END: Final = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
+# A turn's value is the token of who has it, and how often it was renewed.
+_OURS: Final = "string.sub(redis.call('GET', KEYS[1]) or '', 1, #ARGV[1]) == ARGV[1]"
+_RENEW: Final = f"""if not ({_OURS}) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1] .. ARGV[3], 'PX', ARGV[2])
+return 1"""
+_END: Final = f"return ({_OURS}) and redis.call('DEL', KEYS[1]) or 0"
 
 
 class Turn:
@@ -36,17 +42,26 @@ async def turn(redis: ArqRedis, key: str, where: str, seconds: float) -> AsyncIt
 
     It excludes nobody with certainty, as no lock with a time to live does: what is done must bear being done twice.
     """
-    token, milliseconds, held = secrets.token_hex(8), int(seconds * 1000), Turn()
+    token, milliseconds, held = f"{secrets.token_hex(8)}:", int(seconds * 1000), Turn()
     renewing: asyncio.Task[None] | None = None
     try:
         with translated(where):
-            got = await redis.set(key, token, nx=True, px=milliseconds)
+            got = await redis.set(key, f"{token}0", nx=True, px=milliseconds)
         if got:
             renewing = asyncio.create_task(_renew_forever(redis, key, where, token, milliseconds, held))
         yield held if got else None
     finally:
         # Also where this was cancelled before the answer came: nobody else would get it while it lives.
         await to_its_end(_give_back(redis, key, where, token, renewing))
+
+
+async def sign_of_life(redis: ArqRedis, key: str, where: str) -> bytes | None:
+    """What changes each time that whoever has the turn renews it, some times in its life, and when another gets it;
+    None where nobody has it. That of a process that was killed stays as it is until it is over. Raises QueueError.
+    """
+    with translated(where):
+        sign: bytes | None = await redis.get(key)
+        return sign
 
 
 async def _give_back(redis: ArqRedis, key: str, where: str, token: str, renewing: asyncio.Task[None] | None) -> None:
@@ -59,11 +74,13 @@ async def _give_back(redis: ArqRedis, key: str, where: str, token: str, renewing
 
 async def _renew_forever(redis: ArqRedis, key: str, where: str, token: str, milliseconds: int, held: Turn) -> None:
     renew = redis.register_script(_RENEW)
-    while not held.lost:
+    for number in itertools.count(1):
+        if held.lost:
+            return
         await asyncio.sleep(milliseconds / 1000 / RENEWALS)
         try:
             with translated(where):
-                held.lost = not await renew(keys=[key], args=[token, milliseconds])
+                held.lost = not await renew(keys=[key], args=[token, milliseconds, number])
         except QueueError:
             # Whether it is still ours can't be known: as good as lost, and somebody will begin anew.
             held.lost = True

@@ -130,14 +130,29 @@ def covered_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple
     return Coverage(*row[:5]), int(row[5]), row[6]
 
 
-def extra_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple[int, str | None]:
-    """How many of the shadow's entries that follow `after` the source has no more, and the last id; None at the end."""
-    row = db.execute(
-        f"{_tables(db)}SELECT sum(NOT EXISTS (SELECT 1 FROM embeddings WHERE collection_id = :source AND id = c.id)"  # noqa: S608
-        f" AND NOT EXISTS ({_NEVER_THERE})), max(id) FROM ({_OF_SHADOW.format(after=_after(after))}) c",
-        pair.values | {"after": after, "page": PAGE},
+_EXTRA: Final = (
+    "NOT EXISTS (SELECT 1 FROM embeddings WHERE collection_id = :source AND id = c.id)"  # noqa: S608
+    f" AND NOT EXISTS ({_NEVER_THERE})"
+)
+
+
+def extra_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple[list[str], str | None]:
+    """Which of the shadow's entries that follow `after` the source has no more, and the last id of all
+    that were looked at; None at the end.
+    """
+    values = pair.values | {"after": after, "page": PAGE}
+    some, last = db.execute(
+        f"{_tables(db)}SELECT sum({_EXTRA}), max(id) FROM ({_OF_SHADOW.format(after=_after(after))}) c",  # noqa: S608
+        values,
     ).fetchone()
-    return (0, None) if row[1] is None else (int(row[0]), row[1])
+    if not some:
+        return [], last
+    rows = db.execute(
+        f"{_tables(db)}SELECT id FROM embeddings c WHERE collection_id = :shadow AND id {_after(after)}"  # noqa: S608
+        f" AND id <= :last AND {_EXTRA}",
+        values | {"last": last},
+    )
+    return [str(row[0]) for row in rows], last
 
 
 def missing_page(db: sqlite3.Connection, pair: Pair, after: str | None) -> tuple[list[tuple[str, int]], str | None]:

@@ -12,11 +12,12 @@ from typing import Final, TypeAlias
 from embedq_core.errors import ContentMissing, ReembeddingMissing, UsageError
 from embedq_core.items import Item
 from embedq_core.text import plural, shown
-from embedq_store import beginning, rolling_back, switching
+from embedq_store import beginning, holding_back, rolling_back, switching
 from embedq_store import coverage as covering
 from embedq_store import reembedding_records as records
 from embedq_store.access import Access
 from embedq_store.coverage import Pair
+from embedq_store.marks import Mark
 from embedq_store.reembedding import Coverage, Reembedding, Role, RolledBack, Switched, next_name
 from embedq_store.standing import CollectionInfo
 
@@ -126,7 +127,7 @@ class Reembeddings:
         return (await self._surveyed(pair, extras=extras))[0]
 
     async def _surveyed(self, pair: Pair, *, extras: bool, waiting: list[str] | None = None) -> tuple[Coverage, int]:
-        """Coverage, and how many entries are outdated. The ids that are missing are put into `waiting`, if few."""
+        """Coverage, and how many entries are outdated. Ids that are missing or extra are put into `waiting`, if few."""
         total, outdated, after = Coverage(), 0, None
         while True:
             begin = after
@@ -137,10 +138,12 @@ class Reembeddings:
             if waiting is not None and page.missing and total.missing <= FEW:
                 waiting += [id_ for id_, _ in (await self._sized(covering.missing_page, pair, begin))[0]]
         while extras:
-            extra, after = await self._access.read(partial(covering.extra_page, pair=pair, after=after))
+            ids, after = await self._access.read(partial(covering.extra_page, pair=pair, after=after))
             if after is None:
                 break
-            total += Coverage(extra=extra)
+            total += Coverage(extra=len(ids))
+            if waiting is not None and total.extra <= FEW:
+                waiting += ids
         return total, outdated
 
     async def missing(
@@ -215,7 +218,12 @@ class Reembeddings:
         else:
             switching.check_covered(reembedding, survey.coverage)
         await self._remove_earlier(reembedding)
-        return await self._access.change(partial(switching.switch, record=reembedding, survey=survey))
+        switched, dead, seconds = await self._access.change(
+            partial(switching.switch, record=reembedding, survey=survey)
+        )
+        # To count a million rows takes longer than all that is done with the lock held.
+        counted = await self._access.rows("SELECT count(*) FROM embeddings WHERE collection_id = ?", switched.shadow)
+        return Switched(switched, int(counted[0][0]), dead, seconds)
 
     async def latecomers(self, reembedding: Reembedding, *, max_items: int) -> list[Item]:
         """The entries, some of them where there are many, for which alone the last switch was refused: they came a
@@ -234,13 +242,20 @@ class Reembeddings:
 
         return await self._access.read(look)
 
+    async def hold_back(self, reembedding: Reembedding) -> None:
+        """Have writes of rows to the collection wait, some seconds at most, so that there are no more latecomers."""
+        await self._access.change(partial(holding_back.hold_back, collection=reembedding.collection))
+
+    async def let_go(self, reembedding: Reembedding) -> None:
+        """Have them wait no longer; a switch does so itself."""
+        await self._access.change(partial(holding_back.let_go, collection=reembedding.collection))
+
     async def _survey_that_holds(self, reembedding: Reembedding, pair: Pair) -> switching.Survey | None:
-        """What was found when all was gone through last, where nothing but new rows has come since."""
+        """What was found when all was gone through last, where nothing but new rows and deletions has come since."""
         survey = self._surveys.get(reembedding.key)
         if survey is None:
             return None
-        mark = await self._access.read(partial(switching.Mark.of, pair=pair))
-        if mark.counters == survey.mark.counters:
+        if await self._access.read(partial(survey.changed, pair=pair)) is not None:
             return survey
         del self._surveys[reembedding.key]
         return None
@@ -248,7 +263,7 @@ class Reembeddings:
     async def _adjusted(self, pair: Pair) -> switching.Survey:
         """Go through all, and bring the shadow up to date, so that little is left to do within the switch."""
         for _ in range(_SURVEYS):
-            mark = await self._access.read(partial(switching.Mark.of, pair=pair))
+            mark = await self._access.read(partial(Mark.of, pair=pair))
             waiting: list[str] = []
             coverage, outdated = await self._surveyed(pair, extras=True, waiting=waiting)
             survey = switching.Survey(mark, coverage, outdated, tuple(waiting))
@@ -285,7 +300,7 @@ class Reembeddings:
         """
         record = await self._access.read(partial(rolling_back.undoable, collection=collection))
         pair = rolling_back.backward(record, record.previous_name)
-        mark = await self._access.read(partial(switching.Mark.of, pair=pair))
+        mark = await self._access.read(partial(Mark.of, pair=pair))
         ids = [id_ for key in (pair.source, pair.shadow) for id_ in await self._differing(pair, key)]
         known = rolling_back.Differences(mark, ids)
         return await self._access.change(partial(rolling_back.roll_back, collection=collection, known=known))

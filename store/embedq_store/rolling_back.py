@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from embedq_core.errors import ReembeddingMissing, UsageError
 from embedq_store import reembedding_records as records
 from embedq_store.coverage import HELD_HASH, PAGE, Pair, compared, newcomers_page, with_hashes
+from embedq_store.marks import Mark
 from embedq_store.reembedding import Reembedding, RolledBack
 from embedq_store.standing import find_collection
-from embedq_store.switching import BEYOND, RANGE, Mark, bring_up_to_date, move_letters, next_range, ranges, rename
+from embedq_store.switching import BEYOND, RANGE, bring_up_to_date, move_letters, next_range, ranges, rename
 
 
 def backward(record: Reembedding, letters: str) -> Pair:
@@ -85,7 +86,7 @@ def _candidates(
     db: sqlite3.Connection, pair: Pair, known: Differences | None
 ) -> Iterator[tuple[str, dict[str, object]]]:
     """Queries for the ids that may differ, with their values."""
-    if known is None or Mark.of(db, pair).counters != known.mark.counters:
+    if known is None or not known.mark.differs_in_rows_alone(Mark.of(db, pair)):
         yield from ((RANGE, values) for values in ranges(db, pair))
         return
     for start in range(0, len(known.ids), PAGE):

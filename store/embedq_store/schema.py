@@ -215,6 +215,30 @@ EMBEDQ_TABLES: Final = (
         UPDATE embedq_reembeddings SET removing = NULL WHERE removing = old.id;
         DELETE FROM embedq_reembedding_ids WHERE shadow = old.id;
     END""",
+    # Ids of rows that were deleted from either of two collections while the one was embedded anew as the other, by
+    # whatever tool: the switch looks at these, and not at all. They go when it ends, however that comes about.
+    """CREATE TABLE IF NOT EXISTS embedq_reembedding_deletions (
+        number INTEGER PRIMARY KEY,
+        shadow INTEGER NOT NULL,
+        id TEXT NOT NULL
+    )""",
+    "CREATE INDEX IF NOT EXISTS embedq_reembedding_deletions_of ON embedq_reembedding_deletions (shadow)",
+    # For what is asked with every row that is deleted.
+    "CREATE INDEX IF NOT EXISTS embedq_reembeddings_state ON embedq_reembeddings (state, source, shadow)",
+    """CREATE TRIGGER IF NOT EXISTS embedq_reembedded_row_deleted AFTER DELETE ON embeddings
+    WHEN EXISTS (SELECT 1 FROM embedq_reembeddings WHERE state IN ('embedding', 'stopped')
+        AND old.collection_id IN (source, shadow))
+    BEGIN
+        INSERT INTO embedq_reembedding_deletions (shadow, id) SELECT shadow, old.id FROM embedq_reembeddings
+            WHERE state IN ('embedding', 'stopped') AND old.collection_id IN (source, shadow);
+    END""",
+    """CREATE TRIGGER IF NOT EXISTS embedq_reembedding_ended AFTER UPDATE OF state ON embedq_reembeddings
+    WHEN new.state NOT IN ('embedding', 'stopped')
+    BEGIN
+        DELETE FROM embedq_reembedding_deletions WHERE shadow = new.shadow;
+    END""",
+    # To which collections writes wait, and until when, in seconds since the epoch: see `embedq_store.holding_back`.
+    "CREATE TABLE IF NOT EXISTS embedq_holds (collection TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",
     # What a chunk has come to, written with its rows: a chunk that runs twice is counted once.
     """CREATE TABLE IF NOT EXISTS embedq_chunks (
         run TEXT NOT NULL,
@@ -279,6 +303,8 @@ async def check_schema(db: aiosqlite.Connection, path: str) -> bool:
     needed |= {"embedq_metadata_changes", "embedq_metadata_updated"}
     needed |= {"embedq_configurations", "embedq_collection_deleted"}
     needed |= {"embedq_reembeddings", "embedq_reembeddings_open", "embedq_reembedding_ids", "embedq_reembedded_deleted"}
+    needed |= {"embedq_holds", "embedq_reembedding_deletions", "embedq_reembedding_deletions_of"}
+    needed |= {"embedq_reembeddings_state", "embedq_reembedded_row_deleted", "embedq_reembedding_ended"}
     needed |= {"embedq_schedules", "embedq_schedule_runs", "embedq_schedule_runs_of"}
     needed |= {"embedq_rewrites", "embedq_tails", "embedq_tails_floor", "embedq_copies", *COUNTING_TRIGGERS}
     return needed | {"embedq_dead_item", "embedq_dead_error", "embedq_dead_died"} <= names

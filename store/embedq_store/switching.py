@@ -15,7 +15,9 @@ from embedq_core.errors import NotCovered, ReembeddingMissing, UsageError
 from embedq_core.text import plural
 from embedq_store import reembedding_records as records
 from embedq_store.coverage import HELD_HASH, PAGE, Pair, compared, covered_page, with_hashes
-from embedq_store.reembedding import Coverage, Reembedding, State, Switched
+from embedq_store.holding_back import let_go
+from embedq_store.marks import Mark, since
+from embedq_store.reembedding import Coverage, Reembedding, State
 from embedq_store.standing import find_collection
 
 # Rows that are removed in one transaction: a second's work at most.
@@ -28,35 +30,9 @@ def forward(record: Reembedding) -> Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A state of the database, as far as it bears on a pair of collections. Where a later one differs in `last_row`
-    alone, rows beyond that are the only ones that were written since: see `embedq_store.freshness`.
-    """
-
-    last_row: int
-    counters: tuple[float | None, ...]
-
-    @classmethod
-    def of(cls, db: sqlite3.Connection, pair: Pair) -> "Mark":
-        """The state now; to be taken before what it is to describe is read."""
-        row = db.execute(
-            "SELECT coalesce((SELECT max(rowid) FROM embeddings), 0), schema_version,"
-            " (SELECT max(number) FROM embedq_tails),"
-            " (SELECT sum(rewrites) FROM embedq_rewrites WHERE collection_id IN (:source, :shadow)),"
-            " (SELECT sum(changes) FROM embedq_changes WHERE collection_id IN (:source, :shadow)),"
-            " (SELECT sum(changes) FROM embedq_metadata_changes WHERE collection_id IN (:source, :shadow)),"
-            " (SELECT count(*) FROM embedq_dead WHERE collection = :letters),"
-            " (SELECT sum(key * died) FROM embedq_dead WHERE collection = :letters)"
-            " FROM pragma_schema_version",
-            pair.values,
-        ).fetchone()
-        return cls(row[0], tuple(row[1:]))
-
-
-@dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found of a pair of collections after `mark`: how far the shadow covers the source, how many of its
-    entries are to be brought up to date, and which ids were missing, where these were few.
+    """What was found of a pair of collections after `mark` was taken: how far the shadow covers the source, how many of
+    its entries are to be brought up to date, and which ids were missing, or extra, where these were few.
     """
 
     mark: Mark
@@ -66,34 +42,36 @@ class Survey:
 
     @property
     def usable(self) -> bool:
-        """Whether nothing has to be looked at within the switch but what was waiting, and what was written since."""
+        """Whether nothing has to be looked at within the switch but what was waiting, and what has come since."""
         figures = self.coverage
-        done = not (self.outdated or figures.extra or figures.without_content)
-        return done and len(self.waiting) == figures.missing
+        done = not (self.outdated or figures.without_content)
+        return done and len(self.waiting) == figures.missing + figures.extra
 
-    @property
-    def values(self) -> dict[str, object]:
-        """For `CHANGED`."""
-        return {"last": self.mark.last_row, "waiting": json.dumps(self.waiting)}
+    def changed(self, db: sqlite3.Connection, pair: Pair) -> dict[str, object] | None:
+        """The values of `CHANGED`; None where more has come since than is told there."""
+        found = since(db, pair, self.mark)
+        if found is None:
+            return None
+        return {"last": found.last, "logged": found.logged, "waiting": json.dumps(self.waiting)}
 
 
 # --- forward
 
 
-def switch(db: sqlite3.Connection, record: Reembedding, survey: Survey | None) -> Switched:
+def switch(db: sqlite3.Connection, record: Reembedding, survey: Survey | None) -> tuple[Reembedding, int, float]:
     """Exchange names, so that the new vectors are the collection, where they cover it; else raise NotCovered.
 
-    What a `survey` has found is not looked at again, as far as it still holds. Raises ReembeddingMissing where the
-    re-embedding has ended meanwhile.
+    Returns the record, how many entries the new model could not embed, and the seconds that it took. What a `survey`
+    has found is not looked at again, as far as it still holds. Raises ReembeddingMissing where the re-embedding has
+    ended meanwhile.
     """
     began = time.monotonic()
     record = _still_open(db, record)
     pair = forward(record)
-    if survey is not None and not (survey.usable and Mark.of(db, pair).counters == survey.mark.counters):
-        survey = None
-    check_covered(record, _coverage(db, pair) if survey is None else _coverage_of_changed(db, pair, survey))
-    if survey is not None:
-        bring_up_to_date(db, pair, CHANGED, survey.values)
+    changed = survey.changed(db, pair) if survey is not None and survey.usable else None
+    check_covered(record, _coverage(db, pair) if changed is None else _coverage_of_changed(db, pair, changed))
+    if changed is not None:
+        bring_up_to_date(db, pair, CHANGED, changed)
     else:
         for values in ranges(db, pair):
             bring_up_to_date(db, pair, RANGE, values)
@@ -101,11 +79,11 @@ def switch(db: sqlite3.Connection, record: Reembedding, survey: Survey | None) -
     dead = _note_dead(db, pair)
     rename(db, record.source, record.previous_name)
     rename(db, record.shadow, record.collection)
+    let_go(db, record.collection)
     move_letters(db, record.collection, record.previous_name)
     move_letters(db, record.next_name, record.collection)
     record = records.change(db, record.key, state="switched", message=None, switched=time.time())
-    entries = db.execute("SELECT count(*) FROM embeddings WHERE collection_id = ?", (record.shadow,)).fetchone()[0]
-    return Switched(record, int(entries), dead, time.monotonic() - began)
+    return record, dead, time.monotonic() - began
 
 
 def _still_open(db: sqlite3.Connection, record: Reembedding) -> Reembedding:
@@ -155,24 +133,30 @@ BEYOND: Final = "SELECT DISTINCT id FROM embeddings WHERE rowid > :last AND +col
 RANGE: Final = "SELECT id FROM embeddings WHERE collection_id = :walked AND id >= :first AND id <= :last"
 
 
-# Of what a survey has to leave open: ids that were missing then, and those of rows that were written since.
-CHANGED: Final = f"{BEYOND} UNION SELECT value FROM json_each(:waiting)"  # noqa: S608 - put together from constants
+# Of what a survey has to leave open: ids that were missing then, and those of rows that were written or deleted since.
+CHANGED: Final = (
+    f"{BEYOND} UNION SELECT value FROM json_each(:waiting)"  # noqa: S608 - put together from constants
+    " UNION SELECT id FROM embedq_reembedding_deletions WHERE shadow = :new AND number > :logged"
+)
 
 
-def _coverage_of_changed(db: sqlite3.Connection, pair: Pair, survey: Survey) -> Coverage:
+def _coverage_of_changed(db: sqlite3.Connection, pair: Pair, changed: dict[str, object]) -> Coverage:
     row = db.execute(
         "SELECT coalesce(sum(class = 'missing'), 0), coalesce(sum(class = 'bare'), 0)"  # noqa: S608
         f" FROM ({compared(CHANGED)})",
-        pair.values | survey.values,
+        pair.values | changed,
     ).fetchone()
     return Coverage(missing=int(row[0]), without_content=int(row[1]))
 
 
 def still_missing(db: sqlite3.Connection, pair: Pair, survey: Survey, limit: int) -> list[str]:
-    """The first ids that a switch would be refused for by a survey that holds."""
+    """The first ids that a switch would be refused for by a survey that holds; none by one that does not."""
+    changed = survey.changed(db, pair)
+    if changed is None:
+        return []
     rows = db.execute(
         f"SELECT id FROM ({compared(CHANGED)}) WHERE class = 'missing' LIMIT :limit",  # noqa: S608
-        pair.values | survey.values | {"limit": limit},
+        pair.values | changed | {"limit": limit},
     )
     return [str(row[0]) for row in rows]
 

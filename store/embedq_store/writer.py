@@ -5,6 +5,7 @@ into the next one together. A caller's `write` returns when its rows are committ
 """
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,10 +21,11 @@ from embedq_core.collection_names import base_name
 from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_core.errors import BadVectors, CollectionMoved, EmbedqError, ModelMismatch, StoreError
-from embedq_store import bulk, burying
+from embedq_store import bulk, burying, holding_back
 from embedq_store.burying import Origin, Suspects
 from embedq_store.configurations import record
 from embedq_store.connection import translated
+from embedq_store.holding_back import HeldBack
 from embedq_store.letters import DeadLetter
 from embedq_store.outcomes import Incoming
 from embedq_store.reembedding_records import moved
@@ -46,9 +48,12 @@ _Parts: TypeAlias = Sequence[tuple[object, ...]]
 
 @dataclass(slots=True)
 class _Transaction:
-    """What is known within one transaction: which of the chunks to be written are finished, and the collections."""
+    """What is known within one transaction: which of the chunks to be written are finished, which collections take no
+    rows for a moment, and the collections.
+    """
 
     finished: set[_ChunkKey]
+    held_back: set[str]
     ids: dict[str, tuple[int, str]] = field(default_factory=dict)
     dimensions: dict[int, int | None] = field(default_factory=dict)
     configurations: dict[int, Configuration] = field(default_factory=dict)
@@ -84,11 +89,16 @@ class Writer:
         self._path = path
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+        self._held_back: set[asyncio.Future[None]] = set()
         self.on_commit: Callable[[int, float], object] | None = None
         """Called after each transaction with its rows, about, and the seconds that it took. It must not raise."""
 
     async def write(self, write: Write) -> int:
         """Commit `write`, in one transaction with what others want written now; return how many entries it removed.
+
+        It waits for some seconds where rows are for a collection that is about to be switched: see
+        `embedq_store.holding_back`.
 
         Raises ModelMismatch where the collection was embedded with another model, CollectionMoved where it stood
         beside another and is gone, ConfigurationMismatch where it was embedded with another configuration of the model,
@@ -101,7 +111,31 @@ class Writer:
         async def apply(transaction: _Transaction) -> int:
             return await self._apply(write, parts, transaction)
 
-        return cast("int", await self._enqueue(apply, write.size, write.mark))
+        async def apply_if_let(transaction: _Transaction) -> int:
+            if write.target.collection in transaction.held_back and (write.rows or write.updates):
+                raise HeldBack
+            return await apply(transaction)
+
+        try:
+            return cast("int", await self._enqueue(apply_if_let, write.size, write.mark))
+        except HeldBack:
+            await self._let(write.target.collection)
+            return cast("int", await self._enqueue(apply, write.size, write.mark))
+
+    async def _let(self, collection: str) -> None:
+        """Wait until rows can be written to a collection: not for long, and not when this is being closed."""
+        until, waiting = time.monotonic() + holding_back.MOST_SECONDS, asyncio.get_running_loop().create_future()
+        self._held_back.add(waiting)
+        try:
+            while time.monotonic() < until and not self._closing.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), holding_back.LOOK_SECONDS)
+                with translated(self._path):
+                    if collection not in await bulk.in_thread(self._db, holding_back.held_back):
+                        break
+        finally:
+            self._held_back.discard(waiting)
+            waiting.set_result(None)
 
     async def transact(self, operation: Callable[[aiosqlite.Connection], Awaitable[_T]]) -> _T:
         """Run `operation` in a transaction and commit it. Raises StoreError, and what `operation` raises.
@@ -130,6 +164,9 @@ class Writer:
         """Commit what is waiting, then stop."""
         if self._task is None:
             return
+        self._closing.set()
+        if self._held_back:
+            await asyncio.wait(self._held_back)
         task, self._task = self._task, None
         await self._waiting.join()
         task.cancel()
@@ -168,7 +205,7 @@ class Writer:
             await self._db.execute("BEGIN IMMEDIATE")
             try:
                 chunks = [(waiting.mark.run, waiting.mark.chunk) for waiting in group if waiting.mark is not None]
-                transaction = _Transaction(await bulk.in_thread(self._db, partial(_finished, chunks=chunks)))
+                transaction = await bulk.in_thread(self._db, partial(_begun, chunks=chunks))
                 for waiting in group:
                     try:
                         accepted.append((waiting, await waiting.apply(transaction)))
@@ -302,10 +339,11 @@ class Writer:
         return transaction.suspects.setdefault(collection, Suspects(self._db, collection))
 
 
-def _finished(db: sqlite3.Connection, chunks: Sequence[_ChunkKey]) -> set[_ChunkKey]:
-    """Those of `chunks` that are finished."""
+def _begun(db: sqlite3.Connection, chunks: Sequence[_ChunkKey]) -> _Transaction:
+    """A transaction that has just begun, in which `chunks` are to be written."""
     sql = "SELECT 1 FROM embedq_chunks WHERE run = ? AND chunk = ? AND finished IS NOT NULL"
-    return {key for key in chunks if db.execute(sql, key).fetchone() is not None}
+    finished = {key for key in chunks if db.execute(sql, key).fetchone() is not None}
+    return _Transaction(finished, holding_back.held_back(db))
 
 
 def _cleared(db: sqlite3.Connection, target: Target, ids: Sequence[str]) -> set[str]:

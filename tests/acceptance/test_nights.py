@@ -151,6 +151,12 @@ class Company:
 
     async def night(self, name: str = "nightly") -> tuple[dict[str, Any], RunSummary]:
         """Move the clock to the minute at which a schedule is due; what its command came to, and the run it made."""
+        shown = await self.due(name)
+        (run,) = shown["attempts"][0]["runs"]
+        return shown, await self.settled(run)
+
+    async def due(self, name: str) -> dict[str, Any]:
+        """Move the clock to the minute at which a schedule is due, and wait until its command is done."""
         before = await self.asked("schedule", "show", name)
         self.clock.now = before["due"] + 1
         async with await Store.open(self.embedq.database) as store:
@@ -162,10 +168,9 @@ class Company:
 
             await self.eventually(is_done)
         shown = await self.asked("schedule", "show", name)
-        attempt = shown["attempts"][0]
-        assert attempt["state"] == "done", shown
-        (run,) = attempt["runs"]
-        return shown, await self.settled(run)
+        assert shown["attempts"][0]["state"] == "done", shown
+        assert isinstance(shown, dict)
+        return shown
 
     async def settled(self, run: str) -> RunSummary:
         async def look() -> bool:
@@ -257,7 +262,10 @@ async def test_a_folder_is_kept_night_by_night_and_gets_another_model_while_some
             embedq("schedule", "add", "upgrade", "0 4 * * *", "--timezone", "Europe/Berlin", "--", *upgrade)
             await company.night("upgrade")
             await company.holds(NEW, store=store)
-            embedq("schedule", "remove", "upgrade", "--yes")
+            # The night after, it has that model, and what is to be done each night is done.
+            (attempt, *_) = (await company.due("upgrade"))["attempts"]
+            assert (attempt["runs"], "docs is embedded with recording-wide already" in attempt["output"]) == ([], True)
+            await company.asked("schedule", "remove", "upgrade", "--yes")
             # The next night goes on with that model, and finds one file to do.
             folder.write("part-1/3.md", "what is written there since Thursday")
             _, run = await company.night()

@@ -60,8 +60,6 @@ WRONG = {
     "docs --wait": "name the new model with -m",
     "docs -m nobody": "there is no model 'nobody'",
     "dosc -m hashing": "Did you mean 'docs'?",
-    "docs -m rec": "is embedded with recording already: name another model, or use --force",
-    "docs -m rec --dry-run": "is embedded with recording already",
     "docs -m hashing --recall 0.5": "--recall is about the queries of --golden FILE",
     "docs -m hashing --accept": "there is nothing to accept",
     "docs -m hashing --accept --recall 0.5": "leave --golden and --recall out",
@@ -118,6 +116,34 @@ def test_it_is_queued_like_a_submission_and_a_worker_switches(docs: CommandLine)
     assert "docs        switched  recording  hashing" in docs("reembed", "--list").out
 
 
+def test_a_collection_that_has_the_model_already_is_left_as_it_is(docs: CommandLine) -> None:
+    paid = sum(docs.batch_sizes)
+    said = "docs is embedded with recording already: nothing to do; --force embeds all of it again\n"
+    # What is asked for may have been passed long ago: the queries are not looked for.
+    queued = docs("reembed", "docs", "-m", "rec", "--golden", "gone.jsonl")
+    assert (queued.out, queued.err) == ("", said)
+    assert docs("reembed", "docs", "-m", "rec", "--wait").out == said
+    assert docs("reembed", "docs", "-m", "rec", "--dry-run").out == said
+    answer = json.loads(docs("reembed", "docs", "-m", "rec", "--json").out)
+    assert (answer["collection"], answer["state"], answer["model"], answer["run"]) == (
+        "docs",
+        "unchanged",
+        "recording",
+        None,
+    )
+    assert listed(docs) == []
+    # One that goes on is joined, also with the model that there is; and then there is nothing to do once more.
+    run = docs("reembed", "docs", "--force").out.strip()
+    joined = docs("reembed", "docs", "-m", "rec")
+    assert (joined.out.strip(), "docs is being embedded with recording already" in joined.err) == (run, True)
+    assert "is being embedded anew with recording" in docs("reembed", "docs", "-m", "hashing", exit_code=2).err
+    ended = json.loads(docs("reembed", "docs", "-m", "rec", "--wait", "--json").out)
+    assert (ended["state"], ended["run"], sum(docs.batch_sizes) - paid) == ("switched", run, 4)
+    assert ended.keys() == answer.keys()
+    again = docs("reembed", "docs", "-m", "rec")
+    assert again.err == said + "the vectors of recording are kept: 'embedq collections drop-old docs' drops them\n"
+
+
 def test_contents_that_were_not_stored_have_to_be_submitted_again(docs: CommandLine) -> None:
     docs("ingest", "docs", "-", "--no-store", input="id,content\n5,a cat\n")
     forecast = docs("reembed", "docs", "-m", "hashing", "--dry-run", exit_code=1).out
@@ -146,8 +172,7 @@ def test_with_wait_it_works_here_and_a_golden_check_that_fails_stops_it_until_it
     assert "has stopped" in stopped.err
     assert "0.900 is required" in str(row["message"])
     accepted = json.loads(docs("reembed", "docs", "-m", "prepared", "--accept", "--drop-old", "--wait", "--json").out)
-    assert (accepted["state"], accepted["drop_old"]) in (("switched", True), ("dropped", True))
-    docs("worker", "--burst")
+    assert (accepted["state"], accepted["drop_old"]) == ("dropped", True)
     assert collections(docs) == {"docs": ("prepared", 24)}
 
 

@@ -1,7 +1,7 @@
 """A collection gets another model while it is searched and written to: workers queue, check, switch, hand chunks on."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 import pytest
@@ -9,11 +9,12 @@ import pytest
 import embedq_worker.reembedding
 import embedq_worker.service
 from embedq_core.counts import Counts
+from embedq_core.errors import ModelMismatch
 from embedq_core.items import Item
 from embedq_core.settings import Settings
 from embedq_core.vectors import encode
 from embedq_jobs import Queue, Scope
-from embedq_store import Incoming, Reembedding, Row, Store, Target, Write
+from embedq_store import Incoming, Reembedding, Row, Store, Switched, Target, Write, holding_back
 from embedq_store.coverage import Pair
 from embedq_worker import golden
 from embedq_worker.service import ServiceOptions, serve
@@ -164,6 +165,64 @@ async def test_a_re_embedding_that_is_another_s_turn_is_left_alone(
     assert await state(store) == "switched"
 
 
+@pytest.mark.usefixtures("pets")
+async def test_a_burst_that_has_switched_does_not_end_before_it_has_told_producers(
+    settings: Settings, queue: Queue, store: Store, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ask, tell = (
+        [],
+        embedq_worker.reembedding.Reembeddings.nothing_to_do,
+        embedq_worker.reembedding.tell_producers,
+    )
+
+    async def asking(
+        self: embedq_worker.reembedding.Reembeddings, queues_are_empty: Callable[[], Awaitable[bool]]
+    ) -> bool:
+        asked.append(self)
+        return await ask(self, queues_are_empty)
+
+    async def telling_late(queue: Queue, collection: str, model_id: str) -> None:
+        before = len(asked)
+
+        async def asked_often() -> bool:
+            return len(asked) > before + 3
+
+        await eventually(asked_often)
+        await tell(queue, collection, model_id)
+
+    monkeypatch.setattr(embedq_worker.reembedding.Reembeddings, "nothing_to_do", asking)
+    monkeypatch.setattr(embedq_worker.reembedding, "tell_producers", telling_late)
+    await begun(store)
+    await burst(settings, queue, store)
+    assert (await state(store), await queue.collection_model("pets")) == ("switched", NEW)
+
+
+@pytest.mark.usefixtures("pets")
+async def test_a_burst_outwaits_the_turn_of_a_worker_that_was_killed(
+    settings: Settings, queue: Queue, store: Store, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begun(store)
+    turn, rounds, look = queue.names.turn("pets"), [], embedq_worker.reembedding.Reembeddings.look
+
+    async def looking(self: embedq_worker.reembedding.Reembeddings) -> tuple[bool, bool]:
+        rounds.append(self)
+        return await look(self)
+
+    monkeypatch.setattr(embedq_worker.reembedding.Reembeddings, "look", looking)
+    await queue.redis.set(turn, "of a process that was killed")
+    ending = asyncio.create_task(burst(settings, queue, store))
+
+    async def ended_or_has_looked_often() -> bool:
+        return ending.done() or len(rounds) > 20
+
+    await eventually(ended_or_has_looked_often)
+    assert (ending.done(), await state(store)) == (False, "embedding")
+    # As it does by itself in the end.
+    await queue.redis.delete(turn)
+    await ending
+    assert await state(store) == "switched"
+
+
 # --- what stops it
 
 
@@ -302,6 +361,38 @@ async def test_what_comes_in_the_last_moment_is_embedded_before_the_switch_and_t
     assert await held(store) == made(items(33), NEW_SIZE)
     assert (old.inputs, new.inputs) == (golden_inputs, 33 + golden_inputs)
     assert len(gone_through) == 1
+    await nothing_is_left(queue)
+
+
+@pytest.mark.usefixtures("pets")
+async def test_one_to_which_something_comes_before_each_attempt_is_switched_as_writers_wait_for_one_of_them(
+    settings: Settings, queue: Queue, store: Store, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch, writers = store.reembeddings.switch, list[asyncio.Task[int]]()
+
+    async with await Store.open(store.path) as other:
+
+        async def switching(reembedding: Reembedding) -> Switched:
+            (item,) = items(1, first=30 + len(writers))
+            rows = [Row(*entry, encode(vector_of(item.content))) for entry in Incoming.of([item])]
+            writers.append(asyncio.create_task(other.write(Write(Target("pets", OLD), rows))))
+
+            async def written_or_waiting() -> bool:
+                return writers[-1].done() or await other._access.read(holding_back.held_back) == {"pets"}
+
+            await eventually(written_or_waiting)
+            return await switch(reembedding)
+
+        monkeypatch.setattr(store.reembeddings, "switch", switching)
+        await begun(store)
+        await burst(settings, queue, store)
+        assert await state(store) == "switched"
+        results = await asyncio.gather(*writers, return_exceptions=True)
+    # The last one has waited, and is told what everybody is told who comes after the switch.
+    assert isinstance(results.pop(), ModelMismatch)
+    assert results == [0] * len(results)
+    assert await held(store) == made(items(30 + len(results)), NEW_SIZE)
+    assert await store._access.read(holding_back.held_back) == set()
     await nothing_is_left(queue)
 
 

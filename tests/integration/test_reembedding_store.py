@@ -1,7 +1,7 @@
 """A collection is embedded anew beside itself: what is missing, what covers it, the switch, the way back."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from embedq_store import (
     switching,
 )
 from embedq_store.bulk import in_thread
+from embedq_store.marks import Mark, Since, since
 
 OLD, NEW = [1.0, 0.0, 0.0], [0.0, 1.0]
 
@@ -156,15 +157,122 @@ async def test_what_is_written_just_before_the_switch_is_not_left_behind(store: 
     await put(store, "docs", "old", {"a": "hound", "b": "cat"})
     record = await store.reembeddings.begin("docs", "new")
     await embed_missing(store, record)
-    survey = switching.Survey(switching.Mark(0, ()), Coverage(), 0)
+    survey = switching.Survey(Mark(0, 0, 0, 0, ()), Coverage(), 0)
     if where == "after the survey":
         pair = switching.forward(record)
-        mark = await in_thread(store._access.reader, lambda db: switching.Mark.of(db, pair))
+        mark = await in_thread(store._access.reader, lambda db: Mark.of(db, pair))
         survey = switching.Survey(mark, await store.reembeddings.coverage(record), 0)
     await put(store, "docs", "old", {"b": "tomcat"})
     with pytest.raises(NotCovered, match="1 entry of 'docs'"):
         await store._access.transact(lambda db: in_thread(db, lambda c: switching.switch(c, record, survey)))
     assert await names(store) == {"docs": "old", "docs@next": "new"}
+
+
+@pytest.fixture
+def _only_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no switch go through all of two collections with the lock held."""
+
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(switching, "ranges", never)
+    monkeypatch.setattr(switching, "_coverage", never)
+
+
+def just_before_the_switch(store: Store, monkeypatch: pytest.MonkeyPatch, happening: Callable[[], object]) -> None:
+    """Have something happen after all was gone through, once."""
+    remove, happenings = store.reembeddings._remove_earlier, [happening]
+
+    async def removing(record: Reembedding) -> None:
+        if happenings:
+            happenings.pop()()
+        await remove(record)
+
+    monkeypatch.setattr(store.reembeddings, "_remove_earlier", removing)
+
+
+@pytest.mark.usefixtures("_only_what_changed")
+async def test_what_is_deleted_just_before_the_switch_is_deleted_there_and_rows_in_its_place_are_seen(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(store, "docs", "old", {"a": "hound", "b": "cat", "c": "bird", "d": "dove"})
+    record = await store.reembeddings.begin("docs", "new")
+    await embed_missing(store, record)
+    # Found when all is gone through.
+    change(store, "DELETE FROM embeddings WHERE id = 'd' AND collection_id = ?", record.source)
+    # One more that is the last row of the table: its place is given to what comes next.
+    await put(store, "docs@next", "new", {"z": "zebra"})
+    await put(store, "docs", "old", {"z": "zebra"})
+
+    def deleting() -> None:
+        for id_ in ("b", "z"):
+            change(store, "DELETE FROM embeddings WHERE id = ? AND collection_id = ?", id_, record.source)
+        row = "collection_id, 'x', embedding, content, content_blob, content_hash, metadata, updated"
+        sql = f"INSERT INTO embeddings SELECT {row} FROM embeddings WHERE id = 'a' AND collection_id = ?"
+        change(store, sql, record.source)
+
+    just_before_the_switch(store, monkeypatch, deleting)
+    with pytest.raises(NotCovered, match="1 entry of 'docs'"):
+        await store.reembeddings.switch(record)
+    assert await embed_missing(store, record) == ["x"]
+    await store.reembeddings.switch(record)
+    assert await contents(store, "docs") == {"a": ("hound", 2), "c": ("bird", 2), "x": ("hound", 2)}
+    assert await store.look(deletions) == []
+
+
+@pytest.mark.usefixtures("_only_what_changed")
+async def test_a_new_vector_that_is_deleted_just_before_the_switch_is_late(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(store, "docs", "old", {"a": "hound", "b": "cat"})
+    record = await store.reembeddings.begin("docs", "new")
+    await embed_missing(store, record)
+    just_before_the_switch(
+        store,
+        monkeypatch,
+        lambda: change(store, "DELETE FROM embeddings WHERE id = 'b' AND collection_id = ?", record.shadow),
+    )
+    with pytest.raises(NotCovered, match="1 entry of 'docs'"):
+        await store.reembeddings.switch(record)
+    assert [item.id for item in await store.reembeddings.latecomers(record, max_items=9)] == ["b"]
+    await put(store, "docs@next", "new", {"b": "cat"})
+    await store.reembeddings.switch(record)
+    assert await contents(store, "docs") == {"a": ("hound", 2), "b": ("cat", 2)}
+
+
+@pytest.mark.parametrize("change_in_place", ["metadata = 'm'", "embedding = zeroblob(12)"])
+async def test_what_is_changed_in_place_just_before_the_switch_is_more_than_can_be_told(
+    store: Store, change_in_place: str
+) -> None:
+    await put(store, "docs", "old", {"a": "hound", "b": "cat"})
+    record = await store.reembeddings.begin("docs", "new")
+    await embed_missing(store, record)
+    pair = switching.forward(record)
+    mark = await store.look(lambda db: Mark.of(db, pair))
+    change(store, "DELETE FROM embeddings WHERE id = 'b' AND collection_id = ?", record.source)
+    assert await store.look(lambda db: since(db, pair, mark)) == Since(mark.last_row, mark.logged)
+    change(store, f"UPDATE embeddings SET {change_in_place} WHERE id = 'a' AND collection_id = ?", record.source)
+    assert await store.look(lambda db: since(db, pair, mark)) is None
+    await store.reembeddings.switch(record)
+    assert await contents(store, "docs") == {"a": ("hound", 2)}
+
+
+async def test_ids_of_what_was_deleted_are_kept_while_a_collection_is_embedded_anew_and_no_longer(
+    store: Store,
+) -> None:
+    await put(store, "docs", "old", {"a": "hound", "b": "cat", "c": "bird"})
+    change(store, "DELETE FROM embeddings WHERE id = 'a'")
+    assert await store.look(deletions) == []
+    record = await store.reembeddings.begin("docs", "new")
+    change(store, "DELETE FROM embeddings WHERE id = 'b'")
+    assert await store.look(deletions) == [(record.shadow, "b")]
+    await store.reembeddings.cancel("docs")
+    change(store, "DELETE FROM embeddings WHERE id = 'c'")
+    assert await store.look(deletions) == []
+
+
+def deletions(db: sqlite3.Connection) -> list[tuple[int, str]]:
+    return db.execute("SELECT shadow, id FROM embedq_reembedding_deletions ORDER BY number").fetchall()
 
 
 async def test_dead_letters_account_for_what_the_new_model_could_not_embed(store: Store) -> None:
@@ -300,7 +408,7 @@ async def test_what_is_written_just_before_a_rollback_is_not_left_behind(store: 
     await put(store, "docs", "old", {"a": "hound"})
     record = await switched(store)
     pair = rolling_back.backward(record, record.previous_name)
-    mark = await store.look(lambda db: switching.Mark.of(db, pair))
+    mark = await store.look(lambda db: Mark.of(db, pair))
     await put(store, "docs", "new", {"a": "poodle", "b": "cat"})
 
     def roll_back(db: sqlite3.Connection) -> RolledBack:

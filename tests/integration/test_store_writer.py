@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from embedq_core.digests import content_hash
 from embedq_core.errors import BadVectors, CollectionMissing, DatabaseLocked, EntryMissing, ModelMismatch, StoreError
 from embedq_core.items import Item
 from embedq_core.vectors import encode
-from embedq_store import ChunkMark, DeadLetter, Incoming, Row, Store, Target, Write
+from embedq_store import ChunkMark, DeadLetter, Incoming, Row, Store, Target, Write, holding_back
 from embedq_store.bulk import in_thread
 from embedq_store.writer import GROUP_ROWS
 from support.waiting import BOUND_SECONDS
@@ -390,6 +391,52 @@ async def test_a_collection_that_isnt_there_is_answered_with_close_names(vectors
     await vectors.create_collection("pets", "recording")
     with pytest.raises(CollectionMissing, match=r"there is no collection 'pest' in .* Did you mean 'pets'\?"):
         await vectors.collection("pest")
+
+
+# --- held back before a switch
+
+
+def rows_of(store: Store, collection: str) -> int:
+    with closing(sqlite3.connect(store.path)) as db:
+        sql = "SELECT count(*) FROM embeddings e JOIN collections c ON c.id = e.collection_id WHERE c.name = ?"
+        return int(db.execute(sql, (collection,)).fetchone()[0])
+
+
+async def waiting(store: Store) -> asyncio.Task[int]:
+    """A write to `pets` that has been told to wait."""
+    await store.write(Write(TARGET, rows(1)))
+    await store._access.change(partial(holding_back.hold_back, collection="pets"))
+    writing = asyncio.create_task(store.write(Write(TARGET, rows(1, first=1))))
+    # Of another collection, and of other matters: committed after it was looked at.
+    await store.write(Write(Target("plants", "recording"), rows(3)))
+    await store.write(Write(TARGET, mark=ChunkMark("run", 0, Counts(), finished=True)))
+    assert (rows_of(store, "pets"), rows_of(store, "plants"), writing.done()) == (1, 3, False)
+    return writing
+
+
+async def test_rows_for_a_collection_that_is_held_back_wait_until_it_is_let_go_and_others_do_not(
+    vectors: Store,
+) -> None:
+    writing = await waiting(vectors)
+    await vectors._access.change(partial(holding_back.let_go, collection="pets"))
+    assert await writing == 0
+    assert rows_of(vectors, "pets") == 2
+
+
+async def test_they_wait_for_some_seconds_at_most(vectors: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing = await waiting(vectors)
+    monkeypatch.setattr(holding_back, "MOST_SECONDS", 0.0)
+    # The table says that they are to wait still.
+    await vectors.write(Write(TARGET, rows(1, first=2)))
+    assert await vectors._access.read(holding_back.held_back) == {"pets"}
+    writing.cancel()
+
+
+async def test_they_wait_no_longer_than_the_writer_is_there(vectors: Store) -> None:
+    writing = await waiting(vectors)
+    await vectors.close()
+    assert await writing == 0
+    assert rows_of(vectors, "pets") == 2
 
 
 async def test_an_entry_that_isnt_there_is_named(vectors: Store) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from embedq_jobs import Queue
-from embedq_jobs.turns import turn
+from embedq_jobs.turns import sign_of_life, turn
 from support.waiting import Eventually
 
 KEY = "embedq:turn:pets"
@@ -35,6 +35,23 @@ async def test_one_that_was_lost_is_known_to_be_and_stays_with_who_has_it(queue:
 
         await eventually(lost)
     assert await queue.redis.get(KEY) == b"another's"
+
+
+async def test_who_has_it_is_seen_to_live_and_who_has_died_is_not(queue: Queue, eventually: Eventually) -> None:
+    signs = set()
+
+    async def seen_often() -> bool:
+        signs.add(await sign_of_life(queue.redis, KEY, queue.where))
+        return len(signs) > 2
+
+    async with turn(queue.redis, KEY, queue.where, 0.3) as mine:
+        await eventually(seen_often)
+        assert mine is not None
+        left = await queue.redis.get(KEY)
+    assert await sign_of_life(queue.redis, KEY, queue.where) is None
+    # One that has died renews nothing, and what it had says nothing else until it is over.
+    await queue.redis.set(KEY, left, px=15_000)
+    assert await sign_of_life(queue.redis, KEY, queue.where) == left
 
 
 async def test_it_is_free_when_its_holder_has_died(queue: Queue, eventually: Eventually) -> None:

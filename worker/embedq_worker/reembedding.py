@@ -5,6 +5,7 @@ Everything here may be done twice, by two workers or after one was killed: what 
 
 import asyncio
 import contextlib
+import enum
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -12,22 +13,22 @@ from typing import Final
 
 from embedq_core.errors import (
     ModelUnavailable,
-    NotCovered,
     QueueError,
     ReembeddingMissing,
     StoreError,
     UnknownModel,
     UsageError,
 )
-from embedq_core.items import Item
 from embedq_core.settings import Settings
 from embedq_core.text import plural
 from embedq_jobs import Queue
 from embedq_jobs.turns import TURN_SECONDS, Turn
 from embedq_store import Reembedding, Store, Switched
 from embedq_store.reembedding import next_name
+from embedq_worker.catching_up import switch
 from embedq_worker.golden import recalls
 from embedq_worker.golden_check import check
+from embedq_worker.holders import Holders
 from embedq_worker.reembedding_steps import (
     CheckGolden,
     QueueMissing,
@@ -35,10 +36,9 @@ from embedq_worker.reembedding_steps import (
     Switch,
     Wait,
     after_check,
-    cannot_be_covered,
     next_step,
 )
-from embedq_worker.supplying import Supplier, is_held_up, latest_run, new_supply, supply_missing, supplying, turn_of
+from embedq_worker.supplying import is_held_up, latest_run, new_supply, supply_missing, turn_of
 
 _log = logging.getLogger("embedq.worker")
 
@@ -47,11 +47,17 @@ IDLE_SECONDS: Final = 0.25
 LOOK_SECONDS: Final = 0.1
 # How long to leave one alone after something that may pass: a model that can't be reached, a database that is locked.
 AGAIN_SECONDS: Final = 10.0
-# How often, for how long, and how closely to wait for what came while it was looked whether all is there.
-CATCH_UPS: Final = 100
-CATCH_UP_SECONDS: Final = 5.0
-CATCH_UP_LOOK_SECONDS: Final = 0.01
+# A process that has a turn counts as living for this share of the turn after it has renewed it.
+LIVING_SHARE: Final = 1 / 3
 _MAY_PASS: Final = (ModelUnavailable, StoreError, QueueError, OSError)
+
+
+class _Found(enum.Enum):
+    """What a round has come to, for one re-embedding."""
+
+    NOTHING = "there was nothing to do here, or a process that lives does it"
+    DONE = "a step was taken"
+    TAKEN = "it is the turn of a process that may be dead: then there is something to do as soon as it is over"
 
 
 class Reembeddings:
@@ -72,18 +78,22 @@ class Reembeddings:
         self._settings = settings
         self._serves = serves
         self._turn_seconds = turn_seconds
+        self._holders = Holders(queue, turn_seconds * LIVING_SHARE)
         self._not_before: dict[int, float] = {}
         self._passed: dict[int, tuple[str | None, float | None]] = {}
         self._settled: set[int] = set()
         self._round = self._busy_round = self._quiet_round = 0
         self._asked: int | None = None
+        self._looking = False
         self._woken = asyncio.Event()
 
     async def run_forever(self) -> None:
         """Look again and again. A round that has done something is followed by the next one at once."""
         while True:
             self._woken.clear()
+            self._looking = True
             there, busy = await self.look()
+            self._looking = False
             if busy:
                 continue
             with contextlib.suppress(TimeoutError):
@@ -92,18 +102,19 @@ class Reembeddings:
     async def look(self) -> tuple[bool, bool]:
         """One round: whether there is anything to look after, and whether something was done."""
         self._round = number = self._round + 1
-        busy = False
         if number == 1:
             await self._put_right()
         mine = await self._mine()
-        for reembedding in mine:
-            if time.monotonic() >= self._not_before.get(reembedding.key, 0.0):
-                busy = await self._advanced(reembedding) or busy
-        if busy:
+        found = [
+            await self._advanced(reembedding)
+            for reembedding in mine
+            if time.monotonic() >= self._not_before.get(reembedding.key, 0.0)
+        ]
+        if _Found.DONE in found:
             self._busy_round = number
-        else:
+        elif _Found.TAKEN not in found:
             self._quiet_round = number
-        return bool(mine), busy
+        return bool(mine), _Found.DONE in found
 
     async def nothing_to_do(self, queues_are_empty: Callable[[], Awaitable[bool]]) -> bool:
         """Whether nothing comes any more: the queues are empty, and a whole round since then has found nothing to do.
@@ -116,7 +127,8 @@ class Reembeddings:
             self._asked = None
             return False
         if not await self._mine():
-            return True
+            # A round that is going on may have switched a moment ago, and has yet to tell producers.
+            return not self._looking
         self._woken.set()
         # A round that was going on may have put something there since; it may even be done by now.
         if self._busy_round >= first - 1:
@@ -148,21 +160,23 @@ class Reembeddings:
             if is_unfinished(each) and each.key not in self._settled and self._serves(model_of(each))
         ]
 
-    async def _advanced(self, reembedding: Reembedding) -> bool:
-        """Whether something was done for it. What fails is left alone for a while; what is no fault of the moment
-        stops it.
+    async def _advanced(self, reembedding: Reembedding) -> _Found:
+        """Do something for it, if there is something. What fails is left alone for a while; what is no fault of the
+        moment stops it.
         """
         try:
             if reembedding.run is not None and await self._queue.runs.outstanding(reembedding.run):
-                return False
+                return _Found.NOTHING
             async with turn_of(self._queue, reembedding.collection, self._turn_seconds) as held:
-                return held is not None and await self._step(reembedding, held)
+                if held is not None:
+                    return _Found.DONE if await self._step(reembedding, held) else _Found.NOTHING
+            return _Found.NOTHING if await self._holders.is_living(reembedding.collection) else _Found.TAKEN
         except (*_MAY_PASS, UnknownModel) as error:
             _log.warning("re-embedding %r: %s; trying again in %.0f s", reembedding.collection, error, AGAIN_SECONDS)
         except Exception:  # whatever it was, the others go on
             _log.exception("re-embedding %r failed; trying again in %.0f s", reembedding.collection, AGAIN_SECONDS)
         self._not_before[reembedding.key] = time.monotonic() + AGAIN_SECONDS
-        return False
+        return _Found.NOTHING
 
     async def _step(self, seen: Reembedding, held: Turn) -> bool:
         """Take the next step, in the turn for this collection. Whether there was one to take."""
@@ -241,7 +255,7 @@ class Reembeddings:
 
     async def _switch(self, reembedding: Reembedding, held: Turn) -> None:
         try:
-            switched = await self._switched(reembedding, held)
+            switched = await switch(reembedding, self._store, self._queue, self._settings, stop=lambda: held.lost)
         except (UsageError, ReembeddingMissing) as error:
             await self._stop(reembedding, str(error))
             return
@@ -261,46 +275,6 @@ class Reembeddings:
         )
         if reembedding.drop_old:
             await self._drop_old(reembedding)
-
-    async def _switched(self, reembedding: Reembedding, held: Turn) -> Switched | Stop | None:
-        """Switch; None where that can't be yet, Stop where it will never be.
-
-        To go through large collections takes longer than it takes until something new has come. So what came
-        meanwhile, if it is nothing else, is embedded at once, and then only what came since is looked at.
-        """
-        with contextlib.suppress(NotCovered):
-            return await self._store.reembeddings.switch(reembedding)
-        supply = new_supply(reembedding)
-        stop = lambda: held.lost  # noqa: E731 - as short as it gets
-        async with contextlib.AsyncExitStack() as stack:
-            supplier: Supplier | None = None
-            before: list[Item] = []
-            for _ in range(CATCH_UPS):
-                late = await self._store.reembeddings.latecomers(reembedding, max_items=self._settings.chunk_items)
-                if not late or held.lost:
-                    break
-                if late == before:
-                    return cannot_be_covered(len(late))
-                before = late
-                if supplier is None:
-                    supplier = await stack.enter_async_context(
-                        supplying(supply, reembedding, self._store, self._queue, self._settings, stop=stop)
-                    )
-                # What is cancelled or held up is for the next round to see.
-                if not await supplier.add(late) or not await self._is_done(supply.run.id):
-                    break
-                with contextlib.suppress(NotCovered):
-                    return await self._store.reembeddings.switch(reembedding)
-        return None
-
-    async def _is_done(self, run: str) -> bool:
-        """Wait until the chunks of a run are done; False where that takes long."""
-        until = time.monotonic() + CATCH_UP_SECONDS
-        while await self._queue.runs.outstanding(run):
-            if time.monotonic() > until:
-                return False
-            await asyncio.sleep(CATCH_UP_LOOK_SECONDS)
-        return True
 
     async def _drop_old(self, reembedding: Reembedding) -> bool:
         await self._store.reembeddings.drop(reembedding.collection)

@@ -13,6 +13,9 @@ MOST_DEAD: Final = 0.1
 # What may be missing before the switch begins, as a share of the entries and at most.
 NEARLY: Final = 0.01
 FEW: Final = 2048
+# And after a run that was queued and done whole: what is missing then came while it went on.
+LATE: Final = 0.1
+FEW_LATE: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +64,20 @@ def next_step(reembedding: Reembedding, coverage: Coverage, run: RunSummary | No
     problem = _obstacle(reembedding, coverage, run)
     if problem is not None:
         return problem
-    if not _is_nearly_covered(coverage):
+    if not _is_nearly_covered(coverage, run):
         return QueueMissing()
     checked = passed or accepted(reembedding) or reembedding.golden is None
     return Switch() if checked else CheckGolden()
 
 
-def _is_nearly_covered(coverage: Coverage) -> bool:
-    """Whether nothing is missing, or, in a large collection, what came in the last moments: in one that is written to
-    without pause it always is. That is embedded right before the switch.
+def _is_nearly_covered(coverage: Coverage, run: RunSummary | None) -> bool:
+    """Whether nothing is missing, or what came in the last moments: in a collection that is written to without pause
+    something always is. That is embedded right before the switch.
     """
-    return coverage.missing <= min(coverage.entries * NEARLY, FEW)
+    few = min(coverage.entries * NEARLY, FEW)
+    if run is not None and run.state == "complete":
+        few = max(few, min(coverage.entries * LATE, FEW_LATE))
+    return coverage.missing <= few
 
 
 def accepted(reembedding: Reembedding) -> bool:
@@ -100,7 +106,7 @@ def _obstacle(reembedding: Reembedding, coverage: Coverage, run: RunSummary | No
         return Stop(f"the contents of {count} were not stored: submit the source again with --store, then {again}")
     if coverage.missing and run is not None and 0 < run.items <= min(run.counts.unchanged, coverage.missing):
         return cannot_be_covered(coverage.missing)
-    if _is_nearly_covered(coverage) and coverage.dead > coverage.entries * MOST_DEAD and not accepted(reembedding):
+    if _is_nearly_covered(coverage, run) and coverage.dead > coverage.entries * MOST_DEAD and not accepted(reembedding):
         return Stop(
             f"{reembedding.new_model} failed on {coverage.dead:,} of {plural(coverage.entries, 'entry', 'entries')}: "
             f"see 'embedq dead list --collection {shown(reembedding.next_name)}'; requeue them, then {again}, or do "

@@ -70,6 +70,19 @@ def test_what_is_missing_when_no_run_is_going_on_is_queued(run: RunSummary | Non
     assert next_step(PETS, COVERED, run, passed=False) == Switch()
 
 
+def test_what_came_while_a_small_collection_was_embedded_is_left_to_the_switch() -> None:
+    late = Coverage(entries=50, covered=45, missing=5)
+    assert next_step(PETS, late, summary(embedded=45), passed=False) == Switch()
+    assert next_step(replace(PETS, golden="{}"), late, summary(embedded=45), passed=False) == CheckGolden()
+    # More came than that, or what was there may not be there yet.
+    assert next_step(PETS, replace(late, covered=44, missing=6), summary(embedded=44), passed=False) == QueueMissing()
+    assert next_step(PETS, late, summary(outcome="interrupted", embedded=45), passed=False) == QueueMissing()
+    assert next_step(PETS, late, None, passed=False) == QueueMissing()
+    many = Coverage(entries=5000, covered=4872, missing=128)
+    assert next_step(PETS, many, summary(embedded=4872), passed=False) == Switch()
+    assert next_step(PETS, replace(many, missing=129), summary(embedded=4872), passed=False) == QueueMissing()
+
+
 def test_what_was_found_stored_and_is_missing_all_the_same_is_not_queued_for_ever() -> None:
     step = next_step(PETS, HALF, summary(items=10, unchanged=10), passed=False)
     assert isinstance(step, Stop)
