@@ -54,14 +54,14 @@ def show(collection: options.Collection, database: options.Database = None, json
 
 
 @app.command()
-def index(collection: options.Collection, database: options.Database = None) -> None:
+def index(collection: options.Collection, database: options.Database = None, json: options.Json = False) -> None:
     """Build the index for 'embedq similar --ann', or add to it what it lacks, and wait for it.
 
     What has been built when it is stopped is thrown away.
     """
     from embedq.search.indexing import run_index
 
-    run_index(collection, database)
+    run_index(collection, database, as_json=json)
 
 
 app.command("export")(transfer.export_collection)
@@ -151,8 +151,9 @@ def drop_old(
 
 
 @app.command()
-def path(database: options.Database = None) -> None:
-    """Print the path of the database."""
+def path(database: options.Database = None, json: options.Json = False) -> None:
+    """Print the path of the database, which need not be there yet."""
     from embedq_core.settings import load_settings
 
-    print(load_settings(database=database).database)
+    file = load_settings(database=database).database
+    print(json_module.dumps({"database": str(file), "exists": file.exists()}) if json else file)

@@ -32,7 +32,7 @@ def list_dead(
     collection: Of = None,
     run: Run = None,
     error: Error = None,
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many, the newest first.")] = 20,
+    number: Annotated[int, typer.Option("-n", "--number", metavar="N", min=1, help="How many, the newest first.")] = 20,
     database: options.Database = None,
     json: options.Json = False,
 ) -> None:

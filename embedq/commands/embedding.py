@@ -36,15 +36,29 @@ def embed(
     store: Annotated[bool, typer.Option("--store/--no-store", help="Keep the content beside the vector.")] = True,
     format: Annotated[  # noqa: A002 - the option's name
         VectorFormat | None,
-        typer.Option("-f", "--format", help="How to print the vector; without a collection, json."),
+        typer.Option(
+            "-f",
+            "--format",
+            metavar="json|blob|base64|hex",
+            help="How to print the vector.",
+            show_default="json; nothing is printed where it is kept",
+        ),
     ] = None,
     model: options.Model = None,
     database: options.Database = None,
+    json: options.Json = False,
 ) -> None:
-    """Embed one value: print its vector, or keep it in a collection."""
-    from embedq.embedding_one import EmbedRequest, run_embed
+    """Embed one value: print its vector, or keep it in a collection.
 
+    With --json, or --format json, the vector is an array of numbers; it is printed, too, where it is kept.
+    """
+    from embedq.embedding_one import EmbedRequest, run_embed
+    from embedq_core.errors import UsageError
+
+    if json and format not in (None, VectorFormat.json):
+        raise UsageError(f"--json and --format {format} contradict each other")
+    form = VectorFormat.json if json else format
     run_embed(
-        EmbedRequest(collection, id, content, input, binary, metadata, store, format and format.value, model),
+        EmbedRequest(collection, id, content, input, binary, metadata, store, form and form.value, model),
         database=database,
     )

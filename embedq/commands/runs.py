@@ -19,7 +19,7 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as 'su
 
 @app.command("list")
 def list_runs(
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many, the newest first.")] = 20,
+    number: Annotated[int, typer.Option("-n", "--number", metavar="N", min=1, help="How many, the newest first.")] = 20,
     collection: Annotated[
         str | None, typer.Option("--collection", metavar="NAME", help="Only those of this collection.")
     ] = None,

@@ -124,6 +124,7 @@ def test_a_worker_that_ends_by_itself_does_what_is_owed(nightly: CommandLine) ->
 
 def test_disabled_ones_are_not_due_and_enabling_makes_up_for_nothing(nightly: CommandLine) -> None:
     assert nightly("schedule", "disable", "nightly").out == "nightly: disabled\n"
+    assert json.loads(nightly("schedule", "disable", "nightly", "--json").out)["enabled"] is False
     (schedule,) = listed(nightly)
     assert (schedule["enabled"], schedule["due"], schedule["due_local"]) == (False, None, None)
     assert nightly("schedule").out.splitlines()[1].split()[:2] == ["nightly", "disabled"]

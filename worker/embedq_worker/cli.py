@@ -22,7 +22,6 @@ def worker(
             "--grace", min=0, metavar="SECONDS", help="Time that a call of the model gets to end when the worker stops."
         ),
     ] = 30.0,
-    database: options.Database = None,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -48,15 +47,20 @@ def worker(
         Literal["text", "json"] | None,
         typer.Option(
             "--log-format",
+            metavar="text|json",
             help="Log lines for people, or as JSON with fields of their own for run, chunk, collection and model.",
             show_default="$EMBEDQ_LOG_FORMAT, else text",
         ),
     ] = None,
+    database: options.Database = None,
+    json: options.Json = False,
 ) -> None:
     """Run a worker: embed what is queued, until it is stopped.
 
     Ctrl-C or SIGTERM: no new work is taken, calls of the model that are going on may end, the rest goes back to
     the queue. Nothing is lost, however a worker ends.
+
+    With --json, what it has done is printed when it ends. Log lines go to standard error in any case.
     """
     from embedq_core.settings import load_settings
     from embedq_worker.running import run_worker
@@ -67,4 +71,6 @@ def worker(
     )
     if metrics_host is not None and settings.metrics_port is None:
         raise UsageError("--metrics-host says where metrics are served: name the port, too, with --metrics-port")
-    run_worker(settings, ServiceOptions(tuple(model or ()), burst, grace, schedules=True), processes=processes)
+    run_worker(
+        settings, ServiceOptions(tuple(model or ()), burst, grace, schedules=True), processes=processes, as_json=json
+    )
