@@ -36,17 +36,18 @@ def export_collection(
     times, model. jsonl is an object a line; parquet needs pyarrow; npz is for numpy.load: ids and vectors.
     """
     from embedq.transfer.entry_files import Shape
-    from embedq.transfer.exporting import STANDARD_OUTPUT, ExportRequest, export
+    from embedq.transfer.exporting import ExportRequest, export
+    from embedq.transfer.forms import STANDARD_STREAM
     from embedq_core.errors import UsageError
     from embedq_core.text import plural, shown
 
-    if json and file == STANDARD_OUTPUT:
+    if json and file == STANDARD_STREAM:
         raise UsageError("--json says what was written to a file: name one")
     shape = Shape(vectors=vectors, base64=base64)
     done = export(ExportRequest(collection, file, format, shape, prefix, overwrite, database))
     if json:
         print(json_module.dumps(done.as_object()))
-    elif file != STANDARD_OUTPUT:
+    elif file != STANDARD_STREAM:
         print(f"exported {plural(done.entries, 'entry', 'entries')} of {shown(collection)} to {shown(file)}")
     if done.left_out:
         left = plural(done.left_out, "entry was", "entries were")
@@ -56,7 +57,9 @@ def export_collection(
 
 def import_collection(
     collection: options.Collection,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="What to read.", show_default=False)],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="File to read; - for standard input.", show_default=False)
+    ],
     format: Annotated[str | None, _FORMAT] = None,  # noqa: A002 - the option's name
     model: Annotated[
         str | None,
@@ -69,6 +72,8 @@ def import_collection(
     json: options.Json = False,
 ) -> None:
     """Read entries with their vectors from a file into a collection, which is made if it isn't there.
+
+    From one database into another: embedq collections export docs | embedq collections import docs - -d other.db
 
     The whole file is checked before anything is written. Killed on the way, it can be run again: what is there as the
     file has it is passed over. Entries without vectors are for 'embedq submit', which reads the same files.

@@ -2,13 +2,14 @@
 
 import json
 import re
+from typing import get_args
 
 from embedq_core import options
 from support.command_line import CommandLine
 from support.models import vector_of
 from support.parsing import commands
 
-JSON_HELP = options.Json.__metadata__[0].help
+JSON_HELP = get_args(options.Json)[1].help
 
 
 def test_every_command_has_json_as_its_last_option_and_calls_it_the_same() -> None:
