@@ -88,7 +88,7 @@ async def test_the_metrics_of_a_run_and_what_the_worker_says_at_its_end_are_its_
     assert value(metrics.registry, "embedq_queue_items", model="recording") == 0
     assert value(metrics.registry, "embedq_in_flight_items", model="recording") == 0
     assert value(metrics.registry, "embedq_worker_draining") == 1
-    (work,) = work_done.report("docs.db", 1.0, 3.5).models.values()
+    (work,) = work_done.report(settings, 1.0).models.values()
     assert work == msgspec.structs.replace(Work.of(counts), chunks=3, failed_calls=int(calls["failed"]))
 
 

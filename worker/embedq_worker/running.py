@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -11,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -24,8 +23,8 @@ from embedq_plugins import plugin_problems
 from embedq_store import Store
 from embedq_worker.logs import endings_logged, log_to_stderr
 from embedq_worker.service import ServiceOptions, serve, stop_on_signals
-from embedq_worker.telemetry import NOBODY
-from embedq_worker.work_done import WorkDone, WorkReport
+from embedq_worker.telemetry import NOBODY, Telemetry
+from embedq_worker.work_done import WorkDone, tell, told_at_the_end
 
 if TYPE_CHECKING:
     # Imported by those who are asked for metrics.
@@ -42,16 +41,14 @@ def run_worker(settings: Settings, options: ServiceOptions, *, processes: int, a
 
     Raises UsageError for a port that is taken.
     """
-    began = time.time()
     log_to_stderr(settings)
     with endings_logged(settings):
         if processes > 1:
             sys.exit(_run_processes(processes, settings, as_json=as_json))
         with _metrics(settings) as metrics:
-            done = WorkDone(NOBODY if metrics is None else metrics) if as_json else None
-            asyncio.run(_run(settings, options, metrics, done))
-        if done is not None:
-            _print(done.report(str(settings.database), began, time.time()))
+            measured: Telemetry = metrics or NOBODY
+            with told_at_the_end(settings, measured) if as_json else nullcontext(measured) as telemetry:
+                asyncio.run(_run(settings, options, metrics, telemetry))
     logging.shutdown()
     if threading.active_count() > 1:
         # A call of a model that did not end within the grace can't be stopped, and Python would wait for it.
@@ -69,13 +66,8 @@ def _metrics(settings: Settings) -> Iterator["WorkerMetrics | None"]:
         yield metrics
 
 
-def _print(report: WorkReport) -> None:
-    # The process may end without Python's putting its house in order.
-    print(json.dumps(report.as_object()), flush=True)
-
-
 async def _run(
-    settings: Settings, options: ServiceOptions, metrics: "WorkerMetrics | None", done: WorkDone | None
+    settings: Settings, options: ServiceOptions, metrics: "WorkerMetrics | None", telemetry: Telemetry
 ) -> None:
     for problem in plugin_problems():
         _log.warning("plugin %s: %s", problem.plugin, problem.message)
@@ -89,7 +81,7 @@ async def _run(
                 _log.warning("%s", warning)
             _log.info("worker %d: queue at %s, database %s", os.getpid(), queue.where, settings.database)
             async with _watched(metrics, queue, store):
-                await serve(settings, options, queue, store, stop, done or metrics or NOBODY)
+                await serve(settings, options, queue, store, stop, telemetry)
     _log.info("worker %d: stopped", os.getpid())
 
 
@@ -107,8 +99,7 @@ def _run_processes(count: int, settings: Settings, *, as_json: bool) -> int:
     outputs = _Outputs(kept=as_json)
     code = _keep_running(count, settings, outputs)
     if as_json and code != UsageError.exit_code:
-        nothing = WorkDone(NOBODY).report(str(settings.database), began, time.time())
-        _print(nothing.with_parts(outputs.told))
+        tell(WorkDone(NOBODY).report(settings, began).with_parts(outputs.told))
     return code
 
 

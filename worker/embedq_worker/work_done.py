@@ -4,18 +4,46 @@ It is heard of as metrics are, by `embedq_worker.telemetry`. A process that dies
 what it did.
 """
 
+import json
 import os
 import socket
 import threading
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Self
 
 import msgspec
 
 from embedq_core.counts import Counts
+from embedq_core.errors import EmbedqError
+from embedq_core.settings import Settings
 from embedq_worker.failures import Decision
 from embedq_worker.telemetry import ModelTelemetry, Telemetry
+
+
+@contextmanager
+def told_at_the_end(settings: Settings, then: Telemetry) -> Iterator["WorkDone"]:
+    """Print what is done in the block, as the telemetry that it is given hears of it, which passes on to `then`.
+
+    Where an error of ours ends the block, that is done, too, if it had come so far that a model was served.
+    """
+    began = time.time()
+    done = WorkDone(then)
+    try:
+        yield done
+    except EmbedqError:
+        report = done.report(settings, began)
+        if report.models:
+            tell(report)
+        raise
+    tell(done.report(settings, began))
+
+
+def tell(report: "WorkReport") -> None:
+    """Print it."""
+    # The process may end without Python's putting its house in order.
+    print(json.dumps(report.as_object()), flush=True)
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -113,12 +141,17 @@ class WorkDone:
         self._lock = threading.Lock()
         self._models: dict[str, Work] = {}
 
-    def report(self, database: str, began: float, ended: float) -> WorkReport:
-        """All of it."""
+    def report(self, settings: Settings, began: float) -> WorkReport:
+        """All of it until now, since `began`, in seconds since the epoch."""
         with self._lock:
             models = dict(self._models)
         return WorkReport(
-            host=socket.gethostname(), pid=os.getpid(), database=database, began=began, ended=ended, models=models
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            database=str(settings.database),
+            began=began,
+            ended=time.time(),
+            models=models,
         )
 
     def add(self, model_id: str, work: Work) -> None:

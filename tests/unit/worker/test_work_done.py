@@ -1,10 +1,18 @@
 """What a worker says at its end: one object, of one process or of several."""
 
 import json
+from pathlib import Path
+
+import msgspec
+import pytest
 
 from embedq_core.counts import Counts
+from embedq_core.errors import ModelMisconfigured
+from embedq_core.settings import Settings
 from embedq_worker.telemetry import NOBODY
-from embedq_worker.work_done import WorkDone, WorkReport
+from embedq_worker.work_done import WorkDone, WorkReport, told_at_the_end
+
+SETTINGS = Settings(database=Path("docs.db"))
 
 
 def report(**counts: Counts) -> WorkReport:
@@ -12,7 +20,7 @@ def report(**counts: Counts) -> WorkReport:
     done = WorkDone(NOBODY)
     for model_id, each in counts.items():
         done.of_model(model_id).settled(each)
-    return done.report("docs.db", 1000.0, 1004.0)
+    return msgspec.structs.replace(done.report(SETTINGS, 1000.0), ended=1004.0)
 
 
 def printed(told: WorkReport) -> bytes:
@@ -55,3 +63,21 @@ def test_the_work_of_several_processes_is_added_up_and_those_that_died_are_count
     assert (together.processes, together.silent) == (2, 3)
     assert together.models == report(small=Counts(embedded=7, removed=2, calls=2), large=Counts(reused=1)).models
     assert together.as_object()["done"] == 8
+
+
+def test_an_error_ends_it_with_what_was_done_until_then_and_with_nothing_where_nothing_had_begun(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*, served: bool) -> None:
+        with told_at_the_end(SETTINGS, NOBODY) as done:
+            if served:
+                done.of_model("small").settled(Counts(embedded=3))
+            raise ModelMisconfigured("the key is wrong")
+
+    with pytest.raises(ModelMisconfigured):
+        fail(served=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["done"], told["database"], told["ended"] >= told["began"]) == (3, "docs.db", True)
+    with pytest.raises(ModelMisconfigured):
+        fail(served=False)
+    assert capsys.readouterr().out == ""
