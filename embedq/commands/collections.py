@@ -78,7 +78,7 @@ def audit(
     ] = 50,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", metavar="N", help="Take the sample that N gives.", show_default="another each time"),
+        typer.Option("--seed", metavar="N", help="The same N takes the same sample.", show_default="another each time"),
     ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Queue what is wrong, to be embedded anew from the stored content.")

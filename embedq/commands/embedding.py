@@ -27,20 +27,22 @@ def embed(
     content: Annotated[str | None, typer.Option("-c", "--content", metavar="TEXT", help="Text to embed.")] = None,
     input: Annotated[  # noqa: A002 - the option's name
         Path | None,
-        typer.Option("-i", "--input", metavar="FILE", help="File to embed; - or nothing: standard input."),
+        typer.Option("-i", "--input", metavar="FILE", help="File to embed; - for standard input.", show_default="-"),
     ] = None,
     binary: Annotated[bool, typer.Option("--binary", help="Read the input as bytes.")] = False,
     metadata: Annotated[
         str | None, typer.Option("--metadata", metavar="JSON", help="Object to keep beside the vector.")
     ] = None,
-    store: Annotated[bool, typer.Option("--store/--no-store", help="Keep the content beside the vector.")] = True,
+    store: Annotated[
+        bool, typer.Option("--store/--no-store", help="Keep the content beside its vector: embedding it anew needs it.")
+    ] = True,
     format: Annotated[  # noqa: A002 - the option's name
         VectorFormat | None,
         typer.Option(
             "-f",
             "--format",
-            metavar="json|blob|base64|hex",
-            help="How to print the vector.",
+            metavar="FORMAT",
+            help="How to print the vector: json, blob (its bytes), base64 or hex.",
             show_default="json; nothing is printed where it is kept",
         ),
     ] = None,
@@ -49,6 +51,8 @@ def embed(
     json: options.Json = False,
 ) -> None:
     """Embed one value: print its vector, or keep it in a collection.
+
+    To print it: embedq embed -c 'a text' -m MODEL
 
     With --json, or --format json, the vector is an array of numbers; it is printed, too, where it is kept.
     """

@@ -27,7 +27,9 @@ def list_models(json: options.Json = False) -> None:
 
 @app.command("test")
 def try_model(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Id or alias.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Id or alias: see 'embedq models'.", show_default=False)
+    ],
     json: options.Json = False,
 ) -> None:
     """Embed two sentences, and say how long their vectors are and how fast that was."""

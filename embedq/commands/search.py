@@ -40,8 +40,9 @@ def similar(
         str | None,
         typer.Option(
             "--format",
-            metavar="lines|csv|tsv|json|nl|parquet",
-            help="Format of --batch; told by its name or its first bytes if left out.",
+            metavar="FORMAT",
+            help="Format of --batch: lines (of text), csv, tsv, json, nl (JSON lines) or parquet; told by the name or "
+            "the first bytes of FILE if left out.",
         ),
     ] = None,
     ann: Annotated[
@@ -52,6 +53,8 @@ def similar(
     json: options.Json = False,
 ) -> None:
     """Print the entries most similar to a text, a file or an entry, by cosine similarity, best first.
+
+    The three nearest to a question, to read: embedq similar docs -c 'how do I resume?' -n 3 --plain
 
     Each is a line of JSON with id, score, content and metadata; with --json all are one array, with --plain text to
     read. With --batch, there is a line, or an element of the array, for each query: its id, or the number of its line,

@@ -7,23 +7,36 @@ import typer
 
 from embedq_core import options
 
-_FORMAT = typer.Option("--format", metavar="jsonl|parquet|npz", help="Form of the file; told by its name if left out.")
+_VECTORS = "Vectors"
+_FORMAT = typer.Option(
+    "--format", metavar="FORMAT", help="Format: jsonl, parquet or npz; told by the name of FILE if left out."
+)
 
 
 def export_collection(
     collection: options.Collection,
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="Where to write; - for the standard output.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="FILE", help="File to write; - for standard output, which is meant if left out.", show_default=False
+        ),
     ] = "-",
     format: Annotated[str | None, _FORMAT] = None,  # noqa: A002 - the option's name
     vectors: Annotated[
         bool,
         typer.Option(
-            "--vectors/--no-vectors", help="With the vectors, or only what 'embedq submit' needs to make them anew."
+            "--vectors/--no-vectors",
+            help="With the vectors, or only what 'embedq submit' needs to make them anew.",
+            rich_help_panel=_VECTORS,
         ),
     ] = True,
     base64: Annotated[
-        bool, typer.Option("--base64", help="In jsonl: vectors as base64, a quarter as long as numbers.")
+        bool,
+        typer.Option(
+            "--base64",
+            help="In jsonl: vectors as base64, a quarter as long as numbers.",
+            rich_help_panel=_VECTORS,
+        ),
     ] = False,
     prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="Only ids that begin with TEXT.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
@@ -63,7 +76,12 @@ def import_collection(
     format: Annotated[str | None, _FORMAT] = None,  # noqa: A002 - the option's name
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", metavar="MODEL", help="Whose the vectors are, where the file doesn't say."),
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="MODEL",
+            help="The model that made the vectors, by id or alias, where the file doesn't say.",
+        ),
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace entries of the same ids that are different.")
@@ -96,7 +114,7 @@ def rename_collection(
     collection: options.Collection,
     name: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.", show_default=False)],
     force: Annotated[
-        bool, typer.Option("--force", help="Even while work for it is queued, or the queue can't be asked.")
+        bool, typer.Option("--force", help="Rename it even while work for it is queued, or the queue can't be asked.")
     ] = False,
     database: options.Database = None,
     json: options.Json = False,

@@ -4,6 +4,9 @@ import json
 import re
 from typing import get_args
 
+import pytest
+
+from embedq.app import app
 from embedq_core import options
 from support.command_line import CommandLine
 from support.models import vector_of
@@ -28,6 +31,20 @@ def test_every_command_says_in_a_sentence_what_it_does_and_so_does_each_option_a
         for parameter in command.params:
             assert parameter.help, (words, parameter.name)
             assert sentence.fullmatch(parameter.help), (words, parameter.name, parameter.help)
+
+
+def test_help_fits_a_terminal_of_sixty_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    for words in [(), *dict(commands())]:
+        with pytest.raises(SystemExit):
+            app([*words, "--help"], prog_name="embedq")
+        shown = capsys.readouterr().out
+        assert "--help" in shown
+        assert max(map(len, shown.splitlines())) <= 60, words
+        # A word that has no room is cut short: of ours none is.
+        assert set(re.findall(r"\S+\w…", shown)) <= {"--install-completi…"}, words
 
 
 def test_what_takes_a_value_says_what_kind_of_value() -> None:

@@ -8,6 +8,8 @@ from embedq_core import options
 from embedq_core.errors import UsageError
 from embedq_core.settings import MOST_PORT
 
+_TOLD = "Metrics and log"
+
 
 def worker(
     model: Annotated[
@@ -26,12 +28,11 @@ def worker(
         int | None,
         typer.Option(
             "--metrics-port",
-            min=0,
-            max=MOST_PORT,
             metavar="PORT",
             help="Serve metrics for Prometheus at this port: 0 for any that is free, which the log names. "
             "With --processes, the processes take this port and the ones after it.",
             show_default="$EMBEDQ_METRICS_PORT, else none are served",
+            rich_help_panel=_TOLD,
         ),
     ] = None,
     metrics_host: Annotated[
@@ -41,6 +42,7 @@ def worker(
             metavar="ADDRESS",
             help="Serve them at this address of the machine: 0.0.0.0 for all, to whoever can reach it.",
             show_default="$EMBEDQ_METRICS_HOST, else 127.0.0.1",
+            rich_help_panel=_TOLD,
         ),
     ] = None,
     log_format: Annotated[
@@ -50,6 +52,7 @@ def worker(
             metavar="text|json",
             help="Log lines for people, or as JSON with fields of their own for run, chunk, collection and model.",
             show_default="$EMBEDQ_LOG_FORMAT, else text",
+            rich_help_panel=_TOLD,
         ),
     ] = None,
     database: options.Database = None,
@@ -66,6 +69,8 @@ def worker(
     from embedq_worker.running import run_worker
     from embedq_worker.service import ServiceOptions
 
+    if metrics_port is not None and not 0 <= metrics_port <= MOST_PORT:
+        raise UsageError(f"--metrics-port takes a port, from 0 to {MOST_PORT}, not {metrics_port}")
     settings = load_settings(
         database=database, metrics_port=metrics_port, metrics_host=metrics_host, log_format=log_format
     )
