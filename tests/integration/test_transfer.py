@@ -1,13 +1,17 @@
 """Collections into files and back, and to other names: what arrives is what was there, bit for bit."""
 
 import asyncio
+import errno
+import gc
 import gzip
+import io
 import json
 import os
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import msgspec
@@ -205,6 +209,27 @@ def test_an_export_that_ends_early_leaves_nothing_and_overwrites_nothing(here: P
     assert (tmp_path / "c.jsonl").read_text() == "mine"
     out(here, "c.jsonl", overwrite=True)
     assert "nul" in (tmp_path / "c.jsonl").read_text()
+
+
+class Unread(io.RawIOBase):
+    """A pipe that nobody reads any more."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, _: object) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_an_export_that_nobody_reads_ends_in_silence(
+    here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=Unread()))
+    request = ExportRequest("odd", "-", None, Shape(), "", overwrite=False, database=here)
+    with pytest.raises(BrokenPipeError):
+        export(request)
+    gc.collect()
+    assert caplog.records == []
 
 
 def test_without_vectors_there_is_what_submit_reads(here: Path, tmp_path: Path) -> None:
