@@ -70,7 +70,7 @@ def export_collection(
 
 def import_collection(
     collection: options.Collection,
-    file: Annotated[
+    source: Annotated[
         str, typer.Argument(metavar="FILE", help="File to read; - for standard input.", show_default=False)
     ],
     format: Annotated[str | None, _FORMAT] = None,  # noqa: A002 - the option's name
@@ -99,7 +99,7 @@ def import_collection(
     from embedq.transfer.importing import ImportRequest, import_file
     from embedq_core.text import plural, shown
 
-    done = import_file(ImportRequest(file, collection, format, model, replace, database))
+    done = import_file(ImportRequest(source, collection, format, model, replace, database))
     if json:
         print(json_module.dumps(done.as_object()))
     else:
