@@ -1,12 +1,13 @@
 """What `demo` does: the standard library's docstrings in, three questions out."""
 
 import asyncio
+import json
 import os
 import shutil
 import sys
 import textwrap
 import time
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,7 @@ from embedq_producer.models import full_batch
 from embedq_producer.readers import Reader, RowOptions
 from embedq_producer.submission import new_submission
 from embedq_producer.submitting import stop_on_interrupt
-from embedq_producer.summary import EXIT_INTERRUPTED, run_outcome
+from embedq_producer.summary import EXIT_INTERRUPTED, run_outcome, summary_object
 from embedq_producer.terminal import RowReport, display, duration
 from embedq_store import Entry, Store
 
@@ -38,28 +39,36 @@ ANSWERS: Final = 4
 WIDTH: Final = 76
 
 
-def run_demo(database: Path | None) -> None:
-    """Run the demo. Exits with 130 if it is interrupted; running it again goes on from there."""
+def run_demo(database: Path | None, *, as_json: bool) -> None:
+    """Run the demo. Exits with 130 if it is interrupted; running it again goes on from there.
+
+    As JSON: the database, the run as 'runs show' has it, and each question with its answers as 'similar' has them.
+    """
     file = database or platformdirs.user_data_path(APP_NAME) / "demo.db"
     # Its own queue and its own database, whatever is configured: a demo must not get in the way of real work.
     settings = replace(load_settings(database=file), redis_url=None, model=None)
-    sys.exit(asyncio.run(_demo(settings)))
+    sys.exit(asyncio.run(_demo(settings, as_json=as_json)))
 
 
-async def _demo(settings: Settings) -> int:
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    print(f"Embedding the documentation of Python {version}'s standard library.")
+async def _demo(settings: Settings, *, as_json: bool) -> int:
+    if not as_json:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        print(f"Embedding the documentation of Python {version}'s standard library.")
     summary = await _ingest(settings)
-    counts = summary.counts
-    rate = counts.done / summary.seconds if summary.seconds else 0
-    calls = plural(counts.calls, "model call") if counts.calls else "no model call"
-    print(f"{plural(counts.done, 'document')} in {duration(summary.seconds)} ({rate:,.0f}/s): {run_outcome(summary)}")
-    print(f"{calls}; run {summary.run.id}")
+    if not as_json:
+        _print_summary(summary)
+    # What was not embedded can't answer.
+    answers = await _ask(settings) if summary.complete else []
+    if as_json:
+        told = {"database": str(settings.database), "run": summary_object(summary)}
+        print(json.dumps(told | {"questions": [answer.as_object() for answer in answers]}))
     if not summary.complete:
         print("interrupted: run it again and it goes on from here", file=sys.stderr)
         return EXIT_INTERRUPTED
-    await _ask(settings)
-    _print_next_steps(settings, again=not counts.calls)
+    if not as_json:
+        for answer in answers:
+            answer.show()
+        _print_next_steps(settings, again=not summary.counts.calls)
     return 0
 
 
@@ -90,7 +99,40 @@ async def _ingest(settings: Settings) -> RunSummary:
                 return await first_of(watching, serving, stop)
 
 
-async def _ask(settings: Settings) -> None:
+def _print_summary(summary: RunSummary) -> None:
+    counts = summary.counts
+    rate = counts.done / summary.seconds if summary.seconds else 0
+    calls = plural(counts.calls, "model call") if counts.calls else "no model call"
+    print(f"{plural(counts.done, 'document')} in {duration(summary.seconds)} ({rate:,.0f}/s): {run_outcome(summary)}")
+    print(f"{calls}; run {summary.run.id}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The entries nearest to a question, of so many; found in so many seconds."""
+
+    question: str
+    seconds: float
+    documents: int
+    entries: list[Entry]
+
+    def as_object(self) -> dict[str, object]:
+        """For JSON."""
+        results = [asdict(entry) for entry in self.entries]
+        return {"question": self.question, "seconds": round(self.seconds, 6), "results": results}
+
+    def show(self) -> None:
+        """Print it, for people."""
+        print(f"\n{self.question!r} ({self.seconds * 1000:.0f} ms, {self.documents:,} documents)")
+        for entry in self.entries:
+            text = (entry.content or "").partition(": ")[2]
+            print(f"  {entry.score:.3f}  {entry.id}")
+            for line in textwrap.wrap(excerpt(text, 2 * WIDTH), WIDTH - 10, max_lines=1, placeholder=" …"):
+                print(f"         {line}")
+
+
+async def _ask(settings: Settings) -> list[_Answer]:
+    answers: list[_Answer] = []
     model = get_embedding_model(MODEL)
     async with await Store.open(settings.database, read_only=True) as store:
         found = await store.collection(COLLECTION)
@@ -99,18 +141,8 @@ async def _ask(settings: Settings) -> None:
             began = time.perf_counter()
             vector = (await asyncio.to_thread(embed_queries, model, [question]))[0]
             entries = await store.search.similar(found.id, vector, ANSWERS)
-            took = (time.perf_counter() - began) * 1000
-            print(f"\n{question!r} ({took:.0f} ms, {count:,} documents)")
-            for entry in entries:
-                _print_answer(entry)
-
-
-def _print_answer(entry: Entry) -> None:
-    text = (entry.content or "").partition(": ")[2]
-    lines = textwrap.wrap(excerpt(text, 2 * WIDTH), WIDTH - 10, max_lines=1, placeholder=" …")
-    print(f"  {entry.score:.3f}  {entry.id}")
-    for line in lines:
-        print(f"         {line}")
+            answers.append(_Answer(question, time.perf_counter() - began, count, entries))
+    return answers
 
 
 def _print_next_steps(settings: Settings, *, again: bool) -> None:

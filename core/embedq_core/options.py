@@ -45,6 +45,7 @@ Urgency: TypeAlias = Annotated[
     Priority,
     typer.Option(
         "--priority",
+        metavar="high|normal",
         help="With high, go ahead of what is queued already for the model; that still gets a share.",
         case_sensitive=False,
     ),

@@ -54,14 +54,14 @@ def show(collection: options.Collection, database: options.Database = None, json
 
 
 @app.command()
-def index(collection: options.Collection, database: options.Database = None) -> None:
+def index(collection: options.Collection, database: options.Database = None, json: options.Json = False) -> None:
     """Build the index for 'embedq similar --ann', or add to it what it lacks, and wait for it.
 
     What has been built when it is stopped is thrown away.
     """
     from embedq.search.indexing import run_index
 
-    run_index(collection, database)
+    run_index(collection, database, as_json=json)
 
 
 app.command("export")(transfer.export_collection)
@@ -78,7 +78,7 @@ def audit(
     ] = 50,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", metavar="N", help="Take the sample that N gives.", show_default="another each time"),
+        typer.Option("--seed", metavar="N", help="The same N takes the same sample.", show_default="another each time"),
     ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Queue what is wrong, to be embedded anew from the stored content.")
@@ -151,8 +151,9 @@ def drop_old(
 
 
 @app.command()
-def path(database: options.Database = None) -> None:
-    """Print the path of the database."""
+def path(database: options.Database = None, json: options.Json = False) -> None:
+    """Print the path of the database, which need not be there yet."""
     from embedq_core.settings import load_settings
 
-    print(load_settings(database=database).database)
+    file = load_settings(database=database).database
+    print(json_module.dumps({"database": str(file), "exists": file.exists()}) if json else file)

@@ -15,14 +15,21 @@ app = typer.Typer(
     cls=ListByDefault,
 )
 
-Ids: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of items.", show_default=False)]
-Keys: TypeAlias = Annotated[
-    list[int] | None, typer.Option("--key", metavar="KEY", help="With this key, as listed. May be repeated.")
+Ids: TypeAlias = Annotated[
+    list[str] | None, typer.Argument(metavar="ID", help="Only those of items with these ids.", show_default=False)
 ]
-Of: TypeAlias = Annotated[str | None, typer.Option("--collection", metavar="NAME", help="Of this collection.")]
-Run: TypeAlias = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run.")]
-Error: TypeAlias = Annotated[str | None, typer.Option("--error", metavar="CLASS", help="With this error class.")]
-All: TypeAlias = Annotated[bool, typer.Option("--all", help="All of them.")]
+Keys: TypeAlias = Annotated[
+    list[int] | None,
+    typer.Option("--key", metavar="KEY", help="Only the one with this key, as listed. May be repeated."),
+]
+Of: TypeAlias = Annotated[
+    str | None, typer.Option("--collection", metavar="NAME", help="Only those of this collection.")
+]
+Run: TypeAlias = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only those of this run.")]
+Error: TypeAlias = Annotated[
+    str | None, typer.Option("--error", metavar="CLASS", help="Only those with this error class.")
+]
+All: TypeAlias = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
 
 @app.command("list")
@@ -32,7 +39,7 @@ def list_dead(
     collection: Of = None,
     run: Run = None,
     error: Error = None,
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many, the newest first.")] = 20,
+    number: Annotated[int, typer.Option("-n", "--number", metavar="N", min=1, help="How many, the newest first.")] = 20,
     database: options.Database = None,
     json: options.Json = False,
 ) -> None:
@@ -68,7 +75,9 @@ def show(
     error: Error = None,
     raw: Annotated[
         Path | None,
-        typer.Option("--raw", metavar="FILE", help="Write the content, byte for byte, to a file; - for the output."),
+        typer.Option(
+            "--raw", metavar="FILE", help="Write the content, byte for byte, to a file; - for standard output."
+        ),
     ] = None,
     database: options.Database = None,
     json: options.Json = False,
@@ -100,7 +109,7 @@ def requeue(
     database: options.Database = None,
     json: options.Json = False,
 ) -> None:
-    """Put dead letters back into the queue, as a new run, whose id is printed.
+    """Put dead letters back into the queue, as a new run, whose id is printed. Say which, or --all.
 
     There is a run for each collection and model. Content and metadata are those that came in, and the content is kept
     beside the vector. An item leaves the dead letters when it is stored; one that fails again stays, and its attempts
@@ -126,7 +135,7 @@ def purge(
     database: options.Database = None,
     json: options.Json = False,
 ) -> None:
-    """Delete dead letters for good, with their contents. Asks first."""
+    """Delete dead letters for good, with their contents. Say which, or --all. Asks first."""
     from embedq.asking import ask
     from embedq.dead.letters import chosen, groups_to_purge, none_matches, selected
     from embedq.dead.letters import purge as purge_letters

@@ -33,6 +33,12 @@ def ingest(
 
     The same as submit, worker and waiting in one: a queue and a worker are started if there are none. Stop it at
     any moment and run it again: nothing is missing then, and nothing is paid for twice.
+
+    Each row of a file is an item: embedq ingest talks talks.csv
+
+    Each file below a directory is one: embedq ingest docs --files ./docs '**/*.md'
+
+    What the columns of rows mean 'embedq submit --help' says.
     """
     from embedq.ingesting import run_ingest
 

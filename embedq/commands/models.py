@@ -27,7 +27,9 @@ def list_models(json: options.Json = False) -> None:
 
 @app.command("test")
 def try_model(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Id or alias.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Id or alias: see 'embedq models'.", show_default=False)
+    ],
     json: options.Json = False,
 ) -> None:
     """Embed two sentences, and say how long their vectors are and how fast that was."""
@@ -42,27 +44,12 @@ def default_model(
         str | None, typer.Argument(metavar="MODEL", help="Id or alias to set.", show_default=False)
     ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Have no default again.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Show the model for new collections where none is named, or set it."""
-    from embedq_core.errors import SettingsError, UsageError
-    from embedq_core.settings import default_model_file, load_settings
-    from embedq_plugins import get_embedding_model
-    from embedq_producer.models import FALLBACK_MODEL, default_model_id
+    from embedq.models.default import run_default
+    from embedq_core.errors import UsageError
 
     if model is not None and remove:
         raise UsageError("name a model or use --remove, not both")
-    file = default_model_file()
-    if model is None and not remove:
-        print(default_model_id(load_settings()) or f"{FALLBACK_MODEL} (built in: no default is set)")
-        return
-    chosen = None if model is None else get_embedding_model(model).model_id
-    try:
-        if chosen is None:
-            file.unlink(missing_ok=True)
-        else:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(chosen + "\n", encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(f"{file}: {error.strerror}") from error
-    if chosen is not None:
-        print(chosen)
+    run_default(model, remove=remove, as_json=json)

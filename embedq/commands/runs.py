@@ -24,7 +24,7 @@ RunId = Annotated[
 
 @app.command("list")
 def list_runs(
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many, the newest first.")] = 20,
+    number: Annotated[int, typer.Option("-n", "--number", metavar="N", min=1, help="How many, the newest first.")] = 20,
     collection: Annotated[
         str | None, typer.Option("--collection", metavar="NAME", help="Only those of this collection.")
     ] = None,

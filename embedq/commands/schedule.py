@@ -70,7 +70,9 @@ def add(
     ],
     command: Annotated[
         list[str],
-        typer.Argument(metavar="COMMAND", help="After --: a command of embedq, without its name.", show_default=False),
+        typer.Argument(
+            metavar="COMMAND", help="After --: a command of embedq, without 'embedq' itself.", show_default=False
+        ),
     ],
     timezone: Annotated[
         str | None,

@@ -23,7 +23,7 @@ def similar(
         Path | None, typer.Option("-i", "--input", metavar="FILE", help="File to compare with; - for standard input.")
     ] = None,
     binary: Annotated[bool, typer.Option("--binary", help="Read --input as bytes.")] = False,
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many results.")] = 10,
+    number: Annotated[int, typer.Option("-n", "--number", metavar="N", min=1, help="How many results.")] = 10,
     prefix: options.OnlyPrefix = "",
     where: Annotated[
         list[str] | None,
@@ -42,8 +42,9 @@ def similar(
         str | None,
         typer.Option(
             "--format",
-            metavar="lines|csv|tsv|json|nl|parquet",
-            help="Format of --batch; told by its name or its first bytes if left out.",
+            metavar="FORMAT",
+            help="Format of --batch: lines (of text), csv, tsv, json, nl (JSON lines) or parquet; told by the name or "
+            "the first bytes of FILE if left out.",
         ),
     ] = None,
     ann: Annotated[
@@ -51,22 +52,28 @@ def similar(
     ] = False,
     plain: Annotated[bool, typer.Option("-p", "--plain", help="Print text to read instead of JSON lines.")] = False,
     database: options.Database = None,
+    json: options.Json = False,
 ) -> None:
     """Print the entries most similar to a text, a file or an entry, by cosine similarity, best first.
 
-    Each is a line of JSON with id, score, content and metadata; with --plain, text to read. With --batch, a line
-    for each query: its id, or the number of its line, and its results.
+    The three nearest to a question, to read: embedq similar docs -c 'how do I resume?' -n 3 --plain
+
+    Each is a line of JSON with id, score, content and metadata; with --json all are one array, with --plain text to
+    read. With --batch, there is a line, or an element of the array, for each query: its id, or the number of its line,
+    and its results.
 
     The search is exact. With --ann it asks an index, which is built in the background when it is first asked for: see
     'embedq collections index'.
     """
+    if json and plain:
+        raise UsageError("--json and --plain contradict each other")
     if batch is not None:
         from embedq.search.searching_many import BatchRequest, run_similar_batch
 
         if plain or binary or any(value is not None for value in (id, content, input)):
             raise UsageError("--batch says what to compare with: leave out ID, -c, -i, --binary and --plain")
         request = BatchRequest(collection, batch, format, number, prefix, tuple(where or ()), ann, group)
-        run_similar_batch(request, database=database)
+        run_similar_batch(request, database=database, as_json=json)
     if format is not None:
         raise UsageError("--format is for --batch FILE")
     from embedq.search.searching import SearchRequest, run_similar
@@ -74,5 +81,6 @@ def similar(
     run_similar(
         SearchRequest(collection, id, content, input, binary, number, prefix, tuple(where or ()), ann, group),
         plain=plain,
+        as_json=json,
         database=database,
     )

@@ -7,23 +7,36 @@ import typer
 
 from embedq_core import options
 
-_FORMAT = typer.Option("--format", metavar="jsonl|parquet|npz", help="Form of the file; told by its name if left out.")
+_VECTORS = "Vectors"
+_FORMAT = typer.Option(
+    "--format", metavar="FORMAT", help="Format: jsonl, parquet or npz; told by the name of FILE if left out."
+)
 
 
 def export_collection(
     collection: options.Collection,
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="Where to write; - for the standard output.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="FILE", help="File to write; - for standard output, which is meant if left out.", show_default=False
+        ),
     ] = "-",
     format: Annotated[str | None, _FORMAT] = None,  # noqa: A002 - the option's name
     vectors: Annotated[
         bool,
         typer.Option(
-            "--vectors/--no-vectors", help="With the vectors, or only what 'embedq submit' needs to make them anew."
+            "--vectors/--no-vectors",
+            help="With the vectors, or only what 'embedq submit' needs to make them anew.",
+            rich_help_panel=_VECTORS,
         ),
     ] = True,
     base64: Annotated[
-        bool, typer.Option("--base64", help="In jsonl: vectors as base64, a quarter as long as numbers.")
+        bool,
+        typer.Option(
+            "--base64",
+            help="In jsonl: vectors as base64, a quarter as long as numbers.",
+            rich_help_panel=_VECTORS,
+        ),
     ] = False,
     prefix: options.OnlyPrefix = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
@@ -36,17 +49,18 @@ def export_collection(
     times, model. jsonl is an object a line; parquet needs pyarrow; npz is for numpy.load: ids and vectors.
     """
     from embedq.transfer.entry_files import Shape
-    from embedq.transfer.exporting import STANDARD_OUTPUT, ExportRequest, export
+    from embedq.transfer.exporting import ExportRequest, export
+    from embedq.transfer.forms import STANDARD_STREAM
     from embedq_core.errors import UsageError
     from embedq_core.text import plural, shown
 
-    if json and file == STANDARD_OUTPUT:
+    if json and file == STANDARD_STREAM:
         raise UsageError("--json says what was written to a file: name one")
     shape = Shape(vectors=vectors, base64=base64)
     done = export(ExportRequest(collection, file, format, shape, prefix, overwrite, database))
     if json:
         print(json_module.dumps(done.as_object()))
-    elif file != STANDARD_OUTPUT:
+    elif file != STANDARD_STREAM:
         print(f"exported {plural(done.entries, 'entry', 'entries')} of {shown(collection)} to {shown(file)}")
     if done.left_out:
         left = plural(done.left_out, "entry was", "entries were")
@@ -56,11 +70,18 @@ def export_collection(
 
 def import_collection(
     collection: options.Collection,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="What to read.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="File to read; - for standard input.", show_default=False)
+    ],
     format: Annotated[str | None, _FORMAT] = None,  # noqa: A002 - the option's name
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", metavar="MODEL", help="Whose the vectors are, where the file doesn't say."),
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="MODEL",
+            help="The model that made the vectors, by id or alias, where the file doesn't say.",
+        ),
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace entries of the same ids that are different.")
@@ -70,13 +91,15 @@ def import_collection(
 ) -> None:
     """Read entries with their vectors from a file into a collection, which is made if it isn't there.
 
+    From one database into another: embedq collections export docs | embedq collections import docs - -d other.db
+
     The whole file is checked before anything is written. Killed on the way, it can be run again: what is there as the
     file has it is passed over. Entries without vectors are for 'embedq submit', which reads the same files.
     """
     from embedq.transfer.importing import ImportRequest, import_file
     from embedq_core.text import plural, shown
 
-    done = import_file(ImportRequest(file, collection, format, model, replace, database))
+    done = import_file(ImportRequest(source, collection, format, model, replace, database))
     if json:
         print(json_module.dumps(done.as_object()))
     else:
@@ -91,7 +114,7 @@ def rename_collection(
     collection: options.Collection,
     name: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.", show_default=False)],
     force: Annotated[
-        bool, typer.Option("--force", help="Even while work for it is queued, or the queue can't be asked.")
+        bool, typer.Option("--force", help="Rename it even while work for it is queued, or the queue can't be asked.")
     ] = False,
     database: options.Database = None,
     json: options.Json = False,

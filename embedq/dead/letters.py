@@ -1,7 +1,6 @@
 """Reading dead letters for the commands that show them, and deleting them."""
 
 import asyncio
-import json
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from embedq.inspecting import moment, size
 from embedq.tables import print_fields
 from embedq_core.errors import UsageError
-from embedq_core.items import unstorable
+from embedq_core.items import json_text, unstorable
 from embedq_core.settings import load_settings
 from embedq_core.text import shown, shown_lines
 from embedq_store import DeadGroup, DeadHeading, DeadLetter, Selection, Store
@@ -35,7 +34,7 @@ def print_letters_json(selection: Selection, limit: int | None, database: Path |
         async with opened(database, read_only=True) as store:
             if store is not None:
                 async for letter in _letters(store, selection, limit):
-                    print(separator, json.dumps(_object(letter)), sep="", end="")
+                    print(separator, json_text(_object(letter)), sep="", end="")
                     separator = ", "
         print("[]" if separator == "[" else "]")
 

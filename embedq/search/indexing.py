@@ -1,6 +1,7 @@
 """What `collections index` does: build the index of a collection here and now, and show how far it is."""
 
 import asyncio
+import json
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from embedq_producer.terminal import Display, Figures, display, duration
 from embedq_store import Built, Store
 
 
-def run_index(collection: str, database: Path | None) -> None:
+def run_index(collection: str, database: Path | None, *, as_json: bool) -> None:
     """Build, and print what came of it. Raises CollectionMissing, DatabaseMissing, UsageError, StoreError."""
     settings = load_settings(database=database)
     began = time.monotonic()
@@ -20,16 +21,21 @@ def run_index(collection: str, database: Path | None) -> None:
             built, count = asyncio.run(_build(collection, settings, shows))
         except OSError as error:
             raise StoreError(f"the index of {shown(collection)} can't be written: {error}") from error
-    entries = plural(count, "entry", "entries")
-    if built is Built.DONE:
-        print(f"indexed {shown(collection)}: {entries}, in {duration(time.monotonic() - began)}")
-    elif built is Built.SMALL:
-        print(f"{shown(collection)} needs no index: {entries} can be searched exactly in a moment")
-    else:
+    if built not in (Built.DONE, Built.SMALL):
         raise StoreError(
             f"{shown(collection)} has no files for searching beside the database to index: make its folder writable, "
             "or submit something to it, if another program made it"
         )
+    seconds = time.monotonic() - began
+    entries = plural(count, "entry", "entries")
+    if as_json:
+        indexed = built is Built.DONE
+        told = {"collection": collection, "entries": count, "indexed": indexed, "seconds": round(seconds, 3)}
+        print(json.dumps(told))
+    elif built is Built.DONE:
+        print(f"indexed {shown(collection)}: {entries}, in {duration(seconds)}")
+    else:
+        print(f"{shown(collection)} needs no index: {entries} can be searched exactly in a moment")
 
 
 async def _build(collection: str, settings: Settings, shows: Display) -> tuple[Built, int]:

@@ -34,7 +34,7 @@ class SearchRequest:
     group: bool = False
 
 
-def run_similar(request: SearchRequest, *, plain: bool, database: Path | None) -> None:
+def run_similar(request: SearchRequest, *, plain: bool, as_json: bool = False, database: Path | None) -> None:
     """Search and print. Raises UsageError, CollectionMissing, EntryMissing, DatabaseMissing, UnknownModel."""
     given = [value for value in (request.id, request.content, request.input) if value is not None]
     if len(given) != 1:
@@ -43,7 +43,7 @@ def run_similar(request: SearchRequest, *, plain: bool, database: Path | None) -
         raise UsageError("--binary is for -i FILE")
     settings = load_settings(database=database)
     where = where_given(request.where)
-    print_entries(asyncio.run(_search(request, where, settings)), plain=plain)
+    print_entries(asyncio.run(_search(request, where, settings)), plain=plain, as_json=as_json)
 
 
 async def _search(request: SearchRequest, where: Where, settings: Settings) -> list[Entry]:
@@ -117,8 +117,11 @@ def read_value(path: Path | None, *, binary: bool) -> str | bytes:
         raise UsageError(f"{shown(name)}: is not text in UTF-8; use --binary for a model that takes bytes") from error
 
 
-def print_entries(entries: list[Entry], *, plain: bool) -> None:
-    """Print results: a line of JSON each, or text to read."""
+def print_entries(entries: list[Entry], *, plain: bool, as_json: bool) -> None:
+    """Print results: a line of JSON each, an array of all, or text to read."""
+    if as_json:
+        print(json_text([asdict(entry) for entry in entries]))
+        return
     for entry in entries:
         if not plain:
             print(json_text(asdict(entry)))

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -36,8 +36,10 @@ class BatchRequest:
     group: bool = False
 
 
-def run_similar_batch(request: BatchRequest, *, database: Path | None) -> None:
+def run_similar_batch(request: BatchRequest, *, database: Path | None, as_json: bool = False) -> None:
     """Search, print, exit with 0, or with 1 where no query could be read.
+
+    Lines are printed as they come. An array is printed when all is known: half of one would be no JSON.
 
     Raises UsageError, SourceError, CollectionMissing, DatabaseMissing, UnknownModel, ModelError.
     """
@@ -47,14 +49,25 @@ def run_similar_batch(request: BatchRequest, *, database: Path | None) -> None:
     report = RowReport()
     path = None if str(request.file) == "-" else request.file
     reader = Reader([QuerySource(path, request.format)], RowOptions(item_bytes=settings.item_bytes), report)
-    found = asyncio.run(_search(request, where_given(request.where), settings, reader, report))
+    answers: list[str] = []
+    tell = answers.append if as_json else print
+    found = asyncio.run(_search(request, where_given(request.where), settings, reader, report, tell))
+    if as_json:
+        print(f"[{', '.join(answers)}]")
     if report.count:
         print(f"{plural(report.count, 'query', 'queries')} skipped: see above", file=sys.stderr)
     sys.exit(bool(report.count and not found))
 
 
-async def _search(request: BatchRequest, where: Where, settings: Settings, reader: Reader, report: RowReport) -> int:
-    """Print the answers as they come; return how many."""
+async def _search(
+    request: BatchRequest,
+    where: Where,
+    settings: Settings,
+    reader: Reader,
+    report: RowReport,
+    tell: Callable[[str], None],
+) -> int:
+    """Tell the answers, as JSON, as they come; return how many."""
     count, ended = 0, Event()
     reader.before_waiting(waiting_until(ended.is_set))
     async with await Store.open(settings.database, read_only=True, search_bytes=settings.search_bytes) as store:
@@ -88,7 +101,7 @@ async def _search(request: BatchRequest, where: Where, settings: Settings, reade
                 if request.ann and not count:
                     say_why_exact(store, found)
                 for query, entries in zip(some, answers, strict=True):
-                    print(json_text({"query": query.id, "results": [asdict(entry) for entry in entries]}))
+                    tell(json_text({"query": query.id, "results": [asdict(entry) for entry in entries]}))
                 count += len(some)
                 sys.stdout.flush()
         finally:

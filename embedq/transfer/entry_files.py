@@ -49,6 +49,12 @@ class EntryFile(ABC):
     head: Head | None
     """What it says of its collection; None for one that another tool has made."""
 
+    name: str
+    """What it is called in messages."""
+
+    piped: bool = False
+    """Whether it came out of a pipe, which may have ended before its time, and is no file that was put there whole."""
+
     @abstractmethod
     def pages(self) -> Iterator[list[StoredEntry]]:
         """The entries from the first to the last, each with its vector. Raises SourceError, naming the row."""

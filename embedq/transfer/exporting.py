@@ -12,14 +12,12 @@ from signal import SIGTERM
 from typing import BinaryIO
 
 from embedq.transfer.entry_files import Head, Shape
-from embedq.transfer.forms import JSONL, form_of, write
+from embedq.transfer.forms import JSONL, STANDARD_STREAM, form_of, write
 from embedq_core.errors import SourceError, UsageError
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
 from embedq_producer.terminal import Figures, display
 from embedq_store import Store
-
-STANDARD_OUTPUT = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class Exported:
 def export(request: ExportRequest) -> Exported:
     """Write the file. Raises UsageError, CollectionMissing, DatabaseMissing, SourceError where it can't be written."""
     form = form_of(request.file, request.format)
-    if request.file == STANDARD_OUTPUT:
+    if request.file == STANDARD_STREAM:
         if form != JSONL:
             raise UsageError(f"--format {form} can't be written to the standard output: name a file")
         return _run(request, form, sys.stdout.buffer)

@@ -8,6 +8,9 @@ from embedq_core.errors import UsageError
 from embedq_core.text import shown
 from embedq_store import Snapshot
 
+STANDARD_STREAM: Final = "-"
+"""Standard input, or output, in the place of a file's name."""
+
 JSONL: Final = "jsonl"
 PARQUET: Final = "parquet"
 NPZ: Final = "npz"
@@ -21,18 +24,24 @@ def form_of(name: str, asked: str | None) -> str:
         if asked not in FORMATS:
             raise UsageError(f"there is no format {shown(asked)!r}: there are {', '.join(FORMATS)}")
         return asked
-    form = JSONL if name == "-" else _SUFFIXES.get(Path(name).suffix.lower())
+    form = JSONL if name == STANDARD_STREAM else _SUFFIXES.get(Path(name).suffix.lower())
     if form is None:
         raise UsageError(f"{shown(name)!r} doesn't tell its format: say --format {', --format '.join(FORMATS)}")
     return form
 
 
-def opened(path: Path, form: str) -> EntryFile:
-    """The file of entries at `path`. Raises SourceError."""
+def opened(name: str, form: str, folder: Path) -> EntryFile:
+    """The file of entries of this name, - being standard input; `folder` is for what can be read only once.
+
+    Raises SourceError, and UsageError where the form needs a file.
+    """
     if form == JSONL:
         from embedq.transfer.jsonl import JsonLinesFile
 
-        return JsonLinesFile(path)
+        return JsonLinesFile(None if name == STANDARD_STREAM else Path(name), folder)
+    if name == STANDARD_STREAM:
+        raise UsageError(f"--format {form} can't be read from the standard input: name a file")
+    path = Path(name)
     if form == PARQUET:
         from embedq.transfer.parquet import ParquetEntries
 

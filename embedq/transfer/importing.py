@@ -69,9 +69,9 @@ def import_file(request: ImportRequest) -> Imported:
     is written.
     """
     check_collection_name(request.collection)
-    path = Path(request.file)
-    with opened(path, form_of(request.file, request.format)) as file:
-        return asyncio.run(_import(request, file, load_settings(database=request.database)))
+    settings = load_settings(database=request.database)
+    with opened(request.file, form_of(request.file, request.format), settings.database.parent) as file:
+        return asyncio.run(_import(request, file, settings))
 
 
 async def _import(request: ImportRequest, file: EntryFile, settings: Settings) -> Imported:
@@ -107,14 +107,14 @@ async def _target(request: ImportRequest, file: EntryFile, store: Store) -> Targ
         if None not in (said, model_id) and model_id != said:
             whose = "the collection has" if model_id != asked else "-m names"
             raise ModelMismatch(
-                f"the vectors in {shown(request.file)} were made with {said}, and {whose} {model_id}: "
+                f"the vectors in {file.name} were made with {said}, and {whose} {model_id}: "
                 "vectors of two models can't be compared; import into another collection"
             )
     if found is not None and asked not in (None, found.model_id):
         raise ModelMismatch(f"the collection {name!r} was embedded with {found.model_id}, not with {asked}")
     model_id = said or (found.model_id if found is not None else asked)
     if model_id is None:
-        raise NoModel(f"{shown(request.file)} doesn't say which model its vectors are of: name it with -m")
+        raise NoModel(f"{file.name} doesn't say which model its vectors are of: name it with -m")
     configuration: Configuration | None = None if file.head is None else file.head.configuration
     if found is not None and configuration is not None:
         recorded = await store.configuration(found.id)
@@ -146,6 +146,12 @@ async def _checked(file: EntryFile, target: Target, store: Store, shows: Display
             share = file.share
             shows.show(Figures(entries, None if share is None else share / 2, "checking"))
         repeated = await asyncio.to_thread(ids.count)
+    said = None if file.head is None else file.head.entries
+    if file.piped and said is not None and entries < said:
+        raise SourceError(
+            f"{file.name} ended after {entries:,} of {plural(said, 'entry', 'entries')}: nothing was imported. If the "
+            "others were left out on purpose, put it into a file and name that"
+        )
     if repeated:
         raise SourceError(f"the file has {plural(repeated, 'id')} more than once: leave one entry of each")
     return entries, different

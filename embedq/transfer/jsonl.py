@@ -4,6 +4,8 @@ The first object also says, under `embedq_collection`, what the collection is; o
 Bytes are base64, of little-endian 32-bit floats where they are a vector's.
 """
 
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -21,6 +23,7 @@ from embedq.transfer.entry_files import (
     check_version,
     strict_metadata,
 )
+from embedq.transfer.keeping import kept
 from embedq_core.errors import SourceError, UsageError
 from embedq_core.text import shown
 from embedq_core.vectors import STORED_DTYPE
@@ -121,25 +124,47 @@ def _stands_in_a_line(text: str) -> bool:
 
 
 class JsonLinesFile(EntryFile):
-    """A file of JSON lines, packed or not."""
+    """A file of JSON lines, packed or not. `path` None is standard input.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._name = shown(str(path))
+    What comes out of a pipe is kept in `folder` until it is closed.
+    """
+
+    def __init__(self, path: Path | None, folder: Path) -> None:
+        self.name = "standard input" if path is None else shown(str(path))
+        # As it is named on a command line.
+        self._argument = "-" if path is None else self.name
         self._progress = Progress()
         try:
-            self._size = path.stat().st_size
+            status = None if path is None else path.stat()
         except OSError as error:
-            raise SourceError(f"{self._name} can't be read: {(error.strerror or str(error)).lower()}") from error
-        self.head = None
+            raise SourceError(f"{self.name} can't be read: {(error.strerror or str(error)).lower()}") from error
+        self._file: Path | BinaryIO
+        if path is None or status is None or not stat.S_ISREG(status.st_mode):
+            self.piped = True
+            self._file = kept(path, self.name, folder)
+            self._size = os.fstat(self._file.fileno()).st_size
+        else:
+            self._file = path
+            self._size = status.st_size
+        try:
+            self.head = self._read_head()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_head(self) -> Head | None:
+        if self.piped and not self._size:
+            # Of a collection without entries there is a line, too.
+            raise SourceError(f"{self.name} was empty: nothing was imported")
         for number, line in self._lines():
-            self.head = line.embedq_collection
-            if self.head is None or line.id is not None:
+            head = line.embedq_collection
+            if head is None or line.id is not None:
                 # One without vectors is told from one that lacks a model.
-                self._entry(line, f"{self._name} line {number:,}")
-            break
-        if self.head is not None:
-            check_version(self.head, self._name)
+                self._entry(line, f"{self.name} line {number:,}")
+            if head is not None:
+                check_version(head, self.name)
+            return head
+        return None
 
     @property
     def share(self) -> float | None:
@@ -147,7 +172,9 @@ class JsonLinesFile(EntryFile):
         return min(1.0, self._progress.position / self._size) if self._size else None
 
     def close(self) -> None:
-        """Nothing is open but while it is read."""
+        """Let go of what was kept; of a file nothing is open but while it is read."""
+        if not isinstance(self._file, Path):
+            self._file.close()
 
     def pages(self) -> Iterator[list[StoredEntry]]:
         """The entries from the first to the last."""
@@ -156,7 +183,7 @@ class JsonLinesFile(EntryFile):
         for number, line in self._lines():
             if line.id is None and line.embedq_collection is not None:
                 continue
-            entry = self._entry(line, f"{self._name} line {number:,}")
+            entry = self._entry(line, f"{self.name} line {number:,}")
             page.append(entry)
             size += entry.size
             if len(page) >= PAGE_ENTRIES or size >= PAGE_BYTES:
@@ -167,7 +194,7 @@ class JsonLinesFile(EntryFile):
 
     def _lines(self) -> Iterator[tuple[int, _Line]]:
         self._progress.position = 0
-        with open_stream(self._path, self._name, self._progress) as stream:
+        with open_stream(self._file, self.name, self._progress) as stream:
             number = 0
             while line := stream.reader.readline(_LINE_BYTES):
                 number += 1
@@ -177,7 +204,7 @@ class JsonLinesFile(EntryFile):
                     yield number, _decoder.decode(line)
                 except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
                     problem = str(error).removeprefix("JSON is malformed: ")
-                    raise SourceError(f"{self._name} line {number:,} is no entry: {problem}") from error
+                    raise SourceError(f"{self.name} line {number:,} is no entry: {problem}") from error
 
     def _entry(self, line: _Line, where: str) -> StoredEntry:
         if line.id is None:
@@ -189,7 +216,7 @@ class JsonLinesFile(EntryFile):
                 vector = np.array(line.embedding, dtype=np.float64).astype(STORED_DTYPE).tobytes()
         else:
             raise SourceError(
-                f"{where}: has no embedding: 'embedq submit COLLECTION {self._name}' embeds what has none"
+                f"{where}: has no embedding: 'embedq submit COLLECTION {self._argument}' embeds what has none"
             )
         try:
             metadata = bytes(line.metadata).decode()

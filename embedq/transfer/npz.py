@@ -97,7 +97,7 @@ class NumpyFile(EntryFile):
     """An .npz file: of embedq, or one that `numpy.savez(FILE, ids=…, vectors=…)` wrote."""
 
     def __init__(self, path: Path) -> None:
-        self._name = shown(str(path))
+        self.name = shown(str(path))
         self._done = 0
         self._rows: int | None = None
         with ExitStack() as stack:
@@ -106,13 +106,13 @@ class NumpyFile(EntryFile):
                 self._members = set(self._archive.namelist())
                 said = self._archive.read(_HEAD) if _HEAD in self._members else None
             self._check_members()
-            self.head = None if said is None else head_from(said, self._name)
+            self.head = None if said is None else head_from(said, self.name)
             stack.pop_all()
 
     def _check_members(self) -> None:
         for name in (_IDS, _VECTORS):
             if name not in self._members:
-                raise SourceError(f"{self._name}: has no array {name.removesuffix('.npy')!r}")
+                raise SourceError(f"{self.name}: has no array {name.removesuffix('.npy')!r}")
 
     @property
     def share(self) -> float | None:
@@ -133,11 +133,11 @@ class NumpyFile(EntryFile):
                 rest = stack.enter_context(self._archive.open(_ENTRIES)) if _ENTRIES in self._members else None
                 if ids.kind.kind != "U" or len(ids.form) != 1 or vectors.kind.kind != "f" or len(vectors.form) != 2:
                     raise SourceError(
-                        f"{self._name}: 'ids' must be texts and 'vectors' a matrix of floats; they are {ids.said} "
+                        f"{self.name}: 'ids' must be texts and 'vectors' a matrix of floats; they are {ids.said} "
                         f"and {vectors.said}"
                     )
                 if ids.form[0] != vectors.form[0]:
-                    raise SourceError(f"{self._name}: has {ids.form[0]:,} ids and {vectors.form[0]:,} vectors")
+                    raise SourceError(f"{self.name}: has {ids.form[0]:,} ids and {vectors.form[0]:,} vectors")
             self._rows = ids.form[0]
             while self._done < self._rows:
                 with self._explained():
@@ -163,7 +163,7 @@ class NumpyFile(EntryFile):
         try:
             yield
         except FileNotFoundError as error:
-            raise SourceError(f"{self._name} can't be read: no such file or directory") from error
+            raise SourceError(f"{self.name} can't be read: no such file or directory") from error
         except (
             OSError,
             ValueError,
@@ -174,7 +174,7 @@ class NumpyFile(EntryFile):
             msgspec.MsgspecError,
         ) as error:
             # A RuntimeError: it is encrypted, or packed in a way that this Python has not.
-            raise SourceError(f"{self._name} isn't an .npz file of entries, or is damaged ({error})") from error
+            raise SourceError(f"{self.name} isn't an .npz file of entries, or is damaged ({error})") from error
 
 
 def _next_of(member: IO[bytes] | None, count: int) -> list[_Rest]:

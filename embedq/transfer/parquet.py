@@ -110,8 +110,8 @@ class ParquetEntries(EntryFile):
     """A Parquet file: of embedq, or of another tool, with columns `id` and `embedding`."""
 
     def __init__(self, path: Path) -> None:
-        self._name = shown(str(path))
-        need_pyarrow(self._name)
+        self.name = shown(str(path))
+        need_pyarrow(self.name)
         import pyarrow.parquet as pq
 
         with ExitStack() as stack:
@@ -124,14 +124,14 @@ class ParquetEntries(EntryFile):
     def _read_schema(self) -> None:
         schema = self._table.schema_arrow
         said = (schema.metadata or {}).get(_KEY)
-        self.head = None if said is None else head_from(said, self._name)
-        self._names = set(schema.names)
+        self.head = None if said is None else head_from(said, self.name)
+        self.names = set(schema.names)
         self._done = 0
-        if "id" not in self._names:
-            raise SourceError(f"{self._name}: has no column 'id': it has {shown(', '.join(schema.names))}")
-        if "embedding" not in self._names:
+        if "id" not in self.names:
+            raise SourceError(f"{self.name}: has no column 'id': it has {shown(', '.join(schema.names))}")
+        if "embedding" not in self.names:
             raise SourceError(
-                f"{self._name}: has no column 'embedding': 'embedq submit COLLECTION {self._name}' embeds what has none"
+                f"{self.name}: has no column 'embedding': 'embedq submit COLLECTION {self.name}' embeds what has none"
             )
 
     @property
@@ -148,7 +148,7 @@ class ParquetEntries(EntryFile):
         """The entries from the first to the last."""
         self._done = 0
         known = ("id", "content", "content_blob", "metadata", "content_hash", "updated", "embedding")
-        columns = [name for name in known if name in self._names]
+        columns = [name for name in known if name in self.names]
         batches = self._batches(columns)
         while True:
             with self._explained():
@@ -169,7 +169,7 @@ class ParquetEntries(EntryFile):
             yield from self._table.iter_batches(count, row_groups=[group], columns=columns)
 
     def _entry(self, values: dict[str, list[Any]], vectors: list[bytes | None], place: int) -> StoredEntry:
-        where = f"{self._name} row {self._done + place + 1:,}"
+        where = f"{self.name} row {self._done + place + 1:,}"
         vector = vectors[place]
         of = {name: column[place] for name, column in values.items()}
         if of["id"] is None or vector is None:
@@ -196,11 +196,11 @@ class ParquetEntries(EntryFile):
         except SourceError:
             raise
         except OSError as error:
-            raise SourceError(f"{self._name} can't be read: {(error.strerror or str(error)).lower()}") from error
+            raise SourceError(f"{self.name} can't be read: {(error.strerror or str(error)).lower()}") from error
         except Exception as error:
             # A damaged file makes pyarrow raise errors of many kinds, not only its own.
             problem = (str(error).splitlines() or [type(error).__name__])[0]
-            raise SourceError(f"{self._name} isn't Parquet of entries, or is damaged ({problem})") from error
+            raise SourceError(f"{self.name} isn't Parquet of entries, or is damaged ({problem})") from error
 
 
 def _vectors(column: Any) -> list[bytes | None]:  # noqa: ANN401 - pyarrow's arrays have a class for every type

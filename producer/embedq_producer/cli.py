@@ -36,6 +36,10 @@ def submit(
 ) -> None:
     """Queue a corpus for workers to embed, and print the id of the run.
 
+    Each row of a file is an item: embedq submit talks talks.csv
+
+    Each file below a directory is one: embedq submit docs --files ./docs '**/*.md'
+
     A row with columns named id and content uses them (and metadata, if it is an object); of any other row the
     first column is the id and the rest, joined by a space, the content.
     """

@@ -31,8 +31,9 @@ Format: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--format",
-        metavar="csv|tsv|json|nl|parquet",
-        help="Format of the input; told by its name or its first bytes if left out.",
+        metavar="FORMAT",
+        help="Format: csv, tsv, json, nl (JSON lines) or parquet; told by the name or the first bytes of FILE "
+        "if left out.",
         rich_help_panel=_READING,
     ),
 ]
@@ -50,7 +51,7 @@ Encoding: TypeAlias = Annotated[
     typer.Option(
         "--encoding",
         metavar="NAME",
-        help="Encoding to try; may be repeated.",
+        help="Encoding to try. May be repeated.",
         show_default="utf-8; for --files then latin-1",
         rich_help_panel=_READING,
     ),
@@ -63,7 +64,7 @@ Sql: TypeAlias = Annotated[
     typer.Option(
         "--sql",
         metavar="QUERY",
-        help="Read the rows of a query, from INPUT or else from the database of vectors. Opened read-only.",
+        help="Read the rows of a query, from FILE or else from the database of vectors. Opened read-only.",
         rich_help_panel=_READING,
     ),
 ]

@@ -100,11 +100,10 @@ class Snapshot:
         )
         with translated(self._path):
             cursor = await in_thread(self._db, lambda db: db.execute(sql, self._values))
-            try:
-                while rows := await in_thread(self._db, lambda _: cursor.fetchmany(count)):
-                    yield list(map(StoredEntry._make, rows))
-            finally:
-                await in_thread(self._db, lambda _: cursor.close())
+            # Whoever gives up the reading leaves the cursor to the connection, which closes it: an iterator that is let
+            # go of hears of it when the connection may be gone.
+            while rows := await in_thread(self._db, lambda _: cursor.fetchmany(count)):
+                yield list(map(StoredEntry._make, rows))
 
 
 @asynccontextmanager

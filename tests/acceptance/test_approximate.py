@@ -1,5 +1,6 @@
 """Approximate search from the command line, on a collection that is just large enough for an index."""
 
+import json
 import sqlite3
 from contextlib import closing
 
@@ -41,3 +42,6 @@ def test_a_first_search_is_exact_and_says_so_and_later_ones_ask_the_index(large:
     assert large("collections", "index", "docs").out == (
         "docs needs no index: 1 entry can be searched exactly in a moment\n"
     )
+    for name, entries, indexed in (("large", ROWS, True), ("docs", 1, False)):
+        told = json.loads(large("collections", "index", name, "--json").out)
+        assert told == {"collection": name, "entries": entries, "indexed": indexed, "seconds": told["seconds"]}

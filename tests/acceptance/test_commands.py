@@ -46,9 +46,19 @@ def test_submit_prints_the_run_and_a_worker_does_it_later(embedq: CommandLine) -
     run = result.out.strip()
     assert "queued 2 items for docs (recording)" in result.err
     assert json.loads(embedq("runs", "show", run, "--json").out)["state"] == "queued"
-    embedq("worker", "--burst")
+    done = embedq("worker", "--burst", "--json")
     shown = json.loads(embedq("runs", "show", run, "--json").out)
     assert (shown["state"], shown["done"], shown["embedded"]) == ("complete", 2, 2)
+    told = json.loads(done.out)
+    assert {name: told[name] for name in ("done", "embedded", "calls", "inputs", "chunks", "processes")} == {
+        "done": 2,
+        "embedded": 2,
+        "calls": 1,
+        "inputs": 2,
+        "chunks": 1,
+        "processes": 1,
+    }
+    assert "INFO serving recording" in done.err
 
 
 def test_a_run_says_how_urgent_it_is(embedq: CommandLine) -> None:
@@ -104,7 +114,9 @@ def test_whoever_waits_while_a_worker_works_gets_the_same_summary(embedq: Comman
 def test_several_worker_processes_share_the_work(embedq: CommandLine) -> None:
     rows = "".join(f"{number},text {number}\n" for number in range(300))
     submit(embedq, rows, "-m", "recording-10")
-    embedq("worker", "--burst", "--processes", "2")
+    told = json.loads(embedq("worker", "--burst", "--processes", "2", "--json").out)
+    assert (told["processes"], told["silent"], told["done"], told["inputs"]) == (2, 0, 300, 300)
+    assert list(told["models"]) == ["recording-10"]
     assert sum(embedq.batch_sizes) == 300
     assert json.loads(embedq("runs", "--json").out)[0]["state"] == "complete"
 

@@ -158,6 +158,8 @@ def test_each_of_several_processes_has_a_port_and_one_that_is_taken_ends_them_al
 
 
 def test_ports_beyond_the_last_one_are_refused(embedq: CommandLine) -> None:
+    said = embedq("worker", "--metrics-port", "65536", exit_code=2).err
+    assert said == "embedq: --metrics-port takes a port, from 0 to 65535, not 65536\n"
     said = embedq("worker", "--processes", "3", "--metrics-port", "65534", exit_code=2).err
     assert "name one of up to 65533 with --metrics-port" in said
 

@@ -124,6 +124,7 @@ def test_a_worker_that_ends_by_itself_does_what_is_owed(nightly: CommandLine) ->
 
 def test_disabled_ones_are_not_due_and_enabling_makes_up_for_nothing(nightly: CommandLine) -> None:
     assert nightly("schedule", "disable", "nightly").out == "nightly: disabled\n"
+    assert json.loads(nightly("schedule", "disable", "nightly", "--json").out)["enabled"] is False
     (schedule,) = listed(nightly)
     assert (schedule["enabled"], schedule["due"], schedule["due_local"]) == (False, None, None)
     assert nightly("schedule").out.splitlines()[1].split()[:2] == ["nightly", "disabled"]
@@ -221,6 +222,9 @@ def test_what_can_not_be_meant_is_refused_before_anything_is_made(
         ("reembed docs --force --drop-old", None),
         ("similar docs -i -", "standard input"),
         ("similar docs --batch -", "standard input"),
+        ("collections import docs -", "standard input"),
+        ("collections import docs docs.npz", None),
+        ("collections export docs -", None),
         ("schedule", "not by a schedule"),
         ("schedule run nightly", "not by a schedule"),
         ("demo", "looked at"),

@@ -45,6 +45,19 @@ def test_a_collection_goes_out_and_comes_in_without_a_call_of_the_model(docs: Co
     assert sum(docs.batch_sizes) == paid
 
 
+def test_a_collection_goes_through_a_pipe(docs: CommandLine) -> None:
+    out = docs("collections", "export", "docs").out
+    elsewhere = ("-d", str(docs.directory / "other.db"))
+    came = docs("collections", "import", "copied", "-", *elsewhere, "--json", input=out)
+    assert (json.loads(came.out)["imported"], came.err) == (3, "")
+    assert docs("collections", "export", "copied", *elsewhere).out == out.replace('"name":"docs"', '"name":"copied"')
+    cut = docs("collections", "import", "cut", "-", input=out[: out.rindex('{"id"')], exit_code=2)
+    assert "standard input ended after 2 of 3 entries: nothing was imported" in cut.err
+    bare = docs("collections", "import", "bare", "-", input='{"id":"a","content":"first"}\n', exit_code=2)
+    assert "'embedq submit COLLECTION -' embeds what has none" in bare.err
+    assert names(docs) == ["docs"]
+
+
 def test_what_is_exported_without_vectors_can_be_submitted(docs: CommandLine) -> None:
     out = docs("collections", "export", "docs", "--no-vectors", "--prefix", "a/").out
     assert out == '{"id":"a/1","content":"first text","metadata":{"k": 1}}\n{"id":"a/2","content":"second text"}\n'
@@ -105,6 +118,8 @@ REFUSED = [
     (("export", "docs", "--format", "xml"), "there is no format 'xml'"),
     (("export", "docs", "--json"), "--json says what was written to a file"),
     (("export", "docs", "x.npz", "--base64"), "--base64 is for --format jsonl"),
+    (("import", "new", "-", "--format", "parquet"), "parquet can't be read from the standard input: name a file"),
+    (("import", "new", "-"), "standard input was empty: nothing was imported"),
     (("import", "new", "nothing.npz"), "nothing.npz can't be read: no such file or directory"),
     (("import", "new@next", "nothing.npz"), "embedq keeps '@next' for itself"),
     (("rename", "docs", "docs@copying"), "embedq keeps '@copying' for itself"),

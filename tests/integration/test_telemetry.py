@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -22,6 +23,8 @@ from embedq_store import Store
 from embedq_worker.exposition import look, watched
 from embedq_worker.metrics import WorkerMetrics
 from embedq_worker.service import ServiceOptions, serve
+from embedq_worker.telemetry import Telemetry
+from embedq_worker.work_done import Work, WorkDone
 from support.chunks import RUN, chunk, install, items, submit
 from support.models import FaultyModel, RecordingModel, raising
 from support.servers import MortalRedis
@@ -38,13 +41,15 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float:
     return found
 
 
-async def burst(settings: Settings, queue: Queue, store: Store, metrics: WorkerMetrics) -> None:
-    """Work until the queue is empty, measured."""
+async def burst(
+    settings: Settings, queue: Queue, store: Store, metrics: WorkerMetrics, telemetry: Telemetry | None = None
+) -> None:
+    """Work until the queue is empty, measured; `telemetry` is what the worker tells, the metrics where it is None."""
     async with asyncio.timeout(BOUND_SECONDS), watched(metrics, queue, store):
-        await serve(settings, ServiceOptions(burst=True), queue, store, asyncio.Event(), metrics)
+        await serve(settings, ServiceOptions(burst=True), queue, store, asyncio.Event(), telemetry or metrics)
 
 
-async def test_the_metrics_of_a_run_are_its_counts_in_the_ledger(
+async def test_the_metrics_of_a_run_and_what_the_worker_says_at_its_end_are_its_counts_in_the_ledger(
     settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, model := FaultyModel(raising, "recording", batch_size=10))
@@ -52,7 +57,8 @@ async def test_the_metrics_of_a_run_are_its_counts_in_the_ledger(
     await submit(queue, chunk([*items(35), copied, bad]), chunk(items(20, 100), 1))
     await submit(queue, chunk(items(5), run="20261231-235959-again"))
     metrics = new_metrics()
-    await burst(settings, queue, store, metrics)
+    work_done = WorkDone(metrics)
+    await burst(settings, queue, store, metrics, work_done)
     await look(metrics, queue, store)
     counts = (await queue.runs.summary(RUN)).counts + (await queue.runs.summary("20261231-235959-again")).counts
     # Which of two runs at once comes first with an equal text is chance; their sum is not.
@@ -82,6 +88,8 @@ async def test_the_metrics_of_a_run_are_its_counts_in_the_ledger(
     assert value(metrics.registry, "embedq_queue_items", model="recording") == 0
     assert value(metrics.registry, "embedq_in_flight_items", model="recording") == 0
     assert value(metrics.registry, "embedq_worker_draining") == 1
+    (work,) = work_done.report(settings, 1.0).models.values()
+    assert work == msgspec.structs.replace(Work.of(counts), chunks=3, failed_calls=int(calls["failed"]))
 
 
 async def test_what_is_found_again_is_counted_as_unchanged_and_costs_no_call(

@@ -1,13 +1,19 @@
 """Collections into files and back, and to other names: what arrives is what was there, bit for bit."""
 
 import asyncio
+import errno
+import gc
+import gzip
+import io
 import json
 import os
 import sqlite3
 import stat
 import zipfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import msgspec
@@ -235,6 +241,27 @@ def test_what_is_no_file_is_written_to_as_it_is(here: Path, tmp_path: Path) -> N
         out(here, f"{'x' * 300}.jsonl")
 
 
+class Unread(io.RawIOBase):
+    """A pipe that nobody reads any more."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, _: object) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_an_export_that_nobody_reads_ends_in_silence(
+    here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=Unread()))
+    request = ExportRequest("odd", "-", None, Shape(), "", overwrite=False, database=here)
+    with pytest.raises(BrokenPipeError):
+        export(request)
+    gc.collect()
+    assert caplog.records == []
+
+
 def test_without_vectors_there_is_what_submit_reads(here: Path, tmp_path: Path) -> None:
     shape = Shape(vectors=False)
     with pytest.raises(UsageError, match="binary contents can't be submitted"):
@@ -369,6 +396,55 @@ def test_files_of_other_tools_are_read_with_a_model_that_is_named(tmp_path: Path
     assert into(there, tmp_path / "c.parquet", "parquet") == Imported("parquet", "hashing", 0, 0, 2)
 
 
+@pytest.fixture
+def piped() -> Iterator[Callable[[bytes], Path]]:
+    """A pipe out of which these bytes come, once; by the name that a shell gives to `<(command)`."""
+    with ExitStack() as stack:
+
+        def give(data: bytes) -> Path:
+            reading, writing = os.pipe()
+            stack.callback(os.close, reading)
+            with os.fdopen(writing, "wb") as pipe:  # they are few enough to stand in it before anybody reads
+                pipe.write(data)
+            return Path(f"/dev/fd/{reading}")
+
+        yield give
+
+
+@pytest.mark.parametrize("packed", [bytes, gzip.compress])
+def test_what_comes_out_of_a_pipe_is_checked_and_written_like_a_file(
+    here: Path, tmp_path: Path, piped: Callable[[bytes], Path], packed: Callable[[bytes], bytes]
+) -> None:
+    file, there = out(here, "c.jsonl"), tmp_path / "elsewhere" / "there.db"
+    assert into(there, piped(packed(file.read_bytes())), format="jsonl") == Imported("odd", "recording", len(ODD), 0, 0)
+    assert all_of(there, "odd") == all_of(here, "odd")
+    empty = out(here, "none.jsonl", "empty").read_bytes()
+    assert into(there, piped(empty), "empty", format="jsonl") == Imported("empty", "recording", 0, 0, 0)
+    assert all_of(there, "empty")["model"] == "recording"
+    # What was kept of it is gone.
+    assert [path.name for path in there.parent.iterdir() if not path.name.startswith("there.db")] == []
+
+
+def test_a_pipe_that_ended_before_its_time_changes_nothing(
+    here: Path, tmp_path: Path, piped: Callable[[bytes], Path]
+) -> None:
+    lines = out(here, "c.jsonl").read_bytes().splitlines(keepends=True)
+    there = tmp_path / "there.db"
+    for left, problem in (
+        (lines[:-1], rf"/dev/fd/\d+ ended after {len(ODD) - 1} of {len(ODD)} entries: nothing was imported"),
+        ([*lines[:-1], lines[-1][:20]], rf"/dev/fd/\d+ line {len(ODD)} is no entry"),
+        ([], r"/dev/fd/\d+ was empty: nothing was imported"),
+    ):
+        with pytest.raises(SourceError, match=problem):
+            into(there, piped(b"".join(left)), format="jsonl")
+    assert in_store(there, lambda store: store.collections()) == []
+    # In a file, whoever has put it there may have left some out.
+    (tmp_path / "fewer.jsonl").write_bytes(b"".join(lines[:-1]))
+    assert into(there, tmp_path / "fewer.jsonl").new == len(ODD) - 1
+    with pytest.raises(SourceError, match=r"can't be kept in .*fewer.jsonl until it is checked: "):
+        into(tmp_path / "fewer.jsonl" / "there.db", piped(b"".join(lines)), format="jsonl")
+
+
 @pytest.mark.parametrize(
     ("arrays", "problem"),
     [
@@ -493,7 +569,7 @@ async def test_a_copy_of_what_is_deleted_meanwhile_is_given_up(tmp_path: Path, m
     async with await Store.open(tmp_path / "x.db") as store:
         await store.transfer.write(Target("odd", "recording"), ODD[:3])
         info = await store.collection("odd")
-        deleting: list[asyncio.Task[None]] = []
+        deleting: list[asyncio.Task[int]] = []
 
         def progress(_: int) -> None:
             deleting.append(asyncio.create_task(store.delete_collection(info.id)))

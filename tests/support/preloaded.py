@@ -27,6 +27,7 @@ for name in (
     "embedq.status.reporting",
     "embedq.steer.running",
     "embedq.schedule.scheduling",
+    "embedq.models.default",
     "embedq.search.searching",
     "embedq.search.searching_many",
     "embedq.status.sections",

@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import TYPE_CHECKING, Final
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from embedq_core.errors import UsageError
 from embedq_core.settings import MOST_PORT, Settings
@@ -22,7 +23,8 @@ from embedq_plugins import plugin_problems
 from embedq_store import Store
 from embedq_worker.logs import endings_logged, log_to_stderr
 from embedq_worker.service import ServiceOptions, serve, stop_on_signals
-from embedq_worker.telemetry import NOBODY
+from embedq_worker.telemetry import NOBODY, Telemetry
+from embedq_worker.work_done import WorkDone, tell, told_at_the_end
 
 if TYPE_CHECKING:
     # Imported by those who are asked for metrics.
@@ -34,14 +36,19 @@ _log = logging.getLogger("embedq.worker")
 RESTART_SECONDS: Final = 1.0
 
 
-def run_worker(settings: Settings, options: ServiceOptions, *, processes: int) -> None:
-    """Run a worker in this process, or `processes` of them below it. Raises UsageError for a port that is taken."""
+def run_worker(settings: Settings, options: ServiceOptions, *, processes: int, as_json: bool) -> None:
+    """Run a worker in this process, or `processes` of them below it; with `as_json`, print what was done at the end.
+
+    Raises UsageError for a port that is taken.
+    """
     log_to_stderr(settings)
     with endings_logged(settings):
         if processes > 1:
-            sys.exit(_run_processes(processes, settings))
+            sys.exit(_run_processes(processes, settings, as_json=as_json))
         with _metrics(settings) as metrics:
-            asyncio.run(_run(settings, options, metrics))
+            measured: Telemetry = metrics or NOBODY
+            with told_at_the_end(settings, measured) if as_json else nullcontext(measured) as telemetry:
+                asyncio.run(_run(settings, options, metrics, telemetry))
     logging.shutdown()
     if threading.active_count() > 1:
         # A call of a model that did not end within the grace can't be stopped, and Python would wait for it.
@@ -59,7 +66,9 @@ def _metrics(settings: Settings) -> Iterator["WorkerMetrics | None"]:
         yield metrics
 
 
-async def _run(settings: Settings, options: ServiceOptions, metrics: "WorkerMetrics | None") -> None:
+async def _run(
+    settings: Settings, options: ServiceOptions, metrics: "WorkerMetrics | None", telemetry: Telemetry
+) -> None:
     for problem in plugin_problems():
         _log.warning("plugin %s: %s", problem.plugin, problem.message)
     stop = asyncio.Event()
@@ -72,7 +81,7 @@ async def _run(settings: Settings, options: ServiceOptions, metrics: "WorkerMetr
                 _log.warning("%s", warning)
             _log.info("worker %d: queue at %s, database %s", os.getpid(), queue.where, settings.database)
             async with _watched(metrics, queue, store):
-                await serve(settings, options, queue, store, stop, NOBODY if metrics is None else metrics)
+                await serve(settings, options, queue, store, stop, telemetry)
     _log.info("worker %d: stopped", os.getpid())
 
 
@@ -84,7 +93,44 @@ def _watched(metrics: "WorkerMetrics | None", queue: Queue, store: Store) -> Abs
     return watched(metrics, queue, store)
 
 
-def _run_processes(count: int, settings: Settings) -> int:
+def _run_processes(count: int, settings: Settings, *, as_json: bool) -> int:
+    """Keep processes running as `_keep_running` does; with `as_json`, print what they have done, all together."""
+    began = time.time()
+    outputs = _Outputs(kept=as_json)
+    code = _keep_running(count, settings, outputs)
+    if as_json and code != UsageError.exit_code:
+        tell(WorkDone(NOBODY).report(settings, began).with_parts(outputs.told))
+    return code
+
+
+class _Outputs:
+    """What the processes print: `kept` from whoever reads what this one prints, or printed where it prints."""
+
+    def __init__(self, *, kept: bool) -> None:
+        self._kept = kept
+        self._files: dict[subprocess.Popen[bytes], BinaryIO] = {}
+        self.told: list[bytes] = []
+        """What each of those that have ended has printed."""
+
+    def start(self, arguments: list[str]) -> "subprocess.Popen[bytes]":
+        """Start a process. What is kept goes to a file: nobody would read a pipe while the process lives."""
+        if not self._kept:
+            return _start(arguments, None)
+        file = TemporaryFile()  # noqa: SIM115 - it is there for as long as the process
+        child = _start(arguments, file)
+        self._files[child] = file
+        return child
+
+    def take(self, child: "subprocess.Popen[bytes]") -> None:
+        """Take what a process has printed that has ended."""
+        if not self._kept:
+            return
+        with self._files.pop(child) as file:
+            file.seek(0)
+            self.told.append(file.read())
+
+
+def _keep_running(count: int, settings: Settings, outputs: _Outputs) -> int:
     """Keep `count` worker processes running until a signal says stop, or in a burst until each has ended.
 
     Return the exit code: that of a usage error, where one of them had one.
@@ -94,7 +140,7 @@ def _run_processes(count: int, settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     _log.info("%s, database %s", plural(count, "worker process", "worker processes"), settings.database)
-    children = {_start(command): command for command in commands}
+    children = {outputs.start(command): command for command in commands}
     failed = misused = False
     while children:
         stopped = stopping.wait(0.1)
@@ -102,6 +148,7 @@ def _run_processes(count: int, settings: Settings) -> int:
             break
         for child in [child for child in children if child.poll() is not None]:
             command = children.pop(child)
+            outputs.take(child)
             if child.returncode == UsageError.exit_code:
                 # Another one would end the same way; it has said why.
                 misused = True
@@ -109,12 +156,13 @@ def _run_processes(count: int, settings: Settings) -> int:
             elif child.returncode != 0:
                 _log.warning("worker %d ended with %d; starting another", child.pid, child.returncode)
                 time.sleep(RESTART_SECONDS)
-                children[_start(command)] = command
+                children[outputs.start(command)] = command
     for child in children:
         child.send_signal(signal.SIGTERM)
     for child in children:
         # One that was still starting has died of the signal.
         failed = child.wait() not in (0, -signal.SIGTERM) or failed
+        outputs.take(child)
     return UsageError.exit_code if misused else int(failed)
 
 
@@ -133,9 +181,11 @@ def _metrics_ports(count: int, settings: Settings) -> list[list[str]]:
     return [[f"--metrics-port={port + number if port else 0}"] for number in range(count)]
 
 
-def _start(arguments: list[str]) -> "subprocess.Popen[bytes]":
+def _start(arguments: list[str], output: BinaryIO | None) -> "subprocess.Popen[bytes]":
     # A process group of its own: Ctrl-C reaches the workers once, from us.
-    return subprocess.Popen([sys.executable, "-m", "embedq", *arguments], start_new_session=True)  # noqa: S603
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "embedq", *arguments], stdout=output, start_new_session=True
+    )
 
 
 def _without_processes(arguments: list[str]) -> list[str]:

@@ -41,8 +41,10 @@ class Stream:
 
 
 @contextmanager
-def open_stream(path: Path | None, name: str, progress: Progress) -> Iterator[Stream]:
+def open_stream(path: Path | BinaryIO | None, name: str, progress: Progress) -> Iterator[Stream]:
     """Open `path`, or standard input for None; gzip, bzip2 and xz are unpacked, whatever the name says.
+
+    A file that is open already is read from its beginning, and stays open.
 
     Raises SourceError, then and while reading, for all that goes wrong.
     """
@@ -52,9 +54,12 @@ def open_stream(path: Path | None, name: str, progress: Progress) -> Iterator[St
             file = getattr(sys.stdin, "buffer", None)
             if file is None:
                 raise SourceError("there is no standard input to read")
-        else:
+        elif isinstance(path, Path):
             with explained(name):
                 file = stack.enter_context(path.open("rb"))
+        else:
+            file = path
+            file.seek(0)
         reader, head = _opened(file, name, progress)
         for magic, kind in _FOREIGN.items():
             if head.startswith(magic):
