@@ -55,9 +55,13 @@ def test_a_run_says_how_urgent_it_is(embedq: CommandLine) -> None:
     for name, *options in (("backfill",), ("urgent", "--priority", "high"), ("late", "--priority", "normal")):
         embedq("submit", name, "-", "-m", "recording", *options, input=f"id,content\na,{name}\n")
     refused = embedq("submit", "docs", "-", "--priority", "urgent", input="id,content\na,x\n", exit_code=2)
+    (queue,) = json.loads(embedq("status", "--json").out)["queues"]
+    assert (queue["jobs"], queue["high"]) == (3, 1)
+    assert " 1 of 3 " in embedq("status").out
     assert "'urgent' is not one of 'high', 'normal'" in " ".join(refused.err.replace("│", " ").split())
     embedq("worker", "--burst")
     runs = json.loads(embedq("runs", "list", "--json").out)
+    assert "priority     high\n" in embedq("runs", "show", runs[1]["run"]).out
     assert [(run["collection"], run["priority"], run["state"]) for run in runs] == [
         ("late", "normal", "complete"),
         ("urgent", "high", "complete"),
