@@ -50,6 +50,8 @@ def check_request(request: CorpusRequest) -> None:
     check_collection_name(request.collection)
     if request.yes and not request.prune:
         raise UsageError("--yes is for --prune")
+    if request.allow_empty and not request.prune:
+        raise UsageError("--allow-empty is for --prune")
     if not request.inputs and not request.files and request.sql is None:
         raise UsageError("name what to read: files, - for standard input, --files DIR GLOB, or --sql QUERY")
     if request.files and (request.inputs or request.sql is not None or request.format):

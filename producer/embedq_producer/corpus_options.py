@@ -138,7 +138,15 @@ PruneYes: TypeAlias = Annotated[
     typer.Option(
         "--yes",
         "-y",
-        help="Don't ask before --prune removes more than a fifth, or all.",
+        help="Don't ask before --prune removes more than a fifth.",
+        rich_help_panel="How to do it",
+    ),
+]
+AllowEmpty: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--allow-empty",
+        help="Let --prune remove all where the source gives nothing, as a folder does that is not mounted.",
         rich_help_panel="How to do it",
     ),
 ]
@@ -171,6 +179,7 @@ class CorpusRequest:
     priority: Priority = Priority.NORMAL
     prune: bool = False
     yes: bool = False
+    allow_empty: bool = False
     dry_run: bool = False
     json: bool = False
 
