@@ -94,7 +94,11 @@ async def _reembed(request: ReembedRequest, name: str, settings: Settings) -> in
             await queue.announce(model.model_id)
             stop = stop_on_interrupt()
             with display(name) as shown_on:
-                work = working(settings, queue, shown_on, stop) if request.wait else contextlib.nullcontext()
+                work = (
+                    working(settings, queue, shown_on, stop, needs=model.model_id)
+                    if request.wait
+                    else contextlib.nullcontext()
+                )
                 async with work as serving:
                     if serving is not None:
                         require_library(model)

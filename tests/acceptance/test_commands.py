@@ -112,6 +112,26 @@ def test_several_worker_processes_share_the_work(embedq: CommandLine) -> None:
     assert json.loads(embedq("runs", "--json").out)[0]["state"] == "complete"
 
 
+def test_who_ends_by_itself_says_what_has_to_be_mended_and_leaves_it_queued(embedq: CommandLine) -> None:
+    """A job of the night must not hang for ever on a key that has run out."""
+    submit(embedq, "a,one\n", "-m", "keyed")
+    refused = "keyed: HTTP 401: the key in EMBEDQ_TEST_KEY is wrong"
+    left = f"embedq: {refused}; 1 chunk stays queued until that is mended\n"
+    assert embedq("worker", "--burst", exit_code=1).err.endswith(left)
+    ingested = embedq("ingest", "docs", "-", "--prune", "--yes", input="id,content\nb,two\n", exit_code=1)
+    assert f"embedq: {refused}; 2 chunks stay queued until that is mended; then the same command, or" in ingested.err
+    assert "nothing was pruned" in ingested.err
+    assert ingested.out.startswith("docs: 0 items in ")
+    assert "the key in EMBEDQ_TEST_KEY is wrong; what is queued" in ingested.err
+    assert [run["state"] for run in json.loads(embedq("runs", "--json").out)] == ["queued", "queued"]
+
+
+def test_a_burst_of_several_processes_ends_when_none_of_them_can_work(embedq: CommandLine) -> None:
+    embedq.database.write_text("no database" * 1000)
+    said = embedq("worker", "--burst", "--processes", "2", exit_code=1).err
+    assert said.count("is not a SQLite database") == 2
+
+
 def test_a_worker_may_serve_one_model_only(embedq: CommandLine) -> None:
     submit(embedq, "a,one\n", "-m", "recording", collection="first")
     submit(embedq, "b,two\n", "-m", "recording-10", collection="second")

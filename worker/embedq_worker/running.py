@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING, Final
 
-from embedq_core.errors import UsageError
+from embedq_core.errors import EmbedqError, UsageError
 from embedq_core.settings import MOST_PORT, Settings
 from embedq_core.text import plural
 from embedq_jobs import Queue, open_queue
@@ -39,7 +39,7 @@ def run_worker(settings: Settings, options: ServiceOptions, *, processes: int) -
     log_to_stderr(settings)
     with endings_logged(settings):
         if processes > 1:
-            sys.exit(_run_processes(processes, settings))
+            sys.exit(_run_processes(processes, settings, burst=options.burst))
         with _metrics(settings) as metrics:
             asyncio.run(_run(settings, options, metrics))
     logging.shutdown()
@@ -84,10 +84,11 @@ def _watched(metrics: "WorkerMetrics | None", queue: Queue, store: Store) -> Abs
     return watched(metrics, queue, store)
 
 
-def _run_processes(count: int, settings: Settings) -> int:
+def _run_processes(count: int, settings: Settings, *, burst: bool) -> int:
     """Keep `count` worker processes running until a signal says stop, or in a burst until each has ended.
 
-    Return the exit code: that of a usage error, where one of them had one.
+    Return the exit code: that of a usage error, where one of them had one. In a burst, a process that ends with an
+    error has said what it left, and why: another one would do the same.
     """
     commands = [_without_processes(sys.argv[1:]) + port for port in _metrics_ports(count, settings)]
     stopping = threading.Event()
@@ -106,6 +107,8 @@ def _run_processes(count: int, settings: Settings) -> int:
                 # Another one would end the same way; it has said why.
                 misused = True
                 stopping.set()
+            elif burst and child.returncode == EmbedqError.exit_code:
+                failed = True
             elif child.returncode != 0:
                 _log.warning("worker %d ended with %d; starting another", child.pid, child.returncode)
                 time.sleep(RESTART_SECONDS)
