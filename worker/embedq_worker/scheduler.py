@@ -69,7 +69,9 @@ class Scheduler:
 
     async def held_up(self, models: Collection[str]) -> bool:
         """Whether something that it has begun is going, and all of that waits for what it has queued for `models`."""
-        return bool(self._running) and all([await self._waits(place, models) for place in self._running.values()])
+        # Some may end while it is looked.
+        places = list(self._running.values())
+        return bool(places) and all([await self._waits(place, models) for place in places])
 
     async def _waits(self, place: Place, models: Collection[str]) -> bool:
         """Whether the command at `place` has sent all of a run for one of `models` that goes on, or finds no room."""

@@ -209,11 +209,13 @@ class _Service:
         """Whether a burst is at its end: the queues are, and no schedule's command goes on, or those that do wait for
         what is left in the queues, and would for ever.
         """
-        if not await self._reembeddings.nothing_to_do(self._burst.is_over):
+
+        async def is_over() -> bool:
+            return await self._burst.is_over() and (nothing_owed or await self._scheduler.held_up(self._burst.left))
+
+        if not await self._reembeddings.nothing_to_do(is_over):
             return False
-        if nothing_owed:
-            return not (self._options.schedules and await self._scheduler.look_again())
-        return await self._scheduler.held_up(self._burst.left)
+        return not (nothing_owed and self._options.schedules and await self._scheduler.look_again())
 
     async def _needs_mending(self) -> bool:
         """Whether somebody has to mend the model without which there is nothing to stay for; then that is a problem."""
