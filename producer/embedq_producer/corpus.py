@@ -55,7 +55,8 @@ def check_request(request: CorpusRequest) -> None:
     if not request.inputs and not request.files and request.sql is None:
         raise UsageError("name what to read: files, - for standard input, --files DIR GLOB, or --sql QUERY")
     if request.files and (request.inputs or request.sql is not None or request.format):
-        raise UsageError("--files can't be used together with other input, --sql or --format")
+        unquoted = " (the pattern is to be quoted: --files . '**/*.md')" if request.inputs else ""
+        raise UsageError(f"--files can't be used together with other input, --sql or --format{unquoted}")
     if request.sql is not None and (len(request.inputs) > 1 or request.format):
         raise UsageError("--sql takes one database as INPUT at most, and no --format")
     if request.attach and request.sql is None:
