@@ -32,7 +32,16 @@ def translated(where: str) -> Iterator[None]:
         if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM command not allowed" in str(error):
             message = f"Redis at {where} is out of memory: raise its maxmemory, or let workers catch up"
             raise RedisFull(message) from error
+        if disk_is_full(error):
+            raise RedisFull(
+                f"Redis at {where} can't write to its disk and takes nothing: free some space, or see its log ({error})"
+            ) from error
         raise QueueError(f"Redis at {where} answered: {error}") from error
+
+
+def disk_is_full(error: redis.exceptions.RedisError) -> bool:
+    """Whether a Redis refuses what would change something, since it can't write to its disk."""
+    return "MISCONF" in str(error)
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import pytest
 import redis
 
-from embedq_core.errors import NoRedisServer
+from embedq_core.errors import NoRedisServer, RedisFull
 from embedq_core.settings import load_settings
 from embedq_jobs import open_queue, queue_exists
 from embedq_jobs.checks import server_warnings
@@ -404,7 +404,11 @@ async def test_a_server_that_takes_nothing_since_the_disk_is_full_answers_still_
         await eventually(refuses)
         with pytest.raises(redis.exceptions.ResponseError, match="MISCONF"):
             asking.ping()
-        async with EmbeddedRedis(directory) as url:
-            assert server_pid(url) == pid
+        async with open_queue(load_settings(database=directory.with_suffix(""))) as queue:
+            assert asking.info("server")["process_id"] == pid
             assert asking.get(lease_key("somebody's")) == b"1"
+            assert await queue.loads() == []
+            with pytest.raises(RedisFull, match="can't write to its disk and takes nothing: free some space"):
+                await queue.put(chunk(items(1)))
             asking.config_set("save", "")
+            assert await queue.put(chunk(items(1)))
