@@ -54,7 +54,7 @@ def _from_there_on(error: redis.exceptions.RedisError) -> str:
 
 def _reason(error: Exception) -> str:
     # redis-py repeats host and port, or the socket, which stand in the message already.
-    text = re.sub(r"^Error -?\d+ connecting to .*\. ", "", " ".join(str(error).split()))
+    text = re.sub(r"^Error -?\d+ connecting to .*?\. ", "", " ".join(str(error).split()))
     return text.rstrip(".").split(": ")[-1].lower() if text else type(error).__name__
 
 

@@ -17,7 +17,11 @@ def said(error: Exception, kind: type[QueueError]) -> str:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("Error 111 connecting to /run/my. redis/r.sock. Connection refused.", "connection refused"),
+        ("Error 111 connecting to /run/my.redis/r.sock. Connection refused.", "connection refused"),
+        (
+            "Error 1 connecting to here:1. [SSL: X] failed: Hostname mismatch. (_ssl.c:1).",
+            "hostname mismatch. (_ssl.c:1)",
+        ),
         ("Error 2 connecting to /run/r.sock. No such file or directory.", "no such file or directory"),
         ("Error -2 connecting to redis.example.org:1. Name or service not known.", "name or service not known"),
         (
