@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
+from embedq_core.errors import ModelMisconfigured
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
 from embedq_jobs import Patience, Queue, RunSummary, open_queue
@@ -65,30 +66,39 @@ async def _ingest(request: CorpusRequest, settings: Settings, pruning: Pruning |
         submission = new_submission(
             request.collection, model.model_id, reader.describe(), request.priority, full_batch(model)
         )
+        to_mend: ModelMisconfigured | None = None
         with display(request.collection) as shown_on:
             report.display = shown_on
-            async with working(settings, queue, shown_on, stop) as serving:
-                if serving is not None:
-                    # Before anything is queued for which there would be no worker.
-                    require_library(model)
-                    model.check_setup()
-                # A worker in this process says it, too.
-                tell = (lambda text: say(text, shown_on)) if serving is None else (lambda _: None)
-                watching = asyncio.create_task(
-                    ingest_run(
-                        submission,
-                        reader,
-                        queue,
-                        settings,
-                        store=request.store,
-                        stop=stop,
-                        shown_on=shown_on,
-                        patience=Patience(settings.patience_seconds, tell, stop.is_set),
+            try:
+                async with working(settings, queue, shown_on, stop, needs=model.model_id) as serving:
+                    if serving is not None:
+                        # Before anything is queued for which there would be no worker.
+                        require_library(model)
+                        model.check_setup()
+                    # A worker in this process says it, too.
+                    tell = (lambda text: say(text, shown_on)) if serving is None else (lambda _: None)
+                    watching = asyncio.create_task(
+                        ingest_run(
+                            submission,
+                            reader,
+                            queue,
+                            settings,
+                            store=request.store,
+                            stop=stop,
+                            shown_on=shown_on,
+                            patience=Patience(settings.patience_seconds, tell, stop.is_set),
+                        )
                     )
-                )
-                summary = await first_of(watching, serving, stop)
-                interrupted = stop.is_set()
-                drained = interrupted and serving is not None and serving.done()
+                    summary = await first_of(watching, serving, stop)
+                    interrupted = stop.is_set()
+                    drained = interrupted and serving is not None and serving.done()
+            except ModelMisconfigured as error:
+                # What is said before anything is queued is another matter.
+                if not submission.chunks:
+                    raise
+                # Nothing is pruned then.
+                stop.set()
+                to_mend, interrupted, drained = error, True, False
             report.display = None
         if interrupted:
             # Since then the worker has committed what it had in hand.
@@ -96,13 +106,10 @@ async def _ingest(request: CorpusRequest, settings: Settings, pruning: Pruning |
     pruned = await prune(pruning, submission, stop)
     print_summary(summary, settings, submission, as_json=request.json, pruned=pruned)
     if interrupted:
-        left = summary.items - summary.counts.ended
-        print(
-            f"{'drained' if drained else 'interrupted'}: {left:,} items stay queued; the same command, or "
-            "'embedq worker --burst', goes on",
-            file=sys.stderr,
-        )
-    if drained:
+        left = f"{'drained' if drained else 'interrupted'}: {summary.items - summary.counts.ended:,} items stay queued;"
+        why = left if to_mend is None else f"embedq: {to_mend}; then"
+        print(f"{why} the same command, or 'embedq worker --burst', goes on", file=sys.stderr)
+    if drained or to_mend is not None:
         return EXIT_DEAD
     return pruned_exit_code(summary_exit_code(summary, submission, interrupted=interrupted), pruned)
 
@@ -172,11 +179,12 @@ def _figures(submission: Submission, reader: Reader, summary: RunSummary, note: 
 
 @asynccontextmanager
 async def working(
-    settings: Settings, queue: Queue, shown_on: Display, stop: asyncio.Event
+    settings: Settings, queue: Queue, shown_on: Display, stop: asyncio.Event, *, needs: str | None = None
 ) -> AsyncIterator["asyncio.Task[None] | None"]:
     """A worker in this process while the block runs, unless others serve the queue already, and will; its task.
 
-    Where the block has ended well, searches are prepared, unless `stop` is set.
+    Raises ModelMisconfigured where somebody has to mend the model that it `needs`. Where the block has ended well,
+    searches are prepared, unless `stop` is set.
     """
     if settings.redis_url is not None and any(not report.get("draining") for report in await queue.live_workers()):
         yield None
@@ -186,7 +194,7 @@ async def working(
     with _logged_to(shown_on):
         async with await Store.open(settings.database, busy_seconds=settings.busy_seconds) as store:
             ended = asyncio.Event()
-            serving = asyncio.create_task(serve(settings, ServiceOptions(), queue, store, ended))
+            serving = asyncio.create_task(serve(settings, ServiceOptions(needs=needs), queue, store, ended))
             try:
                 yield serving
                 if store.copies_due:

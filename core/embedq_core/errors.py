@@ -260,7 +260,7 @@ class RedisUnreachable(QueueError):  # noqa: N818
 
 
 class RedisFull(QueueError):  # noqa: N818
-    """Redis has no memory left for more."""
+    """Redis has no memory left for more, or no disk."""
 
 
 class NoRedisServer(QueueError):  # noqa: N818

@@ -54,7 +54,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """' Did you mean x or y?' for names close to `name`, else ''."""
     from difflib import get_close_matches
 
-    close = get_close_matches(name, list(known), n=3, cutoff=0.5)
+    close = get_close_matches(name, list(dict.fromkeys(known)), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
 
 

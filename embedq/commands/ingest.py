@@ -26,6 +26,7 @@ def ingest(
     priority: options.Urgency = Priority.NORMAL,
     prune: corpus.Prune = False,
     yes: corpus.PruneYes = False,
+    allow_empty: corpus.AllowEmpty = False,
     dry_run: corpus.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -64,6 +65,7 @@ def ingest(
             priority=priority,
             prune=prune,
             yes=yes,
+            allow_empty=allow_empty,
             dry_run=dry_run,
             json=json,
         )

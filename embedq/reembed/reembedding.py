@@ -56,19 +56,19 @@ def run_reembed(request: ReembedRequest, database: Path | None, *, confirmed: bo
     if request.listed:
         asyncio.run(print_reembeddings(request.collection, settings, database, as_json=request.json))
         return
+    collection = check_options(request)
+    if request.cancel:
+        run_cancel(collection, settings, confirmed=confirmed, as_json=request.json)
+    elif request.model is None and not request.force:
+        run_drop_old(collection, settings, confirmed=confirmed, as_json=request.json)
+    else:
+        sys.exit(asyncio.run(_reembed(request, collection, settings)))
+
+
+def check_options(request: ReembedRequest) -> str:
+    """The collection that is named. Raises UsageError for options that make no sense together, whatever there is."""
     if request.collection is None:
         raise UsageError("name a collection, and the new model with -m; or see with --list what is going on")
-    _check_options(request)
-    if request.cancel:
-        run_cancel(request.collection, settings, confirmed=confirmed, as_json=request.json)
-    elif request.model is None and not request.force:
-        run_drop_old(request.collection, settings, confirmed=confirmed, as_json=request.json)
-    else:
-        sys.exit(asyncio.run(_reembed(request, request.collection, settings)))
-
-
-def _check_options(request: ReembedRequest) -> None:
-    """Raise UsageError for options that make no sense together."""
     starting = request.golden or request.recall is not None or request.accept or request.force or request.wait
     if request.cancel and (request.model or starting or request.drop_old or request.dry_run):
         raise UsageError("--cancel goes with a collection alone")
@@ -80,6 +80,7 @@ def _check_options(request: ReembedRequest) -> None:
         raise UsageError("--accept takes the new vectors as they are: leave --golden and --recall out")
     if request.dry_run and request.wait:
         raise UsageError("--dry-run queues nothing to wait for")
+    return request.collection
 
 
 async def _reembed(request: ReembedRequest, name: str, settings: Settings) -> int:
@@ -99,7 +100,11 @@ async def _reembed(request: ReembedRequest, name: str, settings: Settings) -> in
             await queue.announce(model.model_id)
             stop = stop_on_interrupt()
             with display(name) as shown_on:
-                work = working(settings, queue, shown_on, stop) if request.wait else contextlib.nullcontext()
+                work = (
+                    working(settings, queue, shown_on, stop, needs=model.model_id)
+                    if request.wait
+                    else contextlib.nullcontext()
+                )
                 async with work as serving:
                     if serving is not None:
                         require_library(model)

@@ -47,6 +47,8 @@ def check_unattended(arguments: Sequence[str], program: Program) -> None:
         raise UsageError(f"a schedule can't run {shown(command.name)!r}: {why}")
     if command.name in _READING_CORPORA:
         _check_corpus(command)
+    if command.name == "reembed":
+        _check_reembedding(command)
 
 
 def _check_corpus(command: ParsedCommand) -> None:
@@ -58,6 +60,16 @@ def _check_corpus(command: ParsedCommand) -> None:
     given = {name: value for name, value in command.parameters.items() if name in names and value is not None}
     encodings = command.parameters.get("encoding") or ()
     check_request(CorpusRequest(**given, encodings=encodings))  # type: ignore[arg-type] # as Typer has parsed them
+
+
+def _check_reembedding(command: ParsedCommand) -> None:
+    """See that the options of 'reembed' go together. Raises UsageError."""
+    from embedq.reembed.reembedding import ReembedRequest, check_options
+
+    given = {**command.parameters, "listed": command.parameters["list_"]}
+    request = ReembedRequest(**{field.name: given[field.name] for field in fields(ReembedRequest)})  # type: ignore[arg-type] # as Typer has parsed them
+    if not request.listed:
+        check_options(request)
 
 
 def objection(command: ParsedCommand) -> str | None:

@@ -129,14 +129,19 @@ def _troubles(workers: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _queues(status: Status) -> Table:
+    """`high` is counted among the others, and has a column only where there are such."""
+    with_high = any(load.high for load in status.loads)
+    titles = ["queue", "items", "oldest", "size", *(["high"] if with_high else [])]
+    titles += ["queued", "in hand", "later", "paused"]
     return Table(
-        ["queue", "items", "oldest", "size", "queued", "in hand", "later", "paused"],
+        titles,
         [
             [
                 load.model_id,
                 f"{load.items:,}",
                 "-" if load.oldest is None else short_duration(max(status.at - load.oldest, 0)),
                 f"{size(load.bytes)} of {size(status.queue_bytes)}",
+                *([f"{load.high:,} of {load.jobs:,}"] if with_high else []),
                 f"{load.queued:,}",
                 f"{load.in_progress:,}",
                 f"{load.deferred:,}",
@@ -145,7 +150,7 @@ def _queues(status: Status) -> Table:
             for load in status.loads
             if load.jobs
         ],
-        frozenset(range(1, 8)),
+        frozenset(range(1, len(titles))),
     )
 
 

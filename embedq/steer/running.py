@@ -7,6 +7,7 @@ from pathlib import Path
 
 from embedq.inspecting import moment, size
 from embedq.tables import Table, print_fitting
+from embedq_core.priority import Priority
 from embedq_core.settings import load_settings
 from embedq_jobs import RunSummary, open_queue, progress_of, queue_exists
 from embedq_producer.summary import run_outcome
@@ -89,6 +90,7 @@ def run_fields(summary: RunSummary) -> list[tuple[str, str]]:
         ("model", run.model_id),
         ("source", run.source),
         ("started", moment(run.started)),
+        *([("priority", run.priority.value)] if run.priority is Priority.HIGH else []),
         ("duration", duration(summary.seconds)),
         ("items", f"{counts.done:,} of {summary.items:,} done{share}, {size(summary.bytes)}"),
     ]

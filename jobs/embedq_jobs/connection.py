@@ -21,7 +21,7 @@ from embedq_jobs import sentinel
 from embedq_jobs.codec import dump_job, load_job
 from embedq_jobs.demotion import LEAVING_REPLICAS
 from embedq_jobs.embedded import EmbeddedRedis, is_used
-from embedq_jobs.errors import shown_url, translated
+from embedq_jobs.errors import disk_is_full, shown_url, translated
 from embedq_jobs.queue import EXPIRES_MS, Queue
 
 _SCHEMES: Final = ("redis", "rediss", "unix", sentinel.SCHEME)
@@ -167,5 +167,10 @@ async def open_queue(settings: Settings) -> AsyncIterator[Queue]:
         pool, where = connect(url), shown_url(url)
         stack.push_async_callback(pool.aclose, close_connection_pool=True)
         with translated(where):
-            await asyncio.wait_for(pool.ping(), CONNECT_SECONDS + REPLY_SECONDS)
+            try:
+                await asyncio.wait_for(pool.ping(), CONNECT_SECONDS + REPLY_SECONDS)
+            except redis.exceptions.ResponseError as error:
+                # What it holds can be looked at all the same.
+                if not disk_is_full(error):
+                    raise
         yield Queue(pool, settings.queue, where)

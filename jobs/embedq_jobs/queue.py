@@ -103,7 +103,8 @@ class QueueLoad:
     """What waits or runs in the queue of a model. `oldest` is the time since which the first job is due.
 
     `paused` jobs are set aside, since their collection is paused; they keep their age. Those of a model that is paused
-    as a whole are queued like others: `Queue.pauses` tells.
+    as a whole are queued like others: `Queue.pauses` tells. `high` of all `jobs` are those of high runs, wherever else
+    they are counted.
     """
 
     model_id: str
@@ -114,6 +115,7 @@ class QueueLoad:
     items: int
     oldest: float | None
     paused: int = 0
+    high: int = 0
 
     @property
     def queued(self) -> int:
@@ -238,6 +240,8 @@ class Queue:
                 pipe.zcount(queue, ASIDE_FROM, "+inf")
                 pipe.zrangebyscore(queue, ASIDE_FROM, f"({ASIDE}", 0, 1, withscores=True)
                 pipe.zrangebyscore(queue, ASIDE, "+inf", 0, 1, withscores=True)
+                pipe.zcount(queue, "-inf", "(0")
+                pipe.zcount(queue, ASIDE_FROM, f"({ASIDE}")
                 pipe.hmget(self.names.load(model_id), ["bytes", "items"])
                 (
                     jobs,
@@ -248,6 +252,8 @@ class Queue:
                     paused,
                     aside_high,
                     aside,
+                    high_jobs,
+                    high_paused,
                     (size, items),
                 ) = await pipe.execute()
             head = [*high, *normal]
@@ -257,7 +263,17 @@ class Queue:
         firsts += [due_ms(score - ASIDE) for _, score in (*aside_high, *aside)]
         oldest = min((due / 1000 for due in firsts if due <= now_ms), default=None)
         deferred += deferred_high
-        return QueueLoad(model_id, jobs, in_progress, deferred, int(size or 0), int(items or 0), oldest, paused)
+        return QueueLoad(
+            model_id,
+            jobs,
+            in_progress,
+            deferred,
+            int(size or 0),
+            int(items or 0),
+            oldest,
+            paused,
+            high_jobs + high_paused,
+        )
 
     async def to_do(self, model_id: str) -> int:
         """Jobs of a model that are not set aside."""

@@ -31,6 +31,7 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all is stored or dead, and say so.")] = False,
     prune: corpus.Prune = False,
     yes: corpus.PruneYes = False,
+    allow_empty: corpus.AllowEmpty = False,
     dry_run: corpus.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -67,6 +68,7 @@ def submit(
             priority=priority,
             prune=prune,
             yes=yes,
+            allow_empty=allow_empty,
             dry_run=dry_run,
             json=json,
         ),

@@ -50,10 +50,13 @@ def check_request(request: CorpusRequest) -> None:
     check_collection_name(request.collection)
     if request.yes and not request.prune:
         raise UsageError("--yes is for --prune")
+    if request.allow_empty and not request.prune:
+        raise UsageError("--allow-empty is for --prune")
     if not request.inputs and not request.files and request.sql is None:
         raise UsageError("name what to read: files, - for standard input, --files DIR GLOB, or --sql QUERY")
     if request.files and (request.inputs or request.sql is not None or request.format):
-        raise UsageError("--files can't be used together with other input, --sql or --format")
+        unquoted = " (the pattern is to be quoted: --files . '**/*.md')" if request.inputs else ""
+        raise UsageError(f"--files can't be used together with other input, --sql or --format{unquoted}")
     if request.sql is not None and (len(request.inputs) > 1 or request.format):
         raise UsageError("--sql takes one database as INPUT at most, and no --format")
     if request.attach and request.sql is None:

@@ -1,5 +1,6 @@
 """The options that say what to read and how, shared by the commands that read a corpus."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typer.core import TyperCommand
 from embedq_core.errors import UsageError
 from embedq_core.priority import Priority
 
-_PAIRED = ("--files", "--attach")
+_PAIRED = {"--files": "a directory and a pattern", "--attach": "an alias and a file"}
 
 # Cannot occur in an argument of a command line.
 _SEPARATOR = "\0"
@@ -139,7 +140,15 @@ PruneYes: TypeAlias = Annotated[
     typer.Option(
         "--yes",
         "-y",
-        help="Don't ask before --prune removes more than a fifth, or all.",
+        help="Don't ask before --prune removes more than a fifth.",
+        rich_help_panel="How to do it",
+    ),
+]
+AllowEmpty: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--allow-empty",
+        help="Let --prune remove all where the source gives nothing, as a folder does that is not mounted.",
         rich_help_panel="How to do it",
     ),
 ]
@@ -172,6 +181,7 @@ class CorpusRequest:
     priority: Priority = Priority.NORMAL
     prune: bool = False
     yes: bool = False
+    allow_empty: bool = False
     dry_run: bool = False
     json: bool = False
 
@@ -213,8 +223,9 @@ def _joined(args: Sequence[str]) -> list[str]:
             continue
         values = [value] if equals else []
         while len(values) < len(("first", "second")):
-            if not rest:
-                raise UsageError(f"{name} needs two values: see 'embedq submit --help'")
+            # What begins as an option does is one: the pattern was forgotten.
+            if not rest or re.match("--?[A-Za-z]", rest[0]):
+                raise UsageError(f"{name} needs two values, {_PAIRED[name]}: see 'embedq submit --help'")
             values.append(rest.pop(0))
         joined += [name, _SEPARATOR.join(values)]
     return joined

@@ -16,7 +16,7 @@ from embedq_producer.chunks import Cut
 from embedq_producer.corpus import open_corpus, split
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.models import check_binary, choose_model
-from embedq_producer.pruning import Pruning
+from embedq_producer.pruning import Pruning, refusal
 from embedq_producer.reading import Reading
 from embedq_producer.seen import SeenIds
 from embedq_producer.splitting import BYTES_A_TOKEN
@@ -33,7 +33,8 @@ class Forecast:
 
     `new`, `changed`, `reused` and `unchanged` add up to `items`. `characters`, `bytes` and `tokens` are those of the
     new and the changed. `tokens_estimated` says that some are by a rule of thumb, since the model can't count them.
-    `pruned` entries would be removed; None where that is not asked for, or not every row could be read.
+    `pruned` entries would be removed; None where that is not asked for, or not every row could be read. `prune_refused`
+    says why they would not, unless somebody says so: then.
     """
 
     items: int = 0
@@ -48,6 +49,7 @@ class Forecast:
     tokens_estimated: bool = False
     skipped: int = 0
     pruned: int | None = None
+    prune_refused: str | None = None
 
     @property
     def inputs(self) -> int:
@@ -117,7 +119,9 @@ async def dry_run(request: CorpusRequest, settings: Settings, pruning: Pruning |
                     # A tokenizer takes its time.
                     await asyncio.to_thread(forecaster.add, piece, incoming, known)
             if pruning is not None and store is not None and not reader.rejected:
-                forecaster.forecast.pruned = (await pruning.compare(store))[0].gone
+                compared, _ = await pruning.compare(store)
+                forecaster.forecast.pruned = compared.gone
+                forecaster.forecast.prune_refused = refusal(compared, pruning.verdict(compared))
     finally:
         if store is not None:
             await store.close()
@@ -160,7 +164,8 @@ def _object(collection: str, model_id: str, forecast: Forecast, speed: Measured 
 def _pruned_words(forecast: Forecast) -> str:
     if forecast.pruned is None and forecast.skipped:
         return "--prune would remove nothing, since not every row could be read"
-    return f"--prune would remove {plural(forecast.pruned or 0, 'entry', 'entries')}"
+    would = f"--prune would remove {plural(forecast.pruned or 0, 'entry', 'entries')}"
+    return would if forecast.prune_refused is None else f"{would} only where somebody says so: {forecast.prune_refused}"
 
 
 def _words(collection: str, model_id: str, forecast: Forecast, speed: Measured | None) -> Iterator[str]:

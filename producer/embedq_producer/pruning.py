@@ -33,7 +33,9 @@ class Verdict(Enum):
 
     PRUNE = auto()
     ASK = auto()
-    """More than `SHARE` would go, or all since the source is empty."""
+    """More than `SHARE` would go."""
+    EMPTY = auto()
+    """The source gave nothing at all, so all would go: a folder that is not mounted looks like that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,28 @@ def obstacle(submission: Submission, *, interrupted: bool) -> str | None:
     return None
 
 
-def verdict(compared: Compared, items: int) -> Verdict:
-    """Whether to remove what a source of `items` lacks, where nobody has said yes."""
-    much = compared.gone > SHARE * compared.entries or not items
-    return Verdict.ASK if compared.gone and much else Verdict.PRUNE
+def verdict(compared: Compared, items: int, *, yes: bool = False, allow_empty: bool = False) -> Verdict:
+    """Whether to remove what a source of `items` lacks, where somebody has said `yes` to much, or `allow_empty`.
+
+    A yes is given beforehand, for whatever may go; that nothing is left of a source has to be said by itself.
+    """
+    if not compared.gone:
+        return Verdict.PRUNE
+    if not items and not allow_empty:
+        return Verdict.EMPTY
+    return Verdict.ASK if compared.gone > SHARE * compared.entries and not yes else Verdict.PRUNE
+
+
+def refusal(compared: Compared, reason: Verdict) -> str | None:
+    """Why nothing goes where nobody has said so; None where nothing needs to be said."""
+    share = f"{compared.gone:,} of {plural(compared.entries, 'entry', 'entries')} would go"
+    match reason:
+        case Verdict.PRUNE:
+            return None
+        case Verdict.ASK:
+            return f"{share}, more than {SHARE:.0%}: say --yes if that is right"
+        case Verdict.EMPTY:
+            return f"the source is empty, so {share}: is it mounted? Say --allow-empty if that is right"
 
 
 @contextmanager
@@ -189,12 +209,11 @@ class Pruning:
 
     def _refusal(self, compared: Compared, confirm: Callable[[str], bool]) -> str | None:
         """Why not to prune after all."""
-        items = self._ids.items
-        if self._request.yes or verdict(compared, items) is Verdict.PRUNE:
-            return None
+        reason = self.verdict(compared)
         share = f"{compared.gone:,} of {plural(compared.entries, 'entry', 'entries')}"
-        if not items:
-            return f"the source is empty, so {share} would go: say --yes if that is right"
-        if confirm(f"The source no longer has {share} of {shown(self._request.collection)}. Remove them?"):
-            return None
-        return f"{share} would go, more than {SHARE:.0%}: say --yes if that is right"
+        question = f"The source no longer has {share} of {shown(self._request.collection)}. Remove them?"
+        return None if reason is Verdict.ASK and confirm(question) else refusal(compared, reason)
+
+    def verdict(self, compared: Compared) -> Verdict:
+        """Whether to remove it, by what the command line says."""
+        return verdict(compared, self._ids.items, yes=self._request.yes, allow_empty=self._request.allow_empty)

@@ -1,10 +1,12 @@
 """What `submit` does, and what it shares with `ingest`: watching, waiting, stopping."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable
 from signal import SIGINT, SIGTERM
 
+from embedq_core.errors import QueueError
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
 from embedq_jobs import Patience, Queue, RunSummary, open_queue
@@ -63,6 +65,7 @@ async def _submit(request: CorpusRequest, settings: Settings, pruning: Pruning |
         if not wait or interrupted:
             pruned = await prune(pruning, submission, stop)
             print_submitted(submission, as_json=request.json, interrupted=interrupted, pruned=pruned)
+            await _say_paused(queue, submission)
             return pruned_exit_code(submission_exit_code(submission, interrupted=interrupted), pruned)
         summary = await wait_for_run(queue, submission.run.id, request.collection, settings, stop)
         pruned = await prune(pruning, submission, stop)
@@ -70,6 +73,17 @@ async def _submit(request: CorpusRequest, settings: Settings, pruning: Pruning |
         if stop.is_set():
             print("interrupted: what was queued stays queued", file=sys.stderr)
         return pruned_exit_code(summary_exit_code(summary, submission, interrupted=stop.is_set()), pruned)
+
+
+async def _say_paused(queue: Queue, submission: Submission) -> None:
+    """Say it where nobody will take in hand just now what was queued. That it can't be asked is no failure."""
+    with contextlib.suppress(QueueError):
+        run = submission.run
+        await PauseWatch(queue, run.model_id, run.collection, _to_stderr).note()
+
+
+def _to_stderr(text: str) -> None:
+    print(f"embedq: {shown(text)}", file=sys.stderr)
 
 
 async def prune(pruning: Pruning | None, submission: Submission, stop: asyncio.Event) -> Pruned | None:

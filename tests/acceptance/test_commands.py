@@ -65,9 +65,13 @@ def test_a_run_says_how_urgent_it_is(embedq: CommandLine) -> None:
     for name, *options in (("backfill",), ("urgent", "--priority", "high"), ("late", "--priority", "normal")):
         embedq("submit", name, "-", "-m", "recording", *options, input=f"id,content\na,{name}\n")
     refused = embedq("submit", "docs", "-", "--priority", "urgent", input="id,content\na,x\n", exit_code=2)
+    (queue,) = json.loads(embedq("status", "--json").out)["queues"]
+    assert (queue["jobs"], queue["high"]) == (3, 1)
+    assert " 1 of 3 " in embedq("status").out
     assert "'urgent' is not one of 'high', 'normal'" in " ".join(refused.err.replace("│", " ").split())
     embedq("worker", "--burst")
     runs = json.loads(embedq("runs", "list", "--json").out)
+    assert "priority     high\n" in embedq("runs", "show", runs[1]["run"]).out
     assert [(run["collection"], run["priority"], run["state"]) for run in runs] == [
         ("late", "normal", "complete"),
         ("urgent", "high", "complete"),
@@ -119,6 +123,26 @@ def test_several_worker_processes_share_the_work(embedq: CommandLine) -> None:
     assert list(told["models"]) == ["recording-10"]
     assert sum(embedq.batch_sizes) == 300
     assert json.loads(embedq("runs", "--json").out)[0]["state"] == "complete"
+
+
+def test_who_ends_by_itself_says_what_has_to_be_mended_and_leaves_it_queued(embedq: CommandLine) -> None:
+    """A job of the night must not hang for ever on a key that has run out."""
+    submit(embedq, "a,one\n", "-m", "keyed")
+    refused = "keyed: HTTP 401: the key in EMBEDQ_TEST_KEY is wrong"
+    left = f"embedq: {refused}; 1 chunk stays queued until that is mended\n"
+    assert embedq("worker", "--burst", exit_code=1).err.endswith(left)
+    ingested = embedq("ingest", "docs", "-", "--prune", "--yes", input="id,content\nb,two\n", exit_code=1)
+    assert f"embedq: {refused}; 2 chunks stay queued until that is mended; then the same command, or" in ingested.err
+    assert "nothing was pruned" in ingested.err
+    assert ingested.out.startswith("docs: 0 items in ")
+    assert "the key in EMBEDQ_TEST_KEY is wrong; what is queued" in ingested.err
+    assert [run["state"] for run in json.loads(embedq("runs", "--json").out)] == ["queued", "queued"]
+
+
+def test_a_burst_of_several_processes_ends_when_none_of_them_can_work(embedq: CommandLine) -> None:
+    embedq.database.write_text("no database" * 1000)
+    said = embedq("worker", "--burst", "--processes", "2", exit_code=1).err
+    assert said.count("is not a SQLite database") == 2
 
 
 def test_a_worker_may_serve_one_model_only(embedq: CommandLine) -> None:

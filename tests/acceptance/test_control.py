@@ -134,6 +134,10 @@ def test_pauses_are_made_listed_and_lifted_each_by_itself(embedq: CommandLine) -
     made = embedq("pause", "--collection", "pets", "--reason", "the\x1bvet")
     assert made.out == "collection pets is paused (the\\x1bvet): 'embedq resume --collection pets' lets it go on\n"
     assert "it has been so since" in embedq("pause", "--collection", "pets").out
+    queued = embedq("submit", "pets", "-", "-m", "recording", input="id,content\nz,last\n").err
+    assert queued.endswith(
+        "embedq: collection pets is paused (the\\x1bvet): 'embedq resume --collection pets' lets it go on\n"
+    )
     embedq("pause", "-m", "recording")
     assert "nothing has been queued for a collection 'pest' yet. Did you mean 'pets'?" in (
         embedq("pause", "--collection", "pest").err

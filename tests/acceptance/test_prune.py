@@ -50,11 +50,30 @@ def test_much_is_removed_only_with_yes_and_the_rest_is_submitted(embedq: Command
     (notes / "a.md").unlink()
     (notes / "b.md").unlink()
     (notes / "new.md").write_text("new")
+    foreseen = embedq("ingest", *NIGHTLY, "--dry-run").out.splitlines()[-1]
+    assert foreseen == (
+        "--prune would remove 2 entries only where somebody says so: 2 of 6 entries would go, more than 20%: say --yes "
+        "if that is right"
+    )
+    assert embedq("submit", *NIGHTLY, "--dry-run", "--yes").out.splitlines()[-1] == "--prune would remove 2 entries"
     refused = embedq("ingest", *NIGHTLY, exit_code=1)
     assert "nothing was pruned: 2 of 7 entries would go, more than 20%: say --yes if that is right" in refused.err
     assert len(stored(embedq)) == 7
     assert json.loads(embedq("ingest", *NIGHTLY, "--yes", "--json").out)["pruned"] == 2
     assert stored(embedq) == ["c.md", "d.md", "new.md", "sub/e.md", "sub/f.md"]
+
+
+def test_a_folder_that_is_not_mounted_empties_nothing_even_with_yes(embedq: CommandLine, notes: Path) -> None:
+    notes.rename(embedq.directory / "unmounted")
+    notes.mkdir()
+    told = json.loads(embedq("submit", *NIGHTLY, "--yes", "--dry-run", "--json").out)
+    assert (told["items"], told["pruned"]) == (0, 6)
+    assert "Say --allow-empty if that is right" in told["prune_refused"]
+    refused = embedq("submit", *NIGHTLY, "--yes", exit_code=1)
+    assert "nothing was pruned: the source is empty, so 6 of 6 entries would go: is it mounted?" in refused.err
+    assert len(stored(embedq)) == 6
+    assert "pruned 6 entries" in embedq("submit", *NIGHTLY, "--yes", "--allow-empty").err
+    assert stored(embedq) == []
 
 
 def test_a_renamed_file_is_not_paid_for_again_though_its_worker_comes_later(embedq: CommandLine, notes: Path) -> None:
@@ -85,6 +104,8 @@ def test_what_makes_no_sense_is_refused_before_anything_is_queued(embedq: Comman
     assert "is not there: run it where the workers' database is" in result.err
     assert json.loads(embedq("runs", "--json", environment=shared).out) == []
     assert "--yes is for --prune" in embedq("submit", "notes", "--files", ".", "*", "--yes", exit_code=2).err
+    refused = embedq("submit", "notes", "--files", ".", "*", "--allow-empty", exit_code=2)
+    assert "--allow-empty is for --prune" in refused.err
     assert "embedq keeps '@next' for itself" in embedq("submit", "a@next", "--files", ".", "*", exit_code=2).err
 
 

@@ -191,6 +191,7 @@ def test_an_unknown_name_is_said(nightly: CommandLine) -> None:
         (("nightly", "0 3 * * *", "--", "submit", "docs"), "name what to read"),
         (("nightly", "0 3 * * *", "--", "submit", "docs", "a.csv", "--files", ".", "*"), "--files can't be used"),
         (("nightly", "0 3 * * *", "--", "--help"), "say what to run after --"),
+        (("nightly", "0 3 * * *", "--", "reembed", "docs"), "name the new model with -m"),
         (("nightly", "0 3 * * *", "--", "worker"), "a schedule can't run 'worker': a worker runs until it is stopped"),
         (("nightly", "0 3 * * *", "--", "submit", "docs", "-"), "it would read standard input"),
     ],

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import pytest
 import redis
 
-from embedq_core.errors import NoRedisServer
+from embedq_core.errors import NoRedisServer, RedisFull
 from embedq_core.settings import load_settings
 from embedq_jobs import open_queue, queue_exists
 from embedq_jobs.checks import server_warnings
@@ -382,3 +382,34 @@ async def test_the_leases_of_the_dead_end_when_the_next_one_comes(short: Path) -
             assert await other.redis.exists(lease_key("a:1"))
     async with open_queue(settings) as queue:
         assert not await queue.redis.exists(lease_key("a:1"))
+
+
+async def test_a_server_that_takes_nothing_since_the_disk_is_full_answers_still_and_is_joined(
+    directory: Path, eventually: Eventually
+) -> None:
+    """What is queued can be looked at, and who writes hears of the disk and not of a server that does not start."""
+    user = User(directory)
+    with client(user.url) as asking:
+        user.process.kill()
+        user.process.communicate(timeout=BOUND_SECONDS)
+        asking.set(lease_key("somebody's"), b"1")
+        pid = server_pid(user.url)
+        # A snapshot that can't be written has it refuse writes, as an append-only file does on a full disk.
+        (directory / "dump.rdb").mkdir()
+        asking.config_set("save", "3600 1")
+        asking.bgsave()
+
+        async def refuses() -> bool:
+            return bool(asking.info("persistence")["rdb_last_bgsave_status"] == "err")
+
+        await eventually(refuses)
+        with pytest.raises(redis.exceptions.ResponseError, match="MISCONF"):
+            asking.ping()
+        async with open_queue(load_settings(database=directory.with_suffix(""))) as queue:
+            assert asking.info("server")["process_id"] == pid
+            assert asking.get(lease_key("somebody's")) == b"1"
+            assert await queue.loads() == []
+            with pytest.raises(RedisFull, match="can't write to its disk and takes nothing: free some space"):
+                await queue.put(chunk(items(1)))
+            asking.config_set("save", "")
+            assert await queue.put(chunk(items(1)))

@@ -11,7 +11,7 @@ import embedq_worker.picking
 import embedq_worker.service
 from embedq_core.priority import Priority
 from embedq_core.settings import Settings
-from embedq_jobs import Queue, job_id
+from embedq_jobs import Queue, Scope, job_id
 from embedq_jobs.health import queue_facts
 from embedq_jobs.names import lease_key
 from embedq_jobs.scores import high_score
@@ -21,6 +21,7 @@ from support.models import RecordingModel, SlowModel
 from support.waiting import Eventually
 from support.working import burst, complete, nothing_is_left, until_complete, worker
 
+PETS = Scope("collection", "pets")
 URGENT, MORE = "20261231-235959-x7kqc", "20261231-235959-x7kqd"
 
 
@@ -121,6 +122,12 @@ async def test_what_is_due_and_since_when_is_told_of_both_priorities(queue: Queu
     await queue.redis.set(lease_key(job_id(URGENT, 0)), b"1")
     (load,) = await queue.loads()
     assert (load.jobs, load.in_progress, load.deferred, load.queued) == (4, 1, 2, 1)
+    assert load.high == 2, "one in hand, one that is not due yet"
+    await queue.pausing.pause(PETS)
+    await queue.pausing.set_aside("recording", [job_id(URGENT, 1), job_id(RUN, 1)], await queue.pauses())
+    (load,) = await queue.loads()
+    assert (load.paused, load.high) == (2, 2), "one that is set aside is high still"
+    await queue.pausing.resume([PETS], ["recording"])
     assert load.oldest == pytest.approx(now, abs=5)
     await queue.redis.zadd(name, {job_id(URGENT, 0): high_score(int(now * 1000) - 90_000)})
     (load,) = await queue.loads()

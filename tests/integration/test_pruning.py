@@ -167,11 +167,21 @@ async def test_much_goes_only_where_somebody_says_so(store: Store, settings: Set
     )
     assert await prune(settings, *four, says=False) == Pruned(1)
     assert await prune(settings, row("a"), says=True) == Pruned(3)
-    refused = (await prune(settings)).refused
-    assert refused is not None
-    assert refused.startswith("the source is empty, so 1 of 1 entry would go")
     assert await ids(store) == ["a"]
-    assert await prune(settings, yes=True) == Pruned(1)
+
+
+async def test_a_source_without_anything_empties_nothing_whoever_says_yes(store: Store, settings: Settings) -> None:
+    """A folder that is not mounted looks like that, to a command that runs at night with --yes."""
+    await put(store, *items("a", "b"))
+    refused = Pruned(
+        refused="the source is empty, so 2 of 2 entries would go: is it mounted? Say --allow-empty if that is right"
+    )
+    assert await prune(settings, says=True) == refused
+    assert await prune(settings, yes=True) == refused
+    assert await ids(store) == ["a", "b"]
+    assert (await prune(settings, allow_empty=True)).refused is not None, "it is more than a fifth still"
+    assert await prune(settings, yes=True, allow_empty=True) == Pruned(2)
+    assert await prune(settings, yes=True) == Pruned(0), "where there is nothing, nothing has to be said"
 
 
 async def test_a_source_that_is_not_known_whole_removes_nothing(store: Store, settings: Settings) -> None:
@@ -200,7 +210,11 @@ async def test_of_very_many_each_is_told_from_the_others(store: Store, settings:
 def test_the_decision() -> None:
     assert verdict(Compared(100, 20), 80) is Verdict.PRUNE
     assert verdict(Compared(100, 21), 79) is Verdict.ASK
-    assert verdict(Compared(100, 1), 0) is Verdict.ASK
+    assert verdict(Compared(100, 21), 79, yes=True) is Verdict.PRUNE
+    assert verdict(Compared(100, 100), 0, yes=True) is Verdict.EMPTY
+    assert verdict(Compared(100, 100), 0, allow_empty=True) is Verdict.ASK
+    assert verdict(Compared(100, 100), 0, yes=True, allow_empty=True) is Verdict.PRUNE
+    assert verdict(Compared(100, 1), 0) is Verdict.EMPTY, "entries under the prefix, of which some stay"
     assert verdict(Compared(), 0) is Verdict.PRUNE
     whole = new_submission("docs", "recording", "x")
     assert obstacle(whole, interrupted=False) is None

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+import embedq_worker.lane
 import embedq_worker.scheduled
 import embedq_worker.scheduler
 import embedq_worker.service
 from embedq.schedule.scheduling import all_schedules
 from embedq_core.counts import Counts
+from embedq_core.errors import ModelMisconfigured
 from embedq_core.settings import Settings
 from embedq_jobs import Queue
 from embedq_store import Attempt, NewSchedule, Schedule, Store
@@ -26,7 +28,7 @@ from embedq_worker.timetable import last_result
 from support.chunks import RUN, chunk, install, items, submit
 from support.clocks import MovedClock
 from support.command_line import TESTS, python_path
-from support.models import RecordingModel
+from support.models import FaultyModel, RecordingModel
 from support.serving import start_worker
 from support.waiting import BOUND_SECONDS, Eventually
 from support.working import burst, complete, worker
@@ -402,6 +404,26 @@ async def test_a_worker_that_ends_by_itself_runs_what_is_owed_and_then_what_that
         await serve(night.settings, night.options(burst=True), queue, store, asyncio.Event())
     assert await night.states() == ["done"]
     assert await store.count((await store.collection("docs")).id) == 2
+
+
+async def test_a_worker_that_ends_by_itself_stops_a_command_that_waits_for_a_model_that_has_to_be_mended(
+    night: Night, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command would wait for this worker for ever, and the worker for the command."""
+
+    def refuse(_: list[str | bytes]) -> None:
+        raise ModelMisconfigured("a wrong key")
+
+    install(monkeypatch, FaultyModel(refuse, "recording"))
+    monkeypatch.setattr(embedq_worker.lane, "UNMENDED_SECONDS", 0.05)
+    (night.directory / "rows.csv").write_text("id,content\na,one\nb,two\n")
+    await night.add("submit", "docs", "rows.csv", "-m", "recording", "--wait")
+    night.clock.move_to("2026-11-20 03:00:01")
+    with pytest.raises(ModelMisconfigured, match="recording: a wrong key; 1 chunk stays queued until that is mended"):
+        async with asyncio.timeout(BOUND_SECONDS):
+            await serve(night.settings, night.options(burst=True, grace_seconds=0), queue, store, asyncio.Event())
+    assert await night.states() == ["interrupted"]
+    assert await queue.length("recording") == 1
 
 
 @pytest.mark.usefixtures("without_processes")

@@ -1,8 +1,10 @@
 """The models of the tests as a plugin: `EMBEDQ_PLUGINS` names this file."""
 
+import os
 from collections.abc import Callable
 
 import embedq
+from embedq_core.errors import ModelMisconfigured
 from embedq_plugins.hookspecs import Register, RegisterKind
 from support.models import (
     BinaryModel,
@@ -22,6 +24,11 @@ def _replaced(word: str, value: float) -> Callable[[list[str | bytes]], list[lis
     return lambda batch: [[value] * 8 if word in str(item) else vector_of(item) for item in batch]
 
 
+def _refused(_: list[str | bytes]) -> None:
+    if os.environ.get("EMBEDQ_TEST_KEY") != "right":
+        raise ModelMisconfigured("HTTP 401: the key in EMBEDQ_TEST_KEY is wrong")
+
+
 @embedq.hookimpl
 def register_embedding_models(register: Register) -> None:
     register(RecordingModel(), aliases=("rec",))
@@ -33,6 +40,7 @@ def register_embedding_models(register: Register) -> None:
     register(EitherModel("either"))
     register(SlowModel())
     register(FaultyModel(raising, "poisoned", batch_size=16))
+    register(FaultyModel(_refused, "keyed", batch_size=16))
     register(FaultyModel(lambda batch: [vector_of(item) for item in batch[1:]], "too-few"))
     register(FaultyModel(lambda batch: [vector_of(item) for item in [*batch, "one more"]], "too-many"))
     register(

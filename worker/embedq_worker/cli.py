@@ -16,7 +16,9 @@ def worker(
         list[str] | None,
         typer.Option("-m", "--model", metavar="MODEL", help="Serve this model only. May be repeated."),
     ] = None,
-    burst: Annotated[bool, typer.Option("--burst", help="End when the queue is empty.")] = False,
+    burst: Annotated[
+        bool, typer.Option("--burst", help="End when the queue is empty, or what is left can't be done now.")
+    ] = False,
     processes: Annotated[int, typer.Option("--processes", min=1, metavar="N", help="Run N worker processes.")] = 1,
     grace: Annotated[
         float,

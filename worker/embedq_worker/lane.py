@@ -49,6 +49,10 @@ BUG_SECONDS: Final = 30.0
 # How long jobs get to commit and to be handed back when the worker stops, whatever the grace.
 COMMIT_SECONDS: Final = 5.0
 
+# How long a model has refused everything when those who don't stay leave. The next look at it comes later: what one
+# call is told, the next would be, too, and somebody may be waiting at a terminal.
+UNMENDED_SECONDS: Final = 3.0
+
 RECONNECT_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -99,6 +103,11 @@ class Lane:
     def items_in_hand(self) -> int:
         """Items of the chunks of those jobs, as they were queued."""
         return 0 if self._worker is None else self._worker.items_in_hand
+
+    @property
+    def unmended(self) -> str | None:
+        """What somebody has to mend before anything can be done here, where that has been so for a while."""
+        return None if self.jobs_in_hand else self.runner.unmended(UNMENDED_SECONDS)
 
     def start(self, worker_id: str) -> None:
         """Begin to serve."""

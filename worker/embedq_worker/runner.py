@@ -111,6 +111,7 @@ class ModelRunner:
         self._pausing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._to_mend: tuple[ModelMisconfigured, float] | None = None
+        self._refusing_since: float | None = None
         self.stopping = asyncio.Event()
         self.items_per_second = 0.0
         self.tally = Tally()
@@ -128,6 +129,11 @@ class ModelRunner:
         if self._to_mend is not None and time.monotonic() >= self._to_mend[1]:
             self._to_mend = None
         return self._to_mend is not None
+
+    def unmended(self, seconds: float) -> str | None:
+        """What somebody has to mend, where no call has ended otherwise for as long; None elsewhere."""
+        since = self._refusing_since
+        return self.trouble if since is not None and time.monotonic() - since >= seconds else None
 
     def coming(self, jobs: Iterable[str]) -> None:
         """Say that these jobs were taken in hand: their contents are on the way, so a tail waits for them."""
@@ -261,6 +267,7 @@ class ModelRunner:
                 if self.trouble is not None:
                     _log.info("%s: it works again", self.model.model_id, extra=self._about(batch))
                     self._trouble(None)
+                self._refusing_since = None
                 seconds = time.monotonic() - began
                 self.tally.succeeded(len(contents), seconds)
                 self._measure(len(contents), seconds)
@@ -278,6 +285,8 @@ class ModelRunner:
     async def _failed(self, outcome: BaseException, batch: list[Slice], attempt: int, attempts_before: int) -> bool:
         """Do what follows from a call that failed; whether that is to call again."""
         size = _size(batch)
+        if not isinstance(outcome, ModelMisconfigured):
+            self._refusing_since = None
         decision = after_failure(outcome, size, attempt)
         self.telemetry.call_failed(outcome, decision)
         match decision:
@@ -315,7 +324,9 @@ class ModelRunner:
             _log.error(
                 "%s: %s; what is queued is kept", self.model.model_id, _brief(error), extra=about(self.model.model_id)
             )
-        self._to_mend = (error, time.monotonic() + seconds)
+        now = time.monotonic()
+        self._to_mend = (error, now + seconds)
+        self._refusing_since = now if self._refusing_since is None else self._refusing_since
         for request in self._batcher.clear():
             _answer(request, TransientFailure(error, seconds))
 

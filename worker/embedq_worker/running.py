@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from embedq_core.errors import UsageError
+from embedq_core.errors import EmbedqError, UsageError
 from embedq_core.settings import MOST_PORT, Settings
 from embedq_core.text import plural
 from embedq_jobs import Queue, open_queue
@@ -44,7 +44,7 @@ def run_worker(settings: Settings, options: ServiceOptions, *, processes: int, a
     log_to_stderr(settings)
     with endings_logged(settings):
         if processes > 1:
-            sys.exit(_run_processes(processes, settings, as_json=as_json))
+            sys.exit(_run_processes(processes, settings, burst=options.burst, as_json=as_json))
         with _metrics(settings) as metrics:
             measured: Telemetry = metrics or NOBODY
             with told_at_the_end(settings, measured) if as_json else nullcontext(measured) as telemetry:
@@ -93,11 +93,11 @@ def _watched(metrics: "WorkerMetrics | None", queue: Queue, store: Store) -> Abs
     return watched(metrics, queue, store)
 
 
-def _run_processes(count: int, settings: Settings, *, as_json: bool) -> int:
+def _run_processes(count: int, settings: Settings, *, burst: bool, as_json: bool) -> int:
     """Keep processes running as `_keep_running` does; with `as_json`, print what they have done, all together."""
     began = time.time()
     outputs = _Outputs(kept=as_json)
-    code = _keep_running(count, settings, outputs)
+    code = _keep_running(count, settings, outputs, burst=burst)
     if as_json and code != UsageError.exit_code:
         tell(WorkDone(NOBODY).report(settings, began).with_parts(outputs.told))
     return code
@@ -130,10 +130,11 @@ class _Outputs:
             self.told.append(file.read())
 
 
-def _keep_running(count: int, settings: Settings, outputs: _Outputs) -> int:
+def _keep_running(count: int, settings: Settings, outputs: _Outputs, *, burst: bool) -> int:
     """Keep `count` worker processes running until a signal says stop, or in a burst until each has ended.
 
-    Return the exit code: that of a usage error, where one of them had one.
+    Return the exit code: that of a usage error, where one of them had one. In a burst, a process that ends with an
+    error has said what it left, and why: another one would do the same.
     """
     commands = [_without_processes(sys.argv[1:]) + port for port in _metrics_ports(count, settings)]
     stopping = threading.Event()
@@ -153,6 +154,8 @@ def _keep_running(count: int, settings: Settings, outputs: _Outputs) -> int:
                 # Another one would end the same way; it has said why.
                 misused = True
                 stopping.set()
+            elif burst and child.returncode == EmbedqError.exit_code:
+                failed = True
             elif child.returncode != 0:
                 _log.warning("worker %d ended with %d; starting another", child.pid, child.returncode)
                 time.sleep(RESTART_SECONDS)

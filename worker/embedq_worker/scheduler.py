@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Collection
 from typing import Final
 
 from embedq_core.errors import QueueError, RunMissing, StoreError, UsageError
@@ -32,6 +33,7 @@ class Scheduler:
         self, settings: Settings, queue: Queue, store: Store, runner: str, *, clock: Clock, once: bool, grace: float
     ) -> None:
         self._database = settings.database
+        self._queue_bytes = settings.queue_bytes
         self._queue = queue
         self._store = store
         self._runner = runner
@@ -41,7 +43,7 @@ class Scheduler:
         self._minute: int | None = None
         self._more = False
         self._waiting = False
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Place] = {}
         self._looking: asyncio.Task[None] | None = None
         self._troubles: set[str] = set()
 
@@ -64,6 +66,26 @@ class Scheduler:
     def running(self) -> bool:
         """Whether something that it has begun is going."""
         return bool(self._running)
+
+    async def held_up(self, models: Collection[str]) -> bool:
+        """Whether something that it has begun is going, and all of that waits for what it has queued for `models`."""
+        # Some may end while it is looked.
+        places = list(self._running.values())
+        return bool(places) and all([await self._waits(place, models) for place in places])
+
+    async def _waits(self, place: Place, models: Collection[str]) -> bool:
+        """Whether the command at `place` has sent all of a run for one of `models` that goes on, or finds no room."""
+        for run in place.runs():
+            try:
+                summary = await self._queue.runs.summary(run)
+            except RunMissing:
+                continue
+            model_id = summary.run.model_id
+            if summary.settled or model_id not in models:
+                continue
+            if summary.closed or await self._queue.bytes_queued(model_id) >= self._queue_bytes:
+                return True
+        return False
 
     async def drain(self) -> None:
         """Begin nothing more; what is running is told to stop when the grace is over. It may wait for what a worker
@@ -173,8 +195,8 @@ class Scheduler:
         missed = f", for {missed_words(due.missed)} too" if due.missed else ""
         _log.info("schedule %s: begins%s: %s", schedule.name, missed, shown(command_line(schedule.arguments)))
         task = asyncio.create_task(self._carry_out(schedule, number, place), name=f"embedq-schedule-{schedule.name}")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._running[task] = place
+        task.add_done_callback(self._running.pop)
 
     async def _carry_out(self, schedule: Schedule, number: int, place: Place) -> None:
         with place:

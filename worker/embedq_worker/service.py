@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from signal import SIGINT, SIGTERM
 from typing import Final
 
-from embedq_core.errors import MissingLibrary, QueueError, SettingsError, UnknownModel
+from embedq_core.errors import MissingLibrary, ModelMisconfigured, QueueError, SettingsError, UnknownModel
 from embedq_core.settings import Settings
 from embedq_jobs import Queue
 from embedq_plugins import get_embedding_model, require_library
 from embedq_store import Store
 from embedq_worker.background import kept_up
-from embedq_worker.burst import Burst
+from embedq_worker.burst import Burst, unmended
 from embedq_worker.cancelling import cancel, unless
 from embedq_worker.claims import Claims
 from embedq_worker.elsewhere import SharedElsewhere, database_identity
@@ -49,7 +49,7 @@ class ServiceOptions:
     """What a worker serves, and for how long.
 
     `models` are ids or aliases; none means every model that has a queue. With `burst` it ends when the queues
-    that it serves are empty, or hold nothing but what is paused.
+    that it serves are empty, or hold nothing but what is paused or waits for a model that somebody has to mend.
     """
 
     models: tuple[str, ...] = ()
@@ -61,6 +61,8 @@ class ServiceOptions:
     """Whether it runs what the database's schedules owe; with `burst`, what they owe when it starts."""
     clock: Callable[[], float] = time.time
     """What schedules go by, in seconds since the epoch."""
+    needs: str | None = None
+    """The id of a model without which there is nothing to stay for: when somebody has to mend it, the worker ends."""
 
 
 async def serve(
@@ -76,7 +78,9 @@ async def serve(
     `telemetry` hears of the work. Told to drain (`embedq_jobs.drains`), it takes nothing new, and returns when what is
     in hand has ended.
 
-    Raises UnknownModel for a model in `options` that no plugin has, MissingLibrary for one whose library is not there.
+    Raises ModelMisconfigured, when all is handed back, where a burst leaves work since a model has to be mended, or
+    where that is one which `options` need. Raises UnknownModel for a model in `options` that no plugin has,
+    MissingLibrary for one whose library is not there.
     """
     with tuned():
         await _Service(settings, options, queue, store, telemetry).run(stop)
@@ -122,6 +126,7 @@ class _Service:
         self._id = f"{socket.gethostname()}:{os.getpid()}"
         self._heartbeat = Heartbeat(queue, self._id, self._report)
         self._burst = Burst(queue, self._lanes)
+        self._problem: ModelMisconfigured | None = None
         self._scheduler = Scheduler(
             settings,
             queue,
@@ -166,6 +171,8 @@ class _Service:
             await cancel([renewing, claiming, beating])
             await self._elsewhere.leave()
             await self._heartbeat.say_goodbye()
+        if self._problem is not None:
+            raise self._problem
 
     async def _serve(self, wanted: set[str], stop: asyncio.Event) -> None:
         looked = False
@@ -186,18 +193,44 @@ class _Service:
                 await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
 
     async def _at_its_end(self, wanted: set[str]) -> bool:
-        """Open lanes that are called for and obey orders; whether there is nothing left to stay for."""
+        """Open lanes that are called for and obey orders; whether there is nothing left to stay for.
+
+        Where that is because a model has to be mended, it is a problem.
+        """
         if self._draining:
             return not self._scheduler.running and all(lane.drained for lane in self._lanes.values())
         # Asked first: what a schedule's command has queued by then, the lanes that are opened now see.
         nothing_owed = not self._options.schedules or self._scheduler.idle
         await self._open_lanes(wanted)
-        if self._options.burst and nothing_owed and await self._reembeddings.nothing_to_do(self._burst.is_over):
-            return not (self._options.schedules and await self._scheduler.look_again())
+        if self._options.burst and (nothing_owed or self._scheduler.running) and await self._worked_off(nothing_owed):
+            self._problem = self._burst.problem()
+            return True
+        if await self._needs_mending():
+            return True
         if time.monotonic() - self._looked_for_orders >= DRAIN_LOOK_SECONDS:
             self._looked_for_orders = time.monotonic()
             await self._obey()
         return False
+
+    async def _worked_off(self, nothing_owed: bool) -> bool:
+        """Whether a burst is at its end: the queues are, and no schedule's command goes on, or those that do wait for
+        what is left in the queues, and would for ever.
+        """
+
+        async def is_over() -> bool:
+            return await self._burst.is_over() and (nothing_owed or await self._scheduler.held_up(self._burst.left))
+
+        if not await self._reembeddings.nothing_to_do(is_over):
+            return False
+        return not (nothing_owed and self._options.schedules and await self._scheduler.look_again())
+
+    async def _needs_mending(self) -> bool:
+        """Whether somebody has to mend the model without which there is nothing to stay for; then that is a problem."""
+        lane = self._lanes.get(self._options.needs or "")
+        trouble = None if lane is None else lane.unmended
+        if lane is not None and trouble is not None:
+            self._problem = unmended(lane.model_id, trouble, await self._queue.length(lane.model_id))
+        return self._problem is not None
 
     async def _open_lanes(self, wanted: set[str]) -> None:
         """Serve queues that are new: a model's queue comes to be when something is first queued for it."""

@@ -42,6 +42,7 @@ def test_an_excerpt_folds_white_space_and_says_that_it_goes_on() -> None:
 def test_close_names_are_suggested_and_others_are_not() -> None:
     assert suggestion("phrase", ["phrases", "docs"]) == " Did you mean 'phrases'?"
     assert suggestion("hashin", ["hashing", "hash", "clip"]) == " Did you mean 'hashing' or 'hash'?"
+    assert suggestion("hose", ["house", "house"]) == " Did you mean 'house'?"
     assert suggestion("x", ["phrases"]) == ""
     assert suggestion("x", iter(())) == ""
 

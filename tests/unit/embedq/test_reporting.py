@@ -10,7 +10,7 @@ from embedq.reembed.figures import ReembeddingRow
 from embedq.status.dead_counting import due
 from embedq.status.reporting import Status, model_figures, status_object
 from embedq.status.sections import facts, sections, sparkline, summary_line
-from embedq.tables import field_lines
+from embedq.tables import field_lines, table_lines
 from embedq_jobs import Pause, Progress, QueueLoad, Rates, Scope
 from embedq_store import Coverage, DeadLetterSummary, Reembedding
 from embedq_worker.timetable import Upcoming
@@ -35,6 +35,20 @@ def rows(status: Status, title: str) -> list[list[str]]:
 def test_a_queue_is_shown_with_what_waits_and_its_bound() -> None:
     assert rows(STATUS, "queue") == [["m", "1,200", "5.0s", "2.0 KiB of 4.0 KiB", "1", "1", "1", "0"]]
     assert dict(facts(STATUS, 80))["to do"] == "1,200 items, the oldest due for 5.0 s"
+
+
+def test_how_many_of_a_queue_are_high_is_shown_where_there_are_any() -> None:
+    some = replace(STATUS, loads=[replace(LOAD, high=2), replace(LOAD, model_id="n")])
+    (table,) = [section.table for section in sections(some) if section.title == "queue"]
+    place = list(table.heads).index("high")
+    assert [row[place] for row in table.rows] == ["2 of 3", "0 of 3"]
+    assert place in table.right
+    lines = table_lines(table, 60)
+    assert all(len(line) <= 60 for line in lines)
+    assert "high" in lines[0]
+    (table,) = [section.table for section in sections(STATUS) if section.title == "queue"]
+    assert "high" not in table.heads
+    assert [load["high"] for load in status_object(some)["queues"]] == [2, 0]
 
 
 def test_time_left_is_told_only_where_somebody_works() -> None:

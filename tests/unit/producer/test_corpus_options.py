@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from embedq_core.errors import UsageError
+from embedq_producer.corpus import check_request
 from embedq_producer.corpus_options import CorpusRequest, _joined
 
 
@@ -19,7 +20,13 @@ def test_after_two_dashes_nothing_is_an_option() -> None:
     assert _joined(["--", "--files", "a", "b"]) == ["--", "--files", "a", "b"]
 
 
-@pytest.mark.parametrize("args", [["--files"], ["--files", "a"], ["--attach=a"]])
+@pytest.mark.parametrize("args", [["--files"], ["--files", "a"], ["--attach=a"], ["--files", "docs", "-m", "x"]])
 def test_half_a_pair_is_refused(args: list[str]) -> None:
     with pytest.raises(UsageError, match="needs two values"):
         _joined(args)
+
+
+def test_a_pattern_that_the_shell_has_expanded_is_said_to_want_quotes() -> None:
+    request = CorpusRequest("docs", ["docs/b.md"], files=["docs\0docs/a.md"])
+    with pytest.raises(UsageError, match="the pattern is to be quoted"):
+        check_request(request)

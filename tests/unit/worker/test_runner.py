@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedq_core.errors import ModelMisconfigured, RateLimited
+from embedq_core.errors import ModelMisconfigured, ModelUnavailable, RateLimited
 from embedq_core.vectors import Matrix
 from embedq_plugins import EmbeddingModel
 from embedq_worker.failures import MEND_SECONDS, PATIENCE
@@ -349,6 +349,26 @@ async def test_a_model_that_somebody_has_to_mend_gives_all_back_and_is_not_calle
         assert len(model.batches) == 1
         assert runner.out_of_order
         assert runner.trouble == "a wrong key"
+
+
+async def test_since_when_it_has_to_be_mended_is_known_until_a_call_ends_otherwise() -> None:
+    def fault(batch: list[str | bytes]) -> None:
+        if "refused" in batch:
+            raise ModelMisconfigured("a wrong key")
+        if "lost" in batch:
+            raise ModelUnavailable("gone")
+
+    async with running(FaultyModel(fault, batch_size=1)) as runner:
+        for answer in ("well", "lost"):
+            assert runner.unmended(0) is None
+            with pytest.raises(TransientFailure, match="a wrong key"):
+                await embed(runner, ["refused"])
+            assert runner.unmended(0) == "a wrong key"
+            assert runner.unmended(3600) is None
+            runner._to_mend = None
+            with contextlib.suppress(TransientFailure):
+                await embed(runner, [answer])
+        assert runner.unmended(0) is None
 
 
 async def test_what_calls_return_that_were_going_on_beside_one_that_fails_is_kept() -> None:
