@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from embedq_core.errors import DatabaseReadOnly
-from embedq_store.bulk import in_thread
+from embedq_store.bulk import in_thread, stoppable
 from embedq_store.connection import MEMORY, translated
 from embedq_store.writer import Writer
 
@@ -44,14 +44,13 @@ class Access:
         return self.path == MEMORY
 
     async def read(self, look: Callable[[sqlite3.Connection], _T]) -> _T:
-        """What `look` reads, in the connection's thread: several statements for one journey."""
+        """What `look` reads, in the connection's thread: several statements for one journey. Ends when cancelled."""
         with translated(self.path):
-            return await in_thread(self.reader, look)
+            return await stoppable(self.reader, look)
 
     async def rows(self, sql: str, *values: object) -> list[Any]:
         """The rows of one statement."""
-        with translated(self.path):
-            return list(await self.reader.execute_fetchall(sql, values))
+        return await self.read(lambda db: db.execute(sql, values).fetchall())
 
     async def has_table(self, name: str) -> bool:
         """Whether the file has a table: one that is only read may be of an earlier embedq, or of llm's."""

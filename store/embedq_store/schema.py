@@ -215,6 +215,8 @@ EMBEDQ_TABLES: Final = (
         UPDATE embedq_reembeddings SET removing = NULL WHERE removing = old.id;
         DELETE FROM embedq_reembedding_ids WHERE shadow = old.id;
     END""",
+    # Collections that were deleted, and of which rows are left: see `embedq_store.removing`.
+    "CREATE TABLE IF NOT EXISTS embedq_removals (collection_id INTEGER PRIMARY KEY, began REAL NOT NULL)",
     # What a chunk has come to, written with its rows: a chunk that runs twice is counted once.
     """CREATE TABLE IF NOT EXISTS embedq_chunks (
         run TEXT NOT NULL,
@@ -279,7 +281,7 @@ async def check_schema(db: aiosqlite.Connection, path: str) -> bool:
     needed |= {"embedq_metadata_changes", "embedq_metadata_updated"}
     needed |= {"embedq_configurations", "embedq_collection_deleted"}
     needed |= {"embedq_reembeddings", "embedq_reembeddings_open", "embedq_reembedding_ids", "embedq_reembedded_deleted"}
-    needed |= {"embedq_schedules", "embedq_schedule_runs", "embedq_schedule_runs_of"}
+    needed |= {"embedq_removals", "embedq_schedules", "embedq_schedule_runs", "embedq_schedule_runs_of"}
     needed |= {"embedq_rewrites", "embedq_tails", "embedq_tails_floor", "embedq_copies", *COUNTING_TRIGGERS}
     return needed | {"embedq_dead_item", "embedq_dead_error", "embedq_dead_died"} <= names
 

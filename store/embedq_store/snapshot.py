@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import aiosqlite
 
 from embedq_core.configuration import Configuration
-from embedq_store.bulk import in_thread
+from embedq_store.bulk import in_thread, stoppable
 from embedq_store.configurations import configuration_in_force
 from embedq_store.connection import connect, translated
 from embedq_store.ranges import with_prefix
@@ -82,7 +82,7 @@ class Snapshot:
                 f" coalesce(max(length(id)), 0), coalesce(sum(instr(id, char(0)) > 0), 0) {self._source}"
             )
             with translated(self._path):
-                row = await in_thread(self._db, lambda db: db.execute(sql, self._values).fetchone())
+                row = await stoppable(self._db, lambda db: db.execute(sql, self._values).fetchone())
             entries, texts, blobs, size, least, greatest, longest, nuls = row
             dimensions = None if least is None else (least, greatest)
             self._figures = SnapshotFigures(entries, texts, blobs, size, dimensions, longest, nuls)

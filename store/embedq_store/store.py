@@ -150,20 +150,27 @@ class Store:
         return await self._access.transact(ensure)
 
     async def delete_collection(self, collection_id: int) -> None:
-        """Delete a collection and all its entries, in one transaction, and then what stood beside it.
+        """Delete a collection and all its entries, and what stood beside it.
 
         Raises UsageError where that holds entries that are nowhere else: see `Reembeddings.drop`.
         """
+        await self.part_with(collection_id)
+        await self.reembeddings.sweep()
+
+    async def part_with(self, collection_id: int) -> None:
+        """Delete a collection, in one transaction; of its rows, `Reembeddings.sweep` removes those that are left.
+
+        Raises UsageError as `delete_collection` does.
+        """
+        from embedq_store import removing
         from embedq_store.beginning import part_with
 
         def delete(db: sqlite3.Connection) -> None:
             part_with(db, collection_id)
-            db.execute("DELETE FROM embeddings WHERE collection_id = ?", (collection_id,))
-            db.execute("DELETE FROM collections WHERE id = ?", (collection_id,))
+            removing.begin(db, collection_id)
 
         await self._access.change(delete)
         await self.search.forget(collection_id)
-        await self.reembeddings.sweep()
 
     def prunable(self, info: CollectionInfo, prefix: str = "") -> Prunable:
         """The entries of a collection whose ids start with `prefix`, for removing what their source no longer has."""
@@ -309,7 +316,7 @@ class Store:
         """Collections in files and under other names."""
         from embedq_store.transfer import Transfer
 
-        return Transfer(self._access, self._wrote)
+        return Transfer(self._access, self._wrote, self.reembeddings.sweep)
 
     @cached_property
     def audits(self) -> "Audits":

@@ -1,6 +1,6 @@
 """Collections in files and under other names: read as they stand, written as they come. Reached as `Store.transfer`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
@@ -13,11 +13,14 @@ from embedq_store.writes import Target
 
 
 class Transfer:
-    """`wrote` is told the collection and the bytes of vectors that were written."""
+    """`wrote` is told the collection and the bytes of vectors that were written; `sweep` removes what is left of
+    collections that were deleted.
+    """
 
-    def __init__(self, access: Access, wrote: Callable[[str, int], None]) -> None:
+    def __init__(self, access: Access, wrote: Callable[[str, int], None], sweep: Callable[[], Awaitable[None]]) -> None:
         self._access = access
         self._wrote = wrote
+        self._sweep = sweep
 
     def snapshot(self, info: CollectionInfo, prefix: str = "") -> AbstractAsyncContextManager[Snapshot]:
         """The entries of a collection as they stand now, for an export."""
@@ -42,4 +45,4 @@ class Transfer:
         self, source: CollectionInfo, name: str, progress: Callable[[int], None]
     ) -> tuple[CollectionInfo, int]:
         """Copy a collection to a new `name`: see `renaming.copy`."""
-        return await renaming.copy(self._access.writer, source, name, progress)
+        return await renaming.copy(self._access.writer, source, name, progress, self._sweep)
