@@ -104,6 +104,7 @@ async def _ingest(request: CorpusRequest, settings: Settings, pruning: Pruning |
         )
     if drained:
         return EXIT_DEAD
+    interrupted = interrupted or (pruned is not None and stop.is_set())
     return pruned_exit_code(summary_exit_code(summary, submission, interrupted=interrupted), pruned)
 
 

@@ -178,7 +178,7 @@ def collection_figures(name: str, database: Path | None) -> Figures:
             summary = await store.dead.summary()
             dead = sum(part.letters for part in summary if part.collection == name)
             configuration = await store.configuration(found.id)
-            figures = await store.describe(found.id)
+            figures = await terminal.patiently(f"reading {name}", store.describe(found.id))
         coverage = Coverage.of(figures.entries, found.model_id, configuration)
         queued = await _queued(name, settings)
         return Figures(found.name, found.model_id, figures, dead, configuration, coverage, queued)

@@ -19,7 +19,7 @@ from embedq_producer.models import check_binary, choose_model
 from embedq_producer.pruning import Pruning
 from embedq_producer.seen import SeenIds
 from embedq_producer.splitting import BYTES_A_TOKEN
-from embedq_producer.terminal import RowReport, duration
+from embedq_producer.terminal import Figures, RowReport, display, duration
 from embedq_store import Incoming, Known, Store, decide
 
 # The latest finished runs of the model, from which its speed is told.
@@ -109,13 +109,16 @@ async def dry_run(request: CorpusRequest, settings: Settings, pruning: Pruning |
         with SeenIds() as contents:
             forecaster = Forecaster(model, contents, store=request.store)
             chunks = cut(reader, max_items=settings.chunk_items, max_bytes=settings.chunk_bytes)
-            while (piece := await asyncio.to_thread(next, chunks, None)) is not None:
-                incoming = Incoming.of(piece.items)
-                known = Known() if store is None else await store.known(request.collection, incoming)
-                # A tokenizer takes its time.
-                await asyncio.to_thread(forecaster.add, piece, incoming, known)
+            with display(f"dry run of {request.collection}") as report.display:
+                while (piece := await asyncio.to_thread(next, chunks, None)) is not None:
+                    incoming = Incoming.of(piece.items)
+                    known = Known() if store is None else await store.known(request.collection, incoming)
+                    # A tokenizer takes its time.
+                    await asyncio.to_thread(forecaster.add, piece, incoming, known)
+                    share = min(reader.position / reader.total, 1.0) if reader.total else None
+                    report.display.show(Figures(forecaster.forecast.items, share))
             if pruning is not None and store is not None and not reader.rejected:
-                forecaster.forecast.pruned = (await pruning.compare(store))[0].gone
+                forecaster.forecast.pruned = (await pruning.compare(store, lambda: False))[0].gone
     finally:
         if store is not None:
             await store.close()

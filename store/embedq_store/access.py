@@ -60,6 +60,10 @@ class Access:
         """Run `operation` in a transaction, in the connection's thread: see `Writer.transact`."""
         return await self.transact(lambda db: in_thread(db, operation))
 
+    async def change_in_turn(self, operation: Callable[[sqlite3.Connection], _T]) -> _T:
+        """As `change`, for one of very many transactions in a row: see `Writer.transact_in_turn`."""
+        return await self.writer.transact_in_turn(lambda db: in_thread(db, operation))
+
     async def transact(self, operation: Callable[[aiosqlite.Connection], Awaitable[_T]]) -> _T:
         """Run `operation` in a transaction and commit it: see `Writer.transact`."""
         return await self.writer.transact(operation)

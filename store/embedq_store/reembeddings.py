@@ -340,7 +340,7 @@ class Reembeddings:
         """
         done = 0
         for key in await self._access.read(removing.removals):
-            while some := await self._access.change(partial(removing.remove_some, key=key)):
+            while some := await self._access.change_in_turn(partial(removing.remove_some, key=key)):
                 done += some
                 if told is not None:
                     told(done)

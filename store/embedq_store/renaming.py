@@ -80,7 +80,9 @@ async def copy(
         last: str | None = None
         while True:
             copying = partial(_copy_page, source=source, key=key, beside=beside, last=last)
-            count, last = await writer.transact(lambda db, copying=copying: in_thread(db, copying))  # type: ignore[misc]
+            count, last = await writer.transact_in_turn(
+                lambda db, copying=copying: in_thread(db, copying)  # type: ignore[misc]
+            )
             if not count:
                 break
             done += count

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import aiosqlite
 
@@ -88,6 +88,11 @@ class Snapshot:
             self._figures = SnapshotFigures(entries, texts, blobs, size, dimensions, longest, nuls)
         return self._figures
 
+    async def ids(self) -> AsyncIterator[list[str]]:
+        """The ids of all entries, in the order of `pages`: read from SQLite's index alone."""
+        async for rows in self._rows(f"SELECT id {self._source} ORDER BY id", _PAGE_ROWS):
+            yield [row[0] for row in rows]
+
     async def pages(self) -> AsyncIterator[list[StoredEntry]]:
         """All entries, in the order of ids, some MiB at a time; the same each time this is called."""
         count = (await self.figures()).page_rows
@@ -95,11 +100,16 @@ class Snapshot:
             "SELECT id, embedding, coalesce(content, content_blob), content_hash, metadata, updated"
             f" {self._source} ORDER BY id"
         )
+        async for rows in self._rows(sql, count):
+            yield list(map(StoredEntry._make, rows))
+
+    async def _rows(self, sql: str, count: int) -> AsyncIterator[list[tuple[Any, ...]]]:
+        """What a statement gives, so many rows at a time."""
         with translated(self._path):
             cursor = await in_thread(self._db, lambda db: db.execute(sql, self._values))
             try:
                 while rows := await in_thread(self._db, lambda _: cursor.fetchmany(count)):
-                    yield list(map(StoredEntry._make, rows))
+                    yield rows
             finally:
                 await in_thread(self._db, lambda _: cursor.close())
 

@@ -31,6 +31,7 @@ from embedq_store.standing import (
     Standing,
     chunk_mark,
     dimension_of,
+    figures_of,
     find_collection,
     standing,
 )
@@ -183,14 +184,7 @@ class Store:
 
     async def describe(self, collection_id: int) -> CollectionFigures:
         """The figures of a collection: reads all of its rows."""
-        rows = await self._access.rows(
-            "SELECT count(*), sum(content IS NOT NULL OR content_blob IS NOT NULL), sum(metadata IS NOT NULL),"
-            " sum(length(embedding)), sum(coalesce(length(CAST(content AS BLOB)), length(content_blob), 0)),"
-            " min(updated), max(updated) FROM embeddings WHERE collection_id = ?",
-            collection_id,
-        )
-        dimension = await self._access.read(lambda db: dimension_of(db, collection_id))
-        return CollectionFigures(rows[0][0], dimension, *(value or 0 for value in rows[0][1:5]), *rows[0][5:])
+        return await self._access.read(lambda db: figures_of(db, collection_id))
 
     # --- entries
 

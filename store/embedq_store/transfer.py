@@ -31,9 +31,12 @@ class Transfer:
         return await self._access.read(partial(importing.compare, collection=collection, entries=entries))
 
     async def write(self, target: Target, entries: Sequence[StoredEntry], *, replace: bool = False) -> tuple[int, int]:
-        """Write entries of a file that come with their vectors: see `importing.write_entries`."""
+        """Write entries of a file that come with their vectors: see `importing.write_entries`.
+
+        Then others may write for a moment.
+        """
         writing = partial(importing.write_entries, target=target, entries=entries, replace=replace)
-        written = await self._access.transact(writing)
+        written = await self._access.writer.transact_in_turn(writing)
         self._wrote(target.collection, sum(len(entry.vector) for entry in entries))
         return written
 

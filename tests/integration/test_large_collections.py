@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import sqlite3
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from functools import partial
@@ -11,15 +12,23 @@ from pathlib import Path
 
 import pytest
 
+import embedq_store.auditing
+import embedq_store.deadletters
+import embedq_store.log
 import embedq_store.renaming
 from embedq.inspecting import collection_list, delete_collection
 from embedq_core.errors import StoreError
 from embedq_core.items import Item
-from embedq_store import Incoming, Row, Store, Target, Write, removing
+from embedq_store import DeadLetter, Incoming, Row, Selection, Store, Target, Write, removing
+from embedq_store.auditing import usual_dimension
+from embedq_store.log import Log
 from embedq_store.reembeddings import Reembeddings
+from embedq_store.standing import scanned
+from embedq_store.writer import gap
 from support.chunks import items
 from support.waiting import BOUND_SECONDS
 
+TARGET = Target("pets", "recording")
 VECTOR = b"\0\0\x80\x3f"
 
 
@@ -179,3 +188,99 @@ def test_a_deletion_that_is_interrupted_says_that_it_is_done_and_what_is_left(
     asyncio.run(with_store(lambda store: store.reembeddings.sweep()))
     assert collection_list(path) == []
     assert rows_left(path) == 0
+
+
+async def test_dead_letters_are_purged_a_few_in_each_transaction_and_none_that_came_since(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedq_store.deadletters, "_DELETED_AT_ONCE", 2)
+
+    def letters(*ids: str, error: str = "E") -> list[DeadLetter]:
+        return [DeadLetter("r", 0, "pets", id_, id_, None, "recording", error, "m", 1, 1.0) for id_ in ids]
+
+    await store.write(Write(TARGET, dead=letters("a", "b", "c") + letters("other", error="F") + letters("d", "e")))
+    chosen = Selection(error="E")
+    (group,) = await store.dead.groups(chosen)
+    await store.write(Write(TARGET, dead=letters("since")))
+    told: list[int] = []
+    assert await store.dead.delete(chosen, group.last_key, told.append) == 5
+    assert told == [2, 4, 5]
+    assert {letter.id for letter in await store.dead.letters()} == {"other", "since"}
+
+
+async def test_who_writes_very_much_leaves_the_lock_to_others_between(tmp_path: Path) -> None:
+    assert gap(0.0) == 0.0
+    assert gap(0.2) == 0.05
+    assert 0.1 < gap(10.0) < 0.2, "a moment longer than SQLite's between two looks, and no more"
+    async with await Store.open(tmp_path / "x.db") as store:
+
+        async def slow(_: object) -> None:
+            await asyncio.sleep(0.02)
+
+        began = time.monotonic()
+        await store._access.writer.transact_in_turn(slow)
+        assert time.monotonic() - began > 0.02 + gap(0.02) - 0.002
+
+
+@pytest.mark.parametrize("others", [0, 30])
+async def test_figures_are_those_of_the_collection_however_its_rows_are_found(store: Store, others: int) -> None:
+    await put(store, "others", items(others, text="a text that is longer") or items(1))
+    key = await put(store, "pets", items(3, first=100))
+    assert await store.look(partial(scanned, collection_id=key)) == ("" if others else "+")
+    assert (await store.describe(key)).entries == 3
+    assert (await store.describe(key)).vector_bytes == 3 * len(VECTOR)
+    assert await store.look(partial(usual_dimension, collection_id=key)) == 1
+
+
+async def test_an_audit_tells_how_far_it_is(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedq_store.auditing, "SLICE_ROWS", 2)
+    key = await put(store, "pets", items(5))
+    told: list[int] = []
+    await store.audits.findings(key, sample=0, seed=1, told=told.append)
+    assert told == [2, 4, 5]
+
+
+async def test_ids_alone_stand_in_the_order_of_entries_and_are_read_from_the_index(tmp_path: Path) -> None:
+    async with await Store.open(tmp_path / "x.db") as store:
+        await put(store, "pets", [Item(id_, id_) for id_ in ("b", "ü", "B", "a/1", "a")])
+        async with store.transfer.snapshot(await store.collection("pets"), "a") as snapshot:
+            ids = [id_ async for page in snapshot.ids() for id_ in page]
+            assert ids == [entry.id async for page in snapshot.pages() for entry in page] == ["a", "a/1"]
+            sql = "EXPLAIN QUERY PLAN SELECT id FROM embeddings WHERE collection_id = 1 AND id >= '' ORDER BY id"
+            (plan,) = await store.look(lambda db: db.execute(sql).fetchall())
+            assert "COVERING INDEX" in plan[-1]
+
+
+def log_size(store: Store) -> int:
+    return Path(f"{store.path}-wal").stat().st_size
+
+
+async def test_a_log_that_others_keep_from_being_begun_anew_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedq_store.log, "LONG_BYTES", 100_000)
+    path = tmp_path / "x.db"
+    async with await Store.open(path) as store:
+        (patience,) = await store._access.change(lambda db: db.execute("PRAGMA busy_timeout").fetchone())
+        (copying,) = await store._access.change(lambda db: db.execute("PRAGMA wal_autocheckpoint").fetchone())
+        key = await put(store, "pets", items(300))
+        async with store.transfer.snapshot(await store.collection("pets")) as snapshot:
+            for first in range(300, 1800, 300):
+                await put(store, "pets", items(300, first=first))
+            grown = log_size(store)
+            assert grown > 200_000, "what a reader needs is kept, and nobody waits for it each time"
+            assert (await snapshot.figures()).entries == 300
+        for first in range(1800, 3300, 300):
+            await put(store, "pets", items(300, first=first))
+        assert log_size(store) < grown
+        assert await store.count(key) == 3300
+        assert await store._access.change(lambda db: db.execute("PRAGMA busy_timeout").fetchone()) == (patience,)
+        assert await store._access.change(lambda db: db.execute("PRAGMA wal_autocheckpoint").fetchone()) == (copying,)
+
+
+async def test_a_short_log_is_left_alone(tmp_path: Path) -> None:
+    async with await Store.open(tmp_path / "x.db") as store:
+        await put(store, "pets", items(300))
+        assert not Log(store.path).is_long
+        assert not Log(str(tmp_path / "none.db")).is_long
+        assert log_size(store) > 0
