@@ -117,6 +117,7 @@ async def dry_run(request: CorpusRequest, settings: Settings, pruning: Pruning |
                     await asyncio.to_thread(forecaster.add, piece, incoming, known)
                     share = min(reader.position / reader.total, 1.0) if reader.total else None
                     report.display.show(Figures(forecaster.forecast.items, share))
+            report.display = None
             if pruning is not None and store is not None and not reader.rejected:
                 forecaster.forecast.pruned = (await pruning.compare(store, lambda: False))[0].gone
     finally:
