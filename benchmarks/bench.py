@@ -48,7 +48,7 @@ class Question(Protocol):
         """Find the answer."""
 
 
-QUESTIONS: Final = ("startup", "trickle", "ingest", "scale_out", "memory", "growth", "search", "real_model")
+QUESTIONS: Final = ("startup", "trickle", "ingest", "scale_out", "memory", "growth", "search", "console", "real_model")
 
 
 def question(name: str) -> Question:

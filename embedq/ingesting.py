@@ -111,6 +111,7 @@ async def _ingest(request: CorpusRequest, settings: Settings, pruning: Pruning |
         print(f"{why} the same command, or 'embedq worker --burst', goes on", file=sys.stderr)
     if drained or to_mend is not None:
         return EXIT_DEAD
+    interrupted = interrupted or (pruned is not None and stop.is_set())
     return pruned_exit_code(summary_exit_code(summary, submission, interrupted=interrupted), pruned)
 
 

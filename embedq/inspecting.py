@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from embedq.steer.queued import QueuedFor, queued_for
 from embedq_core.configuration import Configuration, differences
 from embedq_core.errors import ModelError, QueueError
 from embedq_core.settings import Settings, load_settings
+from embedq_core.text import shown
+from embedq_producer import terminal
 from embedq_store import CollectionFigures, Role, Store
 
 
@@ -180,7 +183,7 @@ def collection_figures(name: str, database: Path | None) -> Figures:
             summary = await store.dead.summary()
             dead = sum(part.letters for part in summary if part.collection == name)
             configuration = await store.configuration(found.id)
-            figures = await store.describe(found.id)
+            figures = await terminal.patiently(f"reading {name}", store.describe(found.id))
         coverage = Coverage.of(figures.entries, found.model_id, configuration)
         queued = await _queued(name, settings)
         return Figures(found.name, found.model_id, figures, dead, configuration, coverage, queued)
@@ -211,18 +214,45 @@ def collection_count(name: str, database: Path | None) -> int:
 
 
 def delete_collection(name: str, database: Path | None) -> int:
-    """Delete a collection; a shared queue forgets which model it had. Returns how many entries it had at the end."""
+    """Delete a collection; a shared queue forgets which model it had. Returns how many entries it had at the end.
+
+    It is gone at once; then its rows go. Interrupted there, it is not put back, and that is said.
+    """
+    gone = False
 
     async def delete(settings: Settings) -> int:
-        from embedq_jobs import open_queue, queue_exists
-
+        nonlocal gone
         async with await Store.open(settings.database, must_exist=True, busy_seconds=settings.busy_seconds) as store:
-            deleted = await store.delete_collection((await store.collection(name)).id)
-        if queue_exists(settings):
-            # The database has the last word; the queue's note is corrected by the next submission.
-            with suppress(QueueError):
-                async with open_queue(settings) as queue:
-                    await queue.forget_collection(name)
-        return deleted
+            info = await store.collection(name)
+            entries = await store.part_with(info.id)
+            gone = True
+            await _forget(name, settings)
+            with terminal.display(f"deleting {name}") as shows:
 
-    return asyncio.run(delete(load_settings(database=database)))
+                def told(done: int) -> None:
+                    shows.show(terminal.Figures(done, min(1.0, done / max(entries, 1))))
+
+                await store.reembeddings.sweep(told)
+        return entries
+
+    try:
+        return asyncio.run(delete(load_settings(database=database)))
+    except KeyboardInterrupt:
+        if gone:
+            print(
+                f"embedq: {shown(name)} is deleted, but rows of it still take space: a worker that starts, or the next "
+                "'embedq collections delete' or 'copy', removes them",
+                file=sys.stderr,
+            )
+        raise
+
+
+async def _forget(name: str, settings: Settings) -> None:
+    """Have the queue forget which model a collection had."""
+    from embedq_jobs import open_queue, queue_exists
+
+    if queue_exists(settings):
+        # The database has the last word; the queue's note is corrected by the next submission.
+        with suppress(QueueError):
+            async with open_queue(settings) as queue:
+                await queue.forget_collection(name)

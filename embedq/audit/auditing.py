@@ -102,7 +102,13 @@ async def examine(store: Store, collection: str, size: int, seed: int | None) ->
         # What is missing is said before a long look at the rows.
         require_library(tried)
         tried.check_setup()
-    findings = await store.audits.findings(info.id, sample=0 if tried is None else size, seed=seed)
+    entries = await store.count(info.id)
+    with display(f"audit of {info.name}") as shows:
+
+        def told(done: int) -> None:
+            shows.show(Figures(done, min(1.0, done / max(entries, 1))))
+
+        findings = await store.audits.findings(info.id, sample=0 if tried is None else size, seed=seed, told=told)
     trial = None
     if tried is not None and findings.sample:
         trial = await asyncio.to_thread(_try, tried, findings.sample, seed)

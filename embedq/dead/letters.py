@@ -12,7 +12,8 @@ from embedq.tables import print_fields
 from embedq_core.errors import UsageError
 from embedq_core.items import json_text, unstorable
 from embedq_core.settings import load_settings
-from embedq_core.text import shown, shown_lines
+from embedq_core.text import plural, shown, shown_lines
+from embedq_producer.terminal import Figures, display
 from embedq_store import DeadGroup, DeadHeading, DeadLetter, Selection, Store
 
 
@@ -154,14 +155,27 @@ def groups_to_purge(selection: Selection, database: Path | None) -> list[DeadGro
 
 def purge(selection: Selection, groups: Sequence[DeadGroup], database: Path | None) -> int:
     """Delete the dead letters of `groups`, and none that have come since; return how many."""
+    deleted = 0
 
     async def delete() -> int:
         async with opened(database) as store:
             if store is None:
                 return 0
-            return await store.dead.delete(selection, max(group.last_key for group in groups))
+            many = sum(group.letters for group in groups)
+            with display("purging dead letters") as shows:
 
-    return asyncio.run(delete())
+                def told(done: int) -> None:
+                    nonlocal deleted
+                    deleted = done
+                    shows.show(Figures(done, min(1.0, done / max(many, 1))))
+
+                return await store.dead.delete(selection, max(group.last_key for group in groups), told)
+
+    try:
+        return asyncio.run(delete())
+    except KeyboardInterrupt:
+        print(f"embedq: interrupted: {plural(deleted, 'dead letter')} deleted, the oldest first", file=sys.stderr)
+        raise
 
 
 # --- shared

@@ -97,16 +97,17 @@ async def _export(request: ExportRequest, form: str, file: BinaryIO, settings: S
     async with await Store.open(settings.database, read_only=True) as store:
         info = await store.collection(request.collection)
         async with store.transfer.snapshot(info, request.prefix) as snapshot:
-            figures = await snapshot.figures()
-            configuration = await snapshot.configuration()
-            head = Head(
-                name=info.name,
-                model=info.model_id,
-                configuration=None if configuration is None else dict(configuration),
-                dimension=None if figures.dimensions is None else figures.dimensions[0],
-                entries=figures.entries,
-            )
+            # Before the figures: of a large collection they take seconds.
             with display(f"export of {info.name}") as shows:
+                figures = await snapshot.figures()
+                configuration = await snapshot.configuration()
+                head = Head(
+                    name=info.name,
+                    model=info.model_id,
+                    configuration=None if configuration is None else dict(configuration),
+                    dimension=None if figures.dimensions is None else figures.dimensions[0],
+                    entries=figures.entries,
+                )
 
                 def told(done: int) -> None:
                     shows.show(Figures(done, done / max(figures.entries, 1)))

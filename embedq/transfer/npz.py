@@ -42,7 +42,7 @@ _decoder = msgspec.json.Decoder(_Rest)
 
 
 async def write_npz(file: BinaryIO, snapshot: Snapshot, head: Head, shape: Shape, told: Told) -> int:
-    """Write all entries; how many. Reads them three times, once for each part of the file.
+    """Write all entries; how many. Reads them twice, and their ids once more: once for each part of the file.
 
     Raises UsageError for vectors of several dimensions, and where numpy's texts can't hold an id.
     """
@@ -53,22 +53,24 @@ async def write_npz(file: BinaryIO, snapshot: Snapshot, head: Head, shape: Shape
         raise UsageError("an id holds a NUL character, which numpy's texts can't end with: say --format jsonl")
     dimension = one_dimension(head, figures.dimensions)
     kind = np.dtype(f"<U{max(figures.longest_id, 1)}")
-    done = 0
+    done = written = 0
     with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
         archive.writestr(_HEAD, msgspec.json.encode(head))
         with _member(archive, _IDS, zipfile.ZIP_DEFLATED) as member:
             _write_heading(member, kind, (figures.entries,))
-            async for page in snapshot.pages():
-                member.write(np.array([entry.id for entry in page], dtype=kind).tobytes())
+            async for ids in snapshot.ids():
+                member.write(np.array(ids, dtype=kind).tobytes())
         with _member(archive, _VECTORS, zipfile.ZIP_STORED) as member:
             _write_heading(member, STORED_DTYPE, (figures.entries, dimension))
             async for page in snapshot.pages():
                 member.write(b"".join([entry.vector for entry in page]))
                 done += len(page)
-                told(done)
+                told(done // 2)
         with _member(archive, _ENTRIES, zipfile.ZIP_DEFLATED) as member:
             async for page in snapshot.pages():
                 member.write(_encoder.encode_lines([_rest(entry) for entry in page]))
+                written += len(page)
+                told((done + written) // 2)
     return done
 
 

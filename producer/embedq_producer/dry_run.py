@@ -20,7 +20,7 @@ from embedq_producer.pruning import Pruning, refusal
 from embedq_producer.reading import Reading
 from embedq_producer.seen import SeenIds
 from embedq_producer.splitting import BYTES_A_TOKEN
-from embedq_producer.terminal import RowReport, duration
+from embedq_producer.terminal import Figures, RowReport, display, duration
 from embedq_store import Incoming, Known, Store, decide
 
 # The latest finished runs of the model, from which its speed is told.
@@ -112,14 +112,18 @@ async def dry_run(request: CorpusRequest, settings: Settings, pruning: Pruning |
         with SeenIds() as contents:
             forecaster = Forecaster(model, contents, store=request.store)
             items, size = settings.chunk_items, settings.chunk_bytes
-            async with Reading(reader, max_items=items, max_bytes=size, stop=lambda: False) as pieces:
-                async for piece in pieces:
-                    incoming = Incoming.of(piece.items)
-                    known = Known() if store is None else await store.known(request.collection, incoming)
-                    # A tokenizer takes its time.
-                    await asyncio.to_thread(forecaster.add, piece, incoming, known)
+            with display(f"dry run of {request.collection}") as report.display:
+                async with Reading(reader, max_items=items, max_bytes=size, stop=lambda: False) as pieces:
+                    async for piece in pieces:
+                        incoming = Incoming.of(piece.items)
+                        known = Known() if store is None else await store.known(request.collection, incoming)
+                        # A tokenizer takes its time.
+                        await asyncio.to_thread(forecaster.add, piece, incoming, known)
+                        share = min(reader.position / reader.total, 1.0) if reader.total else None
+                        report.display.show(Figures(forecaster.forecast.items, share))
+            report.display = None
             if pruning is not None and store is not None and not reader.rejected:
-                compared, _ = await pruning.compare(store)
+                compared, _ = await pruning.compare(store, lambda: False)
                 forecaster.forecast.pruned = compared.gone
                 forecaster.forecast.prune_refused = refusal(compared, pruning.verdict(compared))
     finally:

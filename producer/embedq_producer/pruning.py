@@ -20,12 +20,15 @@ from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.readers import Reader
 from embedq_producer.source_ids import SourceIds
 from embedq_producer.submission import Submission
+from embedq_producer.terminal import Figures, display
 from embedq_store import Prunable, Store
 
 # A larger share of a collection goes only where somebody says so: a folder that is not mounted is no empty one.
 SHARE: Final = 0.2
 
 _AT_ONCE: Final = 2048
+
+_INTERRUPTED: Final = "interrupted: the next --prune goes on"
 
 
 class Verdict(Enum):
@@ -155,8 +158,8 @@ class Pruning:
 
         reader.split = noted
 
-    async def compare(self, store: Store) -> "tuple[Compared, Prunable | None]":
-        """What of the collection the source lacks, and where it can be deleted."""
+    async def compare(self, store: Store, stop: Callable[[], bool]) -> "tuple[Compared, Prunable | None]":
+        """What of the collection the source lacks, and where it can be deleted; not all of it after a `stop`."""
         info = await store.find_collection(self._request.collection)
         if info is None:
             return Compared(), None
@@ -164,8 +167,12 @@ class Pruning:
         await asyncio.to_thread(ids.complete)
         prunable = store.prunable(info, self._request.prefix)
         entries = gone = moved = 0
-        async for page in prunable.entries():
-            entries, gone = entries + len(page), gone + await asyncio.to_thread(ids.set_aside_lacking, page)
+        with display(f"pruning {info.name}") as shows:
+            async for page in prunable.entries():
+                entries, gone = entries + len(page), gone + await asyncio.to_thread(ids.set_aside_lacking, page)
+                shows.show(Figures(entries, None, "comparing"))
+                if stop():
+                    return Compared(entries, gone), None
         beyond = None
         while digests := ids.moved(beyond, _AT_ONCE):
             beyond = digests[-1]
@@ -187,7 +194,10 @@ class Pruning:
         busy_seconds = self._settings.busy_seconds
         try:
             async with await Store.open(self._settings.database, must_exist=True, busy_seconds=busy_seconds) as store:
-                compared, prunable = await self.compare(store)
+                compared, prunable = await self.compare(store, stop)
+                if stop():
+                    # Not all was looked at: there is nobody to ask whether to remove the rest.
+                    return Pruned(refused=_INTERRUPTED)
                 problem = self._refusal(compared, confirm)
                 if prunable is not None and problem is None:
                     problem = await self._remove(prunable, stop)
@@ -202,7 +212,7 @@ class Pruning:
         last = ""
         while ids := self._ids.next_gone(last, _AT_ONCE):
             if stop():
-                return "interrupted: the next --prune goes on"
+                return _INTERRUPTED
             self._removed += await prunable.delete(ids)
             last = ids[-1]
         return None

@@ -66,7 +66,7 @@ async def _submit(request: CorpusRequest, settings: Settings, pruning: Pruning |
             pruned = await prune(pruning, submission, stop)
             print_submitted(submission, as_json=request.json, interrupted=interrupted, pruned=pruned)
             await _say_paused(queue, submission)
-            return pruned_exit_code(submission_exit_code(submission, interrupted=interrupted), pruned)
+            return pruned_exit_code(submission_exit_code(submission, interrupted=stop.is_set()), pruned)
         summary = await wait_for_run(queue, submission.run.id, request.collection, settings, stop)
         pruned = await prune(pruning, submission, stop)
         print_summary(summary, settings, submission, as_json=request.json, pruned=pruned)

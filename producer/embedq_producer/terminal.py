@@ -1,20 +1,24 @@
 """What a person sees while a corpus goes in: a bar on a terminal, plain lines elsewhere. All on stderr."""
 
+import asyncio
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol, TextIO
+from typing import Final, Protocol, TextIO, TypeVar
 
 from embedq_core.errors import RowError
 from embedq_core.text import shown
 
 PLAIN_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 1.0
 RATE_SECONDS: Final = 10.0
 MAX_ROW_LINES: Final = 1000
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,20 @@ def display(title: str, stream: TextIO | None = None) -> Iterator[Display]:
             yield bar
     else:
         yield _Plain(title, stream)
+
+
+async def patiently(title: str, work: Coroutine[object, object, _T], stream: TextIO | None = None) -> _T:
+    """What `work` gives. Where it takes longer than a second, a bar without end shows that it is going on."""
+    task = asyncio.create_task(work)
+    try:
+        done, _ = await asyncio.wait([task], timeout=PATIENCE_SECONDS)
+        if not done:
+            with display(title, stream):
+                await asyncio.wait([task])
+        return await task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 class _Plain:

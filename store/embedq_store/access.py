@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from embedq_core.errors import DatabaseReadOnly
-from embedq_store.bulk import in_thread
+from embedq_store.bulk import in_thread, stoppable
 from embedq_store.connection import MEMORY, translated
 from embedq_store.writer import Writer
 
@@ -44,14 +44,13 @@ class Access:
         return self.path == MEMORY
 
     async def read(self, look: Callable[[sqlite3.Connection], _T]) -> _T:
-        """What `look` reads, in the connection's thread: several statements for one journey."""
+        """What `look` reads, in the connection's thread: several statements for one journey. Ends when cancelled."""
         with translated(self.path):
-            return await in_thread(self.reader, look)
+            return await stoppable(self.reader, look)
 
     async def rows(self, sql: str, *values: object) -> list[Any]:
         """The rows of one statement."""
-        with translated(self.path):
-            return list(await self.reader.execute_fetchall(sql, values))
+        return await self.read(lambda db: db.execute(sql, values).fetchall())
 
     async def has_table(self, name: str) -> bool:
         """Whether the file has a table: one that is only read may be of an earlier embedq, or of llm's."""
@@ -60,6 +59,10 @@ class Access:
     async def change(self, operation: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run `operation` in a transaction, in the connection's thread: see `Writer.transact`."""
         return await self.transact(lambda db: in_thread(db, operation))
+
+    async def change_in_turn(self, operation: Callable[[sqlite3.Connection], _T]) -> _T:
+        """As `change`, for one of very many transactions in a row: see `Writer.transact_in_turn`."""
+        return await self.writer.transact_in_turn(lambda db: in_thread(db, operation))
 
     async def transact(self, operation: Callable[[aiosqlite.Connection], Awaitable[_T]]) -> _T:
         """Run `operation` in a transaction and commit it: see `Writer.transact`."""

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from embedq_core.digests import content_hash
 from embedq_core.items import Item
+from embedq_store.standing import scanned
 
 # What is read at a time: so many rows, or so many bytes.
 SLICE_ROWS: Final = 2048
@@ -178,7 +179,8 @@ def _content(row: AuditRow) -> str | bytes | None:
 def usual_dimension(db: sqlite3.Connection, collection_id: int) -> int | None:
     """The dimension of most vectors of a collection; None where none has one."""
     row = db.execute(
-        "SELECT length(embedding) / 4 FROM embeddings WHERE collection_id = ? AND length(embedding) >= 4"
+        f"SELECT length(embedding) / 4 FROM embeddings WHERE {scanned(db, collection_id)}collection_id = ?"  # noqa: S608
+        " AND length(embedding) >= 4"
         " GROUP BY 1 ORDER BY count(*) DESC, 1 DESC LIMIT 1",
         (collection_id,),
     ).fetchone()

@@ -1,7 +1,7 @@
 """Audits of collections, a slice at a time, and the clearing of what they find. Reached as `Store.audits`."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from embedq_store import auditing
@@ -15,8 +15,13 @@ class Audits:
     def __init__(self, access: Access) -> None:
         self._access = access
 
-    async def findings(self, collection_id: int, *, sample: int, seed: int) -> Findings:
-        """Look at every row of a collection, a slice at a time: what is wrong, and `sample` of the good ones."""
+    async def findings(
+        self, collection_id: int, *, sample: int, seed: int, told: Callable[[int], None] | None = None
+    ) -> Findings:
+        """Look at every row of a collection, a slice at a time: what is wrong, and `sample` of the good ones.
+
+        `told` is given how many were looked at.
+        """
         dimension = await self._access.read(partial(auditing.usual_dimension, collection_id=collection_id))
         last = await self.last_rowid()
         auditor, after = auditing.Auditor(dimension, sample, seed), auditing.BEFORE_ALL
@@ -28,6 +33,8 @@ class Audits:
 
         while (reached := await self._access.read(look)) is not None:
             after = reached
+            if told is not None:
+                told(auditor.findings.entries)
         return auditor.findings
 
     async def clear(self, collection_id: int, dimension: int, drifted: Sequence[bytes]) -> int:
@@ -58,7 +65,7 @@ class Audits:
         cleared = 0
         while after is not None and after < last:
             clear = partial(auditing.clear_slice, collection_id=collection_id, dimension=dimension)
-            after, some = await self._access.change(partial(clear, after=after, last=last))
+            after, some = await self._access.change_in_turn(partial(clear, after=after, last=last))
             cleared += some
         return cleared
 

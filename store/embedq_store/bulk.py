@@ -5,7 +5,9 @@ busy, each step may wait for its turn as long as `sys.getswitchinterval()`. One 
 would wait thousands of times for a chunk.
 """
 
+import asyncio
 import sqlite3
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import cache
 from itertools import chain
@@ -28,6 +30,37 @@ async def in_thread(db: aiosqlite.Connection, function: Callable[[sqlite3.Connec
     """Call `function` in the thread of `db`: several statements for one journey there and back."""
     execute: Callable[..., Awaitable[_T]] = db._execute  # noqa: SLF001 - aiosqlite offers no other way
     return await execute(function, db._conn)  # noqa: SLF001
+
+
+async def stoppable(db: aiosqlite.Connection, look: Callable[[sqlite3.Connection], _T]) -> _T:
+    """As `in_thread`, for what only reads: where the caller is cancelled, the statement that is going on is given up.
+
+    Else whoever presses Ctrl-C waits until a million rows are counted, since closing the connection comes after it.
+    """
+    lock = threading.Lock()
+    going = stopped = False
+
+    def run(connection: sqlite3.Connection) -> _T:
+        nonlocal going
+        with lock:
+            if stopped:
+                raise sqlite3.OperationalError("interrupted")
+            going = True
+        try:
+            return look(connection)
+        finally:
+            with lock:
+                going = False
+
+    try:
+        return await in_thread(db, run)
+    except asyncio.CancelledError:
+        # With the lock: what the connection does before and after is somebody else's.
+        with lock:
+            stopped = True
+            if going:
+                db._conn.interrupt()  # noqa: SLF001
+        raise
 
 
 def steps(values: Sequence[_T]) -> Iterator[Sequence[_T]]:

@@ -25,7 +25,7 @@ MEMORY: Final = ":memory:"
 _READ_ONLY: Final = "{path}: can't be written to: make the file and its folder writable"
 
 # 8 KiB pages take a sixth less of the time of bulk inserts than the usual 4 KiB.
-_PAGE_BYTES: Final = 8192
+PAGE_BYTES: Final = 8192
 
 # How long the write-ahead log grows before it is copied into the file: seldom, since each time waits for the disk.
 LOG_BYTES: Final = 64 * 1024 * 1024
@@ -157,9 +157,9 @@ async def prepare(db: aiosqlite.Connection, path: str) -> None:
     with translated(path):
         if path != MEMORY:
             # This one concerns new files only.
-            await db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+            await db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             await db.execute_fetchall("PRAGMA journal_mode = WAL")
-            await db.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // _PAGE_BYTES}")
+            await db.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // PAGE_BYTES}")
             # What a transaction of many rows changes, before it is written.
             await db.execute("PRAGMA cache_size = -131072")
             # With a write-ahead log no committed transaction is lost when a process dies, however it dies.

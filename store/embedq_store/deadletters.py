@@ -5,12 +5,15 @@ the rows: see `embedq_store.burying`.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from embedq_core.digests import content_hash
 from embedq_store.access import Access
 from embedq_store.letters import COLUMNS, DeadGroup, DeadHeading, DeadLetter, DeadLetterSummary, Selection
+
+# A second's work at most: others write between them.
+_DELETED_AT_ONCE: Final = 8192
 
 _SIZE: Final = "coalesce(length(CAST(content AS BLOB)), length(content_blob), 0)"
 
@@ -93,11 +96,22 @@ class DeadLetters:
         values["limit"] = fitting
         return [_letter(row) for row in await self._rows(f"SELECT key, {COLUMNS} {source}", values)]
 
-    async def delete(self, selection: Selection, last_key: int) -> int:
-        """Delete dead letters whose keys are not beyond `last_key`, in one transaction; return how many."""
+    async def delete(self, selection: Selection, last_key: int, told: Callable[[int], None] | None = None) -> int:
+        """Delete dead letters whose keys are not beyond `last_key`, some thousands in each transaction, the oldest
+        first; return how many. `told` is given how many are deleted.
+        """
         condition, values = selection.condition()
-        sql = f"DELETE FROM embedq_dead WHERE key <= :last AND {condition}"  # noqa: S608
-        return await self._access.change(lambda db: db.execute(sql, values | {"last": last_key}).rowcount)
+        chosen = f"SELECT key FROM embedq_dead WHERE key <= :last AND {condition} ORDER BY key LIMIT :limit"  # noqa: S608
+        sql = f"DELETE FROM embedq_dead WHERE key IN ({chosen})"  # noqa: S608
+        values |= {"last": last_key, "limit": _DELETED_AT_ONCE}
+        deleted = 0
+        while some := await self._access.change_in_turn(lambda db: db.execute(sql, values).rowcount):
+            deleted += some
+            if told is not None:
+                told(deleted)
+            if some < _DELETED_AT_ONCE:
+                break
+        return deleted
 
     async def delete_stored(self, selection: Selection) -> int:
         """Delete dead letters whose items the store holds all the same, since another tool has put them there."""

@@ -93,7 +93,9 @@ class Prunable:
         """
         if self._looked is None:
             raise ValueError("nothing may be deleted before all entries were looked through")
-        return await self._access.change(partial(_delete, collection=self._info.name, ids=ids, looked=self._looked))
+        return await self._access.change_in_turn(
+            partial(_delete, collection=self._info.name, ids=ids, looked=self._looked)
+        )
 
 
 def _entries_page(db: sqlite3.Connection, info: CollectionInfo, prefix: str, beyond: str | None) -> list[Candidate]:

@@ -120,14 +120,6 @@ def change(db: sqlite3.Connection, key: int, **values: object) -> Reembedding:
     return by_key(db, key)
 
 
-def removals(db: sqlite3.Connection) -> list[int]:
-    """Keys of collections whose rows are being removed, or were to be when a process died."""
-    if not is_recorded(db):
-        return []
-    rows = db.execute("SELECT DISTINCT removing FROM embedq_reembeddings WHERE removing IS NOT NULL")
-    return [int(row[0]) for row in rows]
-
-
 def roles(db: sqlite3.Connection) -> dict[str, Role]:
     """What the collections are that stand beside others, by their names."""
     found: dict[str, Role] = {}
@@ -144,7 +136,18 @@ def roles(db: sqlite3.Connection) -> dict[str, Role]:
                 found[name] = Role(record.collection, "previous", record.state, since)
             elif name == f"{record.collection}{REMOVING}{key}":
                 found[name] = Role(record.collection, "removing", record.state, since)
-    return found
+    return found | _removed(db, names)
+
+
+def _removed(db: sqlite3.Connection, names: dict[int, str]) -> dict[str, Role]:
+    """The collections that were deleted, and of which rows are left. A file that is only read may be of before."""
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'embedq_removals'").fetchone() is None:
+        return {}
+    return {
+        name: Role(name.removesuffix(f"{REMOVING}{key}"), "removing", "dropped", began)
+        for key, began in db.execute("SELECT collection_id, began FROM embedq_removals")
+        if (name := names.get(key, "")).endswith(f"{REMOVING}{key}")
+    }
 
 
 def moved(db: sqlite3.Connection, collection: str, model_id: str) -> Moved | None:

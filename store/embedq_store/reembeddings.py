@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from embedq_core.errors import ContentMissing, ReembeddingMissing, UsageError
 from embedq_core.items import Item
 from embedq_core.text import plural, shown
-from embedq_store import beginning, holding_back, rolling_back, switching
+from embedq_store import beginning, holding_back, removing, rolling_back, switching
 from embedq_store import coverage as covering
 from embedq_store import reembedding_records as records
 from embedq_store.access import Access
@@ -348,9 +348,15 @@ class Reembeddings:
         """Put dead letters of vectors that stand, or stood, beside a collection with the collection's own."""
         await self._access.change(partial(switching.absorb_letters, kept=kept, collection=collection))
 
-    async def sweep(self) -> None:
-        """Remove what is left of collections that were to be removed when a process died."""
-        for key in await self._access.read(records.removals):
-            while await self._access.change(partial(switching.remove_some, key=key)):
-                pass
+    async def sweep(self, told: Callable[[int], None] | None = None) -> None:
+        """Remove what is left of collections that were deleted or dropped, also where a process died meanwhile.
+
+        `told` is given how many rows are removed.
+        """
+        done = 0
+        for key in await self._access.read(removing.removals):
+            while some := await self._access.change_in_turn(partial(removing.remove_some, key=key)):
+                done += some
+                if told is not None:
+                    told(done)
             await self._removed(key)

@@ -1,13 +1,14 @@
 """Collections under another name: renamed in one transaction, or copied beside, and named when the copy is whole."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
 from embedq_core.collection_names import COPYING, NEXT, PREVIOUS, check_collection_name
 from embedq_core.errors import CollectionExists, StoreError
 from embedq_core.text import shown
+from embedq_store import removing
 from embedq_store.bulk import in_thread
 from embedq_store.ranges import with_prefix
 from embedq_store.reembedding import Role
@@ -56,30 +57,41 @@ def _way_out(name: str, beside: str, role: Role | None) -> str:
 
 
 async def copy(
-    writer: Writer, source: CollectionInfo, name: str, progress: Callable[[int], None]
+    writer: Writer,
+    source: CollectionInfo,
+    name: str,
+    progress: Callable[[int], None],
+    sweep: Callable[[], Awaitable[None]],
 ) -> tuple[CollectionInfo, int]:
     """Copy a collection, all but its dead letters, to a new `name`; the copy, and how many entries it has.
 
     It grows under another name, which ends with COPYING, and takes its own when it is whole; what a copy that was
     killed has left is removed before. Entries that are written to the source meanwhile may be in it or not. `progress`
-    is told how many are done. Raises UsageError, CollectionExists; StoreError where source or copy go meanwhile.
+    is told how many are done; `sweep` removes what is left of deleted collections. A copy that is interrupted leaves
+    that to whoever sweeps next, since it may take as long as the copying did. Raises UsageError, CollectionExists;
+    StoreError where source or copy go meanwhile.
     """
     check_collection_name(name)
     beside = name + COPYING
     key = await writer.transact(lambda db: in_thread(db, partial(_begin, source=source, name=name, beside=beside)))
     try:
+        await sweep()
         done = 0
         last: str | None = None
         while True:
             copying = partial(_copy_page, source=source, key=key, beside=beside, last=last)
-            count, last = await writer.transact(lambda db, copying=copying: in_thread(db, copying))  # type: ignore[misc]
+            count, last = await writer.transact_in_turn(
+                lambda db, copying=copying: in_thread(db, copying)  # type: ignore[misc]
+            )
             if not count:
                 break
             done += count
             progress(done)
         await writer.transact(lambda db: in_thread(db, partial(_end, name=name, beside=beside)))
-    except BaseException:
+    except BaseException as error:
         await writer.transact(lambda db: in_thread(db, partial(_delete, name=beside)))
+        if isinstance(error, Exception):
+            await sweep()
         raise
     return CollectionInfo(key, name, source.model_id), done
 
@@ -125,8 +137,7 @@ def _end(db: sqlite3.Connection, name: str, beside: str) -> None:
 def _delete(db: sqlite3.Connection, name: str) -> None:
     found = find_collection(db, name)
     if found is not None:
-        db.execute("DELETE FROM embeddings WHERE collection_id = ?", (found.id,))
-        db.execute("DELETE FROM collections WHERE id = ?", (found.id,))
+        removing.begin(db, found.id)
 
 
 def _check_free(db: sqlite3.Connection, name: str) -> None:

@@ -239,6 +239,8 @@ EMBEDQ_TABLES: Final = (
     END""",
     # To which collections writes wait, and until when, in seconds since the epoch: see `embedq_store.holding_back`.
     "CREATE TABLE IF NOT EXISTS embedq_holds (collection TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",
+    # Collections that were deleted, and of which rows are left: see `embedq_store.removing`.
+    "CREATE TABLE IF NOT EXISTS embedq_removals (collection_id INTEGER PRIMARY KEY, began REAL NOT NULL)",
     # What a chunk has come to, written with its rows: a chunk that runs twice is counted once.
     """CREATE TABLE IF NOT EXISTS embedq_chunks (
         run TEXT NOT NULL,
@@ -303,7 +305,7 @@ async def check_schema(db: aiosqlite.Connection, path: str) -> bool:
     needed |= {"embedq_metadata_changes", "embedq_metadata_updated"}
     needed |= {"embedq_configurations", "embedq_collection_deleted"}
     needed |= {"embedq_reembeddings", "embedq_reembeddings_open", "embedq_reembedding_ids", "embedq_reembedded_deleted"}
-    needed |= {"embedq_holds", "embedq_reembedding_deletions", "embedq_reembedding_deletions_of"}
+    needed |= {"embedq_holds", "embedq_removals", "embedq_reembedding_deletions", "embedq_reembedding_deletions_of"}
     needed |= {"embedq_reembeddings_state", "embedq_reembedded_row_deleted", "embedq_reembedding_ended"}
     needed |= {"embedq_schedules", "embedq_schedule_runs", "embedq_schedule_runs_of"}
     needed |= {"embedq_rewrites", "embedq_tails", "embedq_tails_floor", "embedq_copies", *COUNTING_TRIGGERS}

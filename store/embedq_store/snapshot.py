@@ -3,12 +3,12 @@
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import aiosqlite
 
 from embedq_core.configuration import Configuration
-from embedq_store.bulk import in_thread
+from embedq_store.bulk import in_thread, stoppable
 from embedq_store.configurations import configuration_in_force
 from embedq_store.connection import connect, translated
 from embedq_store.ranges import with_prefix
@@ -85,11 +85,16 @@ class Snapshot:
                 f" coalesce(max(length(id)), 0), coalesce(sum(instr(id, char(0)) > 0), 0) {self._source}"
             )
             with translated(self._path):
-                row = await in_thread(self._db, lambda db: db.execute(sql, self._values).fetchone())
+                row = await stoppable(self._db, lambda db: db.execute(sql, self._values).fetchone())
             entries, texts, blobs, size, least, greatest, longest, nuls = row
             dimensions = None if least is None else (least, greatest)
             self._figures = SnapshotFigures(entries, texts, blobs, size, dimensions, longest, nuls)
         return self._figures
+
+    async def ids(self) -> AsyncIterator[list[str]]:
+        """The ids of all entries, in the order of `pages`: read from SQLite's index alone."""
+        async for rows in self._rows(f"SELECT id {self._source} ORDER BY id", _PAGE_ROWS):
+            yield [row[0] for row in rows]
 
     async def pages(self) -> AsyncIterator[list[StoredEntry]]:
         """All entries, in the order of ids, some MiB at a time; the same each time this is called."""
@@ -98,12 +103,17 @@ class Snapshot:
             "SELECT id, coalesce(embedding, x''), coalesce(content, content_blob), content_hash, metadata, updated"
             f" {self._source} ORDER BY id"
         )
+        async for rows in self._rows(sql, count):
+            yield list(map(StoredEntry._make, rows))
+
+    async def _rows(self, sql: str, count: int) -> AsyncIterator[list[tuple[Any, ...]]]:
+        """What a statement gives, so many rows at a time."""
         with translated(self._path):
             cursor = await in_thread(self._db, lambda db: db.execute(sql, self._values))
             # Whoever gives up the reading leaves the cursor to the connection, which closes it: an iterator that is let
             # go of hears of it when the connection may be gone.
             while rows := await in_thread(self._db, lambda _: cursor.fetchmany(count)):
-                yield list(map(StoredEntry._make, rows))
+                yield rows
 
 
 @asynccontextmanager

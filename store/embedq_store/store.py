@@ -31,6 +31,7 @@ from embedq_store.standing import (
     Standing,
     chunk_mark,
     dimension_of,
+    figures_of,
     find_collection,
     standing,
 )
@@ -150,22 +151,31 @@ class Store:
         return await self._access.transact(ensure)
 
     async def delete_collection(self, collection_id: int) -> int:
-        """Delete a collection and all its entries, in one transaction, and then what stood beside it.
+        """Delete a collection and all its entries, and what stood beside it.
 
         Returns how many entries these were. Raises UsageError where what stood beside it holds entries that are nowhere
         else: see `Reembeddings.drop`.
         """
+        deleted = await self.part_with(collection_id)
+        await self.reembeddings.sweep()
+        return deleted
+
+    async def part_with(self, collection_id: int) -> int:
+        """Delete a collection, in one transaction; of its rows, `Reembeddings.sweep` removes those that are left.
+
+        Returns how many entries it had. Raises UsageError as `delete_collection` does.
+        """
+        from embedq_store import removing
         from embedq_store.beginning import part_with
 
         def delete(db: sqlite3.Connection) -> int:
             part_with(db, collection_id)
-            entries = db.execute("DELETE FROM embeddings WHERE collection_id = ?", (collection_id,)).rowcount
-            db.execute("DELETE FROM collections WHERE id = ?", (collection_id,))
-            return entries
+            ((entries,),) = db.execute("SELECT count(*) FROM embeddings WHERE collection_id = ?", (collection_id,))
+            removing.begin(db, collection_id)
+            return int(entries)
 
         deleted = await self._access.change(delete)
         await self.search.forget(collection_id)
-        await self.reembeddings.sweep()
         return deleted
 
     def prunable(self, info: CollectionInfo, prefix: str = "") -> Prunable:
@@ -179,14 +189,7 @@ class Store:
 
     async def describe(self, collection_id: int) -> CollectionFigures:
         """The figures of a collection: reads all of its rows."""
-        rows = await self._access.rows(
-            "SELECT count(*), sum(content IS NOT NULL OR content_blob IS NOT NULL), sum(metadata IS NOT NULL),"
-            " sum(length(embedding)), sum(coalesce(length(CAST(content AS BLOB)), length(content_blob), 0)),"
-            " min(updated), max(updated) FROM embeddings WHERE collection_id = ?",
-            collection_id,
-        )
-        dimension = await self._access.read(lambda db: dimension_of(db, collection_id))
-        return CollectionFigures(rows[0][0], dimension, *(value or 0 for value in rows[0][1:5]), *rows[0][5:])
+        return await self._access.read(lambda db: figures_of(db, collection_id))
 
     # --- entries
 
@@ -317,7 +320,7 @@ class Store:
         """Collections in files and under other names."""
         from embedq_store.transfer import Transfer
 
-        return Transfer(self._access, self._wrote)
+        return Transfer(self._access, self._wrote, self.reembeddings.sweep)
 
     @cached_property
     def audits(self) -> "Audits":

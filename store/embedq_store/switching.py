@@ -20,9 +20,6 @@ from embedq_store.marks import Mark, since
 from embedq_store.reembedding import Coverage, Reembedding, State
 from embedq_store.standing import find_collection
 
-# Rows that are removed in one transaction: a second's work at most.
-_REMOVED_ROWS: Final = 8192
-
 
 def forward(record: Reembedding) -> Pair:
     """What the old vectors have, the new ones are to have."""
@@ -247,18 +244,6 @@ def begin_removal(db: sqlite3.Connection, record: Reembedding, key: int, state: 
     """Take its name from a collection whose rows are to be removed: from now on it is nobody's."""
     rename(db, key, f"{record.collection}{REMOVING}{key}")
     return records.change(db, record.key, state=state, removing=key)
-
-
-def remove_some(db: sqlite3.Connection, key: int) -> bool:
-    """Remove some rows of a collection, and in the end the collection; whether rows are left."""
-    removed = db.execute(
-        "DELETE FROM embeddings WHERE rowid IN (SELECT rowid FROM embeddings WHERE collection_id = ? LIMIT ?)",
-        (key, _REMOVED_ROWS),
-    ).rowcount
-    if removed == _REMOVED_ROWS:
-        return True
-    db.execute("DELETE FROM collections WHERE id = ?", (key,))
-    return False
 
 
 def move_letters(db: sqlite3.Connection, origin: str, target: str, condition: str = "1", **values: object) -> None:

@@ -27,6 +27,7 @@ from embedq_store.configurations import record
 from embedq_store.connection import translated
 from embedq_store.holding_back import HeldBack
 from embedq_store.letters import DeadLetter
+from embedq_store.log import Log
 from embedq_store.outcomes import Incoming
 from embedq_store.reembedding_records import moved
 from embedq_store.stale import remove_stale
@@ -36,6 +37,9 @@ from embedq_store.writes import ChunkMark, Target, Write
 # In a large table with ids in no order, each transaction touches most pages of both indexes: the fewer, the better.
 # At a million rows, half of this writes half as much again for each row.
 GROUP_ROWS: Final = 32_768
+
+# As often does SQLite look for a lock that it waits for, and a little more.
+_LOOK_SECONDS: Final = 0.11
 
 _T = TypeVar("_T")
 
@@ -87,6 +91,7 @@ class Writer:
     def __init__(self, db: aiosqlite.Connection, path: str) -> None:
         self._db = db
         self._path = path
+        self._log = Log(path)
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
@@ -151,6 +156,16 @@ class Writer:
 
         return cast("_T", await self._enqueue(apply, 1, None))
 
+    async def transact_in_turn(self, operation: Callable[[aiosqlite.Connection], Awaitable[_T]]) -> _T:
+        """As `transact`, for one of very many transactions in a row; then lets the lock go for a moment.
+
+        Who waits for it looks ten times a second, and would find it taken again and again for seconds.
+        """
+        began = time.monotonic()
+        result = await self.transact(operation)
+        await asyncio.sleep(gap(time.monotonic() - began))
+        return result
+
     async def _enqueue(
         self, apply: Callable[[_Transaction], Awaitable[object]], size: int, mark: ChunkMark | None
     ) -> object:
@@ -180,7 +195,12 @@ class Writer:
                 group.append(self._waiting.get_nowait())
                 size += group[-1].size
             try:
-                await self._commit_or_part(group)
+                if self._log.is_long:
+                    await bulk.in_thread(self._db, self._log.hold_back)
+                    await self._commit_or_part(group)
+                    await bulk.in_thread(self._db, self._log.shorten)
+                else:
+                    await self._commit_or_part(group)
             finally:
                 for _ in group:
                     self._waiting.task_done()
@@ -337,6 +357,11 @@ class Writer:
 
     def _suspects(self, collection: str, transaction: _Transaction) -> Suspects:
         return transaction.suspects.setdefault(collection, Suspects(self._db, collection))
+
+
+def gap(held: float) -> float:
+    """For how many seconds to leave the lock to others after it was held for `held`, before it is taken again."""
+    return min(_LOOK_SECONDS, held / 4)
 
 
 def _begun(db: sqlite3.Connection, chunks: Sequence[_ChunkKey]) -> _Transaction:

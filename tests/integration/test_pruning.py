@@ -1,7 +1,7 @@
 """Removing what a source no longer has: from a real database, a source read from a real file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ async def prune(
     settings: Settings,
     *rows: dict[str, Any],
     says: bool = False,
-    stop: bool = False,
+    stop: Callable[[], bool] = lambda: False,
     **options: Any,
 ) -> Pruned:
     """Read `rows` as a source, then prune; somebody who is asked `says` so."""
@@ -61,7 +61,7 @@ async def prune(
         submission = new_submission("docs", "recording", "source")
         submission.items = len(list(reader))
         submission.skipped = reader.rejected
-        return await pruning.run(submission, lambda question: says, lambda: stop)
+        return await pruning.run(submission, lambda question: says, stop)
 
 
 def row(id_: str, content: str = "text", **more: Any) -> dict[str, Any]:
@@ -188,7 +188,7 @@ async def test_a_source_that_is_not_known_whole_removes_nothing(store: Store, se
     await put(store, *items("a", "gone"))
     bad = {"id": "a", "content": None}
     assert (await prune(settings, bad, yes=True)).refused == "1 row of the source could not be read: see above"
-    assert (await prune(settings, row("a"), yes=True, stop=True)).refused == "the reading was interrupted"
+    assert (await prune(settings, row("a"), yes=True, stop=lambda: True)).refused == "the reading was interrupted"
     assert await ids(store) == ["a", "gone"]
 
 
@@ -220,3 +220,13 @@ def test_the_decision() -> None:
     assert obstacle(whole, interrupted=False) is None
     broken = Submission(whole.run, problem=SourceError("x"))
     assert obstacle(broken, interrupted=False) == "the source could not be read to its end"
+
+
+async def test_who_interrupts_the_comparison_is_asked_nothing_and_nothing_goes(
+    store: Store, settings: Settings
+) -> None:
+    await put(store, *items("a", "b"))
+    asked = iter([False])
+    pruned = await prune(settings, row("a"), says=True, stop=lambda: next(asked, True))
+    assert pruned == Pruned(refused="interrupted: the next --prune goes on")
+    assert await ids(store) == ["a", "b"]

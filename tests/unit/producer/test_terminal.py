@@ -1,9 +1,65 @@
+import asyncio
 import io
+import threading
 
 import pytest
 
+import embedq_producer.terminal
 from embedq_core.errors import RowError
-from embedq_producer.terminal import MAX_ROW_LINES, Figures, Pace, RowReport, display, duration
+from embedq_producer.terminal import MAX_ROW_LINES, Figures, Pace, RowReport, display, duration, patiently
+from support.waiting import BOUND_SECONDS
+
+
+class Terminal(io.StringIO):
+    """A terminal, as far as a display asks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn = threading.Event()
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if "reading docs" in self.getvalue():
+            self.drawn.set()
+        return written
+
+
+async def test_what_takes_long_shows_that_it_is_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+
+    async def quick() -> int:
+        return 1
+
+    assert await patiently("reading docs", quick(), terminal) == 1
+    assert terminal.getvalue() == ""
+    monkeypatch.setattr(embedq_producer.terminal, "PATIENCE_SECONDS", 0.0)
+
+    async def slow() -> int:
+        assert await asyncio.to_thread(terminal.drawn.wait, BOUND_SECONDS)
+        return 2
+
+    assert await patiently("reading docs", slow(), terminal) == 2
+
+
+async def test_who_is_not_patient_ends_what_is_going_on() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    waiting = asyncio.create_task(patiently("reading", endless(), Terminal()))
+    await begun.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended.is_set()
 
 
 @pytest.mark.parametrize(
