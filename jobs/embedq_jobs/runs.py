@@ -78,6 +78,8 @@ if redis.call('HSET', chunks, number, counts) == 1 then
     count(partial, number, items, done, rate_keep)
     redis.call('HDEL', partial, number)
 end
+-- What belongs to no run is ended by none.
+if redis.call('EXISTS', run) == 0 then redis.call('EXPIRE', chunks, keep) end
 """
     + FINISH
 )

@@ -40,8 +40,8 @@ for index = 1, (#KEYS - 1) / 3 do
         redis.call('SET', lease, token, 'PX', lease_ms)
         outcome, losses = 'BEGUN', redis.call('HINCRBY', starts, chunk, 1) - 1
         redis.call('EXPIRE', starts, keep)
-        -- From here on, the ledger of runs reckons its speed.
-        redis.call('HSETNX', run, 'began', began)
+        -- From here on, the ledger of runs reckons its speed. Of a job that is none of ours there is no run.
+        if redis.call('EXISTS', run) == 1 then redis.call('HSETNX', run, 'began', began) end
     end
     answers[index] = {outcome, score or '', losses}
 end

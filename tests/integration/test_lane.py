@@ -88,6 +88,9 @@ async def test_a_job_that_is_none_of_ours_is_buried_too(
     await burst(settings, queue, store)
     (letter,) = await store.dead.letters()
     assert (letter.run, letter.chunk, letter.content) == ("bytes", -1, b"what is this?")
+    noted = await queue.redis.keys(f"{queue.names.run('bytes')}*")
+    assert noted, "that it is done, as of any chunk"
+    assert [key for key in noted if await queue.redis.ttl(key) < 0] == [], "but not for ever: it belongs to no run"
     assert await complete(queue)
 
 
