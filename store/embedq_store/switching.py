@@ -20,8 +20,10 @@ from embedq_store.marks import Mark, since
 from embedq_store.reembedding import Coverage, Reembedding, State
 from embedq_store.standing import find_collection
 
-# Rows that are removed in one transaction: a second's work at most.
-_REMOVED_ROWS: Final = 8192
+# Rows that are removed in one statement, and for how long this goes on in one transaction: where ids are in no order, a
+# row more is some pages more, and thousands took seconds.
+_REMOVED_ROWS: Final = 1024
+_REMOVING_SECONDS: Final = 0.2
 
 
 def forward(record: Reembedding) -> Pair:
@@ -251,12 +253,11 @@ def begin_removal(db: sqlite3.Connection, record: Reembedding, key: int, state: 
 
 def remove_some(db: sqlite3.Connection, key: int) -> bool:
     """Remove some rows of a collection, and in the end the collection; whether rows are left."""
-    removed = db.execute(
-        "DELETE FROM embeddings WHERE rowid IN (SELECT rowid FROM embeddings WHERE collection_id = ? LIMIT ?)",
-        (key, _REMOVED_ROWS),
-    ).rowcount
-    if removed == _REMOVED_ROWS:
-        return True
+    sql = "DELETE FROM embeddings WHERE rowid IN (SELECT rowid FROM embeddings WHERE collection_id = ? LIMIT ?)"
+    until = time.monotonic() + _REMOVING_SECONDS
+    while db.execute(sql, (key, _REMOVED_ROWS)).rowcount == _REMOVED_ROWS:
+        if time.monotonic() > until:
+            return True
     db.execute("DELETE FROM collections WHERE id = ?", (key,))
     return False
 

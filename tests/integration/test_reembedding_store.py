@@ -607,6 +607,23 @@ async def test_cancelling_removes_what_was_made(store: Store) -> None:
         await store.reembeddings.cancel("docs")
 
 
+async def test_removing_lets_others_write_in_between(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switching, "_REMOVED_ROWS", 2)
+    monkeypatch.setattr(switching, "_REMOVING_SECONDS", 0.0)
+    await put(store, "docs", "old", {"a": "hound", "b": "cat", "c": "bird", "d": "dove", "e": "eel"})
+    await switched(store)
+    left, remove = list[bool](), switching.remove_some
+
+    def removing(db: sqlite3.Connection, key: int) -> bool:
+        left.append(remove(db, key))
+        return left[-1]
+
+    monkeypatch.setattr(switching, "remove_some", removing)
+    await store.reembeddings.drop("docs")
+    assert left == [True, True, False]
+    assert await names(store) == {"docs": "new"}
+
+
 async def test_removing_goes_on_after_a_process_died(store: Store) -> None:
     await put(store, "docs", "old", {"a": "hound"})
     record = await switched(store)
