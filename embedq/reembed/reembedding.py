@@ -197,8 +197,9 @@ async def _see_through(
     while request.wait and not start.stop.is_set():
         present = await start.store.reembeddings.get(name)
         if present is None or present.key != reembedding.key or not _is_going_on(present):
-            # The record says that old vectors are dropped before the last of them are.
-            await start.store.reembeddings.sweep()
+            if present is not None and present.state == "dropped":
+                # The record says so before the last of the old vectors are.
+                await start.store.reembeddings.sweep()
             return present or reembedding, supply
         await _show(start, present)
         with contextlib.suppress(TimeoutError):

@@ -10,8 +10,10 @@ from typing import Final
 
 from embedq_core.collection_names import REMOVING
 
-# Rows that are removed in one transaction: a second's work at most.
-_REMOVED_ROWS: Final = 8192
+# Rows that are removed in one statement, and for how long this goes on in one transaction: where ids are in no order, a
+# row more is some pages more, and thousands took seconds.
+_REMOVED_ROWS: Final = 1024
+_REMOVING_SECONDS: Final = 0.2
 
 
 def begin(db: sqlite3.Connection, key: int) -> None:
@@ -39,11 +41,14 @@ def remove_some(db: sqlite3.Connection, key: int) -> int:
     if name is None or not name[0].endswith(f"{REMOVING}{key}"):
         _forget(db, key)
         return 0
-    removed = db.execute(
-        "DELETE FROM embeddings WHERE rowid IN (SELECT rowid FROM embeddings WHERE collection_id = ? LIMIT ?)",
-        (key, _REMOVED_ROWS),
-    ).rowcount
-    if removed < _REMOVED_ROWS:
+    sql = "DELETE FROM embeddings WHERE rowid IN (SELECT rowid FROM embeddings WHERE collection_id = ? LIMIT ?)"
+    removed, some, until = 0, _REMOVED_ROWS, time.monotonic() + _REMOVING_SECONDS
+    while some == _REMOVED_ROWS:
+        some = db.execute(sql, (key, _REMOVED_ROWS)).rowcount
+        removed += some
+        if time.monotonic() > until:
+            break
+    if some < _REMOVED_ROWS:
         db.execute("DELETE FROM collections WHERE id = ?", (key,))
         _forget(db, key)
     return removed

@@ -50,6 +50,7 @@ def rows_left(path: Path) -> int:
 @pytest.fixture
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(removing, "_REMOVED_ROWS", 2)
+    monkeypatch.setattr(removing, "_REMOVING_SECONDS", 0.0)
     monkeypatch.setattr(embedq_store.renaming, "_AT_ONCE", 2)
 
 

@@ -31,6 +31,7 @@ from embedq_store import (
     Target,
     Write,
     beginning,
+    removing,
     rolling_back,
     switching,
 )
@@ -605,6 +606,23 @@ async def test_cancelling_removes_what_was_made(store: Store) -> None:
         await store.reembeddings.switch(record)
     with pytest.raises(ReembeddingMissing):
         await store.reembeddings.cancel("docs")
+
+
+async def test_removing_lets_others_write_in_between(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removing, "_REMOVED_ROWS", 2)
+    monkeypatch.setattr(removing, "_REMOVING_SECONDS", 0.0)
+    await put(store, "docs", "old", {"a": "hound", "b": "cat", "c": "bird", "d": "dove", "e": "eel"})
+    await switched(store)
+    removed, remove = list[int](), removing.remove_some
+
+    def told(db: sqlite3.Connection, key: int) -> int:
+        removed.append(remove(db, key))
+        return removed[-1]
+
+    monkeypatch.setattr(removing, "remove_some", told)
+    await store.reembeddings.drop("docs")
+    assert [some for some in removed if some] == [2, 2, 1]
+    assert await names(store) == {"docs": "new"}
 
 
 async def test_removing_goes_on_after_a_process_died(store: Store) -> None:

@@ -92,8 +92,10 @@ class Reembeddings:
         while True:
             self._woken.clear()
             self._looking = True
-            there, busy = await self.look()
-            self._looking = False
+            try:
+                there, busy = await self.look()
+            finally:
+                self._looking = False
             if busy:
                 continue
             with contextlib.suppress(TimeoutError):
