@@ -116,7 +116,8 @@ class Reembeddings:
             self._asked = None
             return False
         if not await self._mine():
-            return True
+            # A round that has just switched one has to tell of it yet.
+            return self._round <= max(self._busy_round, self._quiet_round)
         self._woken.set()
         # A round that was going on may have put something there since; it may even be done by now.
         if self._busy_round >= first - 1:
