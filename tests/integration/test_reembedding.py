@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from embedq_jobs import Queue, Scope
 from embedq_store import Incoming, Reembedding, Row, Store, Switched, Target, Write, holding_back
 from embedq_store.coverage import Pair
 from embedq_worker import golden
+from embedq_worker.reembedding import Reembeddings
 from embedq_worker.service import ServiceOptions, serve
 from embedq_worker.supplying import latest_run, new_supply, supply_missing, turn_of
 from support.chunks import chunk, install, items, submit
@@ -87,6 +89,30 @@ async def state(store: Store) -> str:
 
 
 # --- from the beginning to the end
+
+
+@pytest.mark.usefixtures("pets", "old", "new")
+async def test_a_burst_does_not_end_between_a_switch_and_what_is_told_of_it(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell, ask = embedq_worker.reembedding.tell_producers, Reembeddings.nothing_to_do
+    asked = asyncio.Semaphore(0)
+
+    async def late(*arguments: Any) -> None:
+        for _ in range(2):
+            await asked.acquire()
+        await tell(*arguments)
+
+    async def asking(self: Reembeddings, queues_are_empty: Any) -> bool:
+        if (await state(store)) == "switched":
+            asked.release()
+        return await ask(self, queues_are_empty)
+
+    monkeypatch.setattr(embedq_worker.reembedding, "tell_producers", late)
+    monkeypatch.setattr(Reembeddings, "nothing_to_do", asking)
+    await begun(store)
+    await burst(settings, queue, store)
+    assert await queue.collection_model("pets") == NEW
 
 
 @pytest.mark.usefixtures("pets")
