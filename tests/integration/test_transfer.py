@@ -493,7 +493,7 @@ async def test_a_copy_of_what_is_deleted_meanwhile_is_given_up(tmp_path: Path, m
     async with await Store.open(tmp_path / "x.db") as store:
         await store.transfer.write(Target("odd", "recording"), ODD[:3])
         info = await store.collection("odd")
-        deleting: list[asyncio.Task[None]] = []
+        deleting: list[asyncio.Task[int]] = []
 
         def progress(_: int) -> None:
             deleting.append(asyncio.create_task(store.delete_collection(info.id)))
