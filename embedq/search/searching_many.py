@@ -17,7 +17,7 @@ from embedq_core.text import plural, shown
 from embedq_core.vectors import Matrix
 from embedq_plugins import EmbeddingModel, get_embedding_model, require_library
 from embedq_producer.readers import FORMATS, LINES, QuerySource, Reader, RowOptions
-from embedq_producer.reading import waiting_until
+from embedq_producer.reading import waiting_until, woken_by_ctrl_c
 from embedq_producer.terminal import RowReport
 from embedq_store import CollectionInfo, Entry, Store, Where, is_whole, query_vectors, steadily, where_given
 
@@ -69,6 +69,7 @@ async def _search(
 ) -> int:
     """Tell the answers, as JSON, as they come; return how many."""
     count, ended = 0, Event()
+    woken_by_ctrl_c()
     reader.before_waiting(waiting_until(ended.is_set))
     async with await Store.open(settings.database, read_only=True, search_bytes=settings.search_bytes) as store:
         found = await store.collection(request.collection)

@@ -17,7 +17,7 @@ from embedq_producer.corpus import open_corpus, split
 from embedq_producer.corpus_options import CorpusRequest
 from embedq_producer.models import check_binary, choose_model
 from embedq_producer.pruning import Pruning, refusal
-from embedq_producer.reading import Reading
+from embedq_producer.reading import Reading, woken_by_ctrl_c
 from embedq_producer.seen import SeenIds
 from embedq_producer.splitting import BYTES_A_TOKEN
 from embedq_producer.terminal import Figures, RowReport, display, duration
@@ -97,6 +97,7 @@ class Forecaster:
 
 async def dry_run(request: CorpusRequest, settings: Settings, pruning: Pruning | None = None) -> int:
     """Read everything, ask the database, say what would happen. Nothing is queued and no model is called."""
+    woken_by_ctrl_c()
     report = RowReport()
     reader = await asyncio.to_thread(open_corpus, request, settings, report)
     model, speed = await _asked(request, settings)

@@ -5,6 +5,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterator
+from signal import SIGWINCH
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -109,6 +110,15 @@ class Reading:
         if self._lingering != self._cutter.number:
             self._lingering, self._since = self._cutter.number, now
         return min(max(self._since + LINGER_SECONDS - now, 0.0), LOOK_SECONDS)
+
+
+def woken_by_ctrl_c() -> None:
+    """Have the running loop woken by Ctrl-C, also where that comes a moment before it begins to wait for a thread.
+
+    asyncio's own handler does not see to that; but once a loop has a handler of any signal, all of them wake it.
+    """
+    if threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(SIGWINCH, lambda: None)
 
 
 def waiting_until(ended: Callable[[], bool]) -> Callable[[int], None]:
