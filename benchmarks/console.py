@@ -28,10 +28,10 @@ from embedq_store import Store
 from embedq_store.schema import LLM_TABLES
 
 TITLE = "The console, a large collection"
-LIMIT_SECONDS = 1200.0
+LIMIT_SECONDS = 600.0
 
-_ROWS: Final = {"quick": 200, "standard": 1_000_000, "large": 1_000_000}
-_LETTERS: Final = {"quick": 20, "standard": 200_000, "large": 200_000}
+_ROWS: Final = {"quick": 200, "standard": 200_000, "large": 1_000_000}
+_LETTERS: Final = {"quick": 20, "standard": 50_000, "large": 200_000}
 # Every so many entries, the source has one that is new, and lacks one.
 _EVERY: Final = 100
 _MODEL: Final = "prepared-array"
