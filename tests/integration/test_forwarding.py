@@ -125,7 +125,7 @@ async def test_a_burst_is_not_over_while_a_chunk_goes_from_one_queue_to_another(
 ) -> None:
     each = chunk(items(3))
     await submit(queue, each)
-    idle = cast("Lane", SimpleNamespace(jobs_in_hand=0))
+    idle = cast("Lane", SimpleNamespace(jobs_in_hand=0, unmended=None))
     length = Queue.length
 
     async def handed_on_after_a_look(self: Queue, model_id: str) -> int:
