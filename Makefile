@@ -80,7 +80,7 @@ $(VENV)/.installed-model: $(VENV)/.installed-bench
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench-model
 	@touch $@
 
-bench: $(VENV)/.installed-model ## Measure embedq beside its peers, 25 minutes; figures go to bench.json
+bench: $(VENV)/.installed-model ## Measure embedq beside its peers, 40 minutes; figures go to bench.json
 	$(BIN)/python -m benchmarks --out bench.json $(BENCH)
 
 bench-page: ## Put the figures of bench.json into docs/performance.md
