@@ -12,7 +12,7 @@ from embedq_store.bulk import in_thread, insertion, marks, steps
 from embedq_store.configurations import record
 from embedq_store.snapshot import StoredEntry
 from embedq_store.standing import dimension_of, find_collection
-from embedq_store.writer import check_model, ensure_collection
+from embedq_store.transaction import check_model, ensure_collection
 from embedq_store.writes import Target
 
 

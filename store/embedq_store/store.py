@@ -35,8 +35,8 @@ from embedq_store.standing import (
     find_collection,
     standing,
 )
+from embedq_store.transaction import ensure_collection
 from embedq_store.upkeep import Upkeep
-from embedq_store.writer import ensure_collection
 from embedq_store.writes import Target, Write
 
 # What few commands need is imported by those that do.
