@@ -387,7 +387,7 @@ async def test_a_locked_database_is_waited_for_and_nothing_is_lost_or_paid_twice
     eventually: Eventually,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("embedq_worker.pipeline.WRITE_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr("embedq_worker.outbox.WRITE_AGAIN_SECONDS", 0.02)
     model = RecordingModel()
     install(monkeypatch, model)
     await submit(queue, chunk(items(10)))

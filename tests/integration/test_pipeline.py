@@ -598,7 +598,7 @@ def locked(store: Store) -> Iterator[None]:
 async def test_while_the_database_is_locked_vectors_are_kept_and_not_paid_for_again(
     store: Store, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("embedq_worker.pipeline.WRITE_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("embedq_worker.outbox.WRITE_AGAIN_SECONDS", 0.01)
     model = RecordingModel()
 
     async def has_failed_twice() -> bool:

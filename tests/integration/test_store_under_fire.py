@@ -232,7 +232,7 @@ async def test_while_the_disk_is_full_it_is_said_and_vectors_are_kept_until_ther
     eventually: Eventually,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("embedq_worker.pipeline.WRITE_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("embedq_worker.outbox.WRITE_AGAIN_SECONDS", 0.05)
     model = SlowModel("recording", batch_size=100, seconds=0)
     install(monkeypatch, model)
     stop = asyncio.Event()

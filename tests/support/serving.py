@@ -9,7 +9,7 @@ from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
 from typing import Any, TypeAlias
 
-import embedq_worker.pipeline
+import embedq_worker.outbox
 from embedq_core.settings import Settings, load_settings
 from embedq_jobs import Chunk, open_queue
 from embedq_jobs.forwarding import Forwarding
@@ -84,7 +84,7 @@ def _bound_files(size: int) -> None:
     # The signal that comes with the refusal is ignored, as Python does by itself.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
-    embedq_worker.pipeline.WRITE_AGAIN_SECONDS = 0.05  # type: ignore[misc]
+    embedq_worker.outbox.WRITE_AGAIN_SECONDS = 0.05  # type: ignore[misc]
 
 
 async def _serve(options: ServiceOptions, kill_at: str | None) -> None:

@@ -33,8 +33,9 @@ from embedq_worker.cancelling import cancel
 from embedq_worker.claims import Claims
 from embedq_worker.leases import Leases
 from embedq_worker.logs import about
+from embedq_worker.outbox import WantsModel
 from embedq_worker.picking import ChunkWorker
-from embedq_worker.pipeline import WantsModel, process
+from embedq_worker.pipeline import process
 from embedq_worker.quarantine import SUSPECT_LOSSES, Quarantine
 from embedq_worker.runner import ModelRunner, Stopping, TransientFailure
 

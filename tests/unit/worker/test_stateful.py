@@ -22,7 +22,7 @@ from embedq_store import Incoming, Known, Plan, decide
 from embedq_store.outcomes import Stored
 from embedq_worker.batcher import MAX_LINGER_SECONDS, Batcher, Request, Slice
 from embedq_worker.failures import Bisect, Bury, GiveBack, TryAgain, after_failure
-from embedq_worker.pipeline import _nowhere_negative
+from embedq_worker.outbox import nowhere_negative
 from embedq_worker.runner import _halves
 
 # Few of each, so that ids come again with other contents and contents under other ids.
@@ -74,7 +74,7 @@ class Database:
                 if row is not None and content_hash(row.content) == digest:
                     row.metadata = item.metadata or row.metadata
             self.dead |= {(chunk, item.id) for item in job.dead}
-            self.marks[chunk] = (_nowhere_negative(job.before + job.counts), finished)
+            self.marks[chunk] = (nowhere_negative(job.before + job.counts), finished)
         job.before, job.counts = self.marks[chunk][0], Counts()
         job.rows, job.updates, job.dead = [], [], []
 
