@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
+from embedq_core.cancelling import cancel, unless
 from embedq_core.errors import ModelMisconfigured
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
@@ -26,7 +27,6 @@ from embedq_producer.submitting import WATCH_SECONDS, prune, read_share, say, st
 from embedq_producer.summary import EXIT_DEAD, print_summary, pruned_exit_code, summary_exit_code
 from embedq_producer.terminal import Display, Figures, RowReport, display
 from embedq_store import Store
-from embedq_worker.cancelling import cancel, unless
 from embedq_worker.service import ServiceOptions, serve
 
 # How long what was done at the end may take without a word.
@@ -146,9 +146,7 @@ async def ingest_run(
                 if sending.done():
                     await asyncio.sleep(_patience(summary))
     finally:
-        if not sending.done():
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+        await cancel([sending])
 
 
 async def first_of(wanted: "asyncio.Task[_T]", serving: "asyncio.Task[None] | None", stop: asyncio.Event) -> _T:
@@ -160,8 +158,7 @@ async def first_of(wanted: "asyncio.Task[_T]", serving: "asyncio.Task[None] | No
         if not wanted.done() and serving.exception() is None:
             stop.set()
         elif not wanted.done():
-            wanted.cancel()
-            await asyncio.gather(wanted, return_exceptions=True)
+            await cancel([wanted])
             await serving
     return await wanted
 

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from embedq.status.reporting import Status, StatusReader, status_object
 from embedq.status.screen import screen
 from embedq.status.sections import summary_line
+from embedq_core.cancelling import cancel
 from embedq_core.errors import EmbedqError
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
@@ -77,8 +78,7 @@ async def _show_until(stop: asyncio.Event, reader: StatusReader, view: View, int
         while not (await asyncio.wait([reading, stopped], timeout=patience, return_when=asyncio.FIRST_COMPLETED))[0]:
             view.show(status, f"no answer for {time.monotonic() - began:.0f} s: waiting")
         if stop.is_set():
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            await cancel([reading])
             break
         try:
             status = await reading

@@ -26,6 +26,7 @@ from urllib.parse import quote
 
 import redis
 
+from embedq_core.cancelling import cancel
 from embedq_core.errors import NoRedisServer
 from embedq_jobs.names import lease_key
 
@@ -80,8 +81,7 @@ class EmbeddedRedis:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+            await cancel([self._watching])
         await asyncio.to_thread(self._leave)
 
     async def _watch(self) -> None:

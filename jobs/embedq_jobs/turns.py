@@ -10,8 +10,8 @@ from typing import Final
 
 from arq.connections import ArqRedis
 
+from embedq_core.cancelling import cancel, to_its_end
 from embedq_core.errors import QueueError
-from embedq_core.wholly import to_its_end
 from embedq_jobs.errors import translated
 
 # As long as the leases of chunks.
@@ -66,8 +66,7 @@ async def sign_of_life(redis: ArqRedis, key: str, where: str) -> bytes | None:
 
 async def _give_back(redis: ArqRedis, key: str, where: str, token: str, renewing: asyncio.Task[None] | None) -> None:
     if renewing is not None:
-        renewing.cancel()
-        await asyncio.gather(renewing, return_exceptions=True)
+        await cancel([renewing])
     with contextlib.suppress(QueueError), translated(where):
         await redis.register_script(_END)(keys=[key], args=[token])
 

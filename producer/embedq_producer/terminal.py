@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol, TextIO, TypeVar
 
+from embedq_core.cancelling import cancel
 from embedq_core.errors import RowError
 from embedq_core.text import shown
 
@@ -88,8 +89,7 @@ async def patiently(title: str, work: Coroutine[object, object, _T], stream: Tex
                 await asyncio.wait([task])
         return await task
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await cancel([task])
 
 
 class _Plain:

@@ -5,6 +5,7 @@ others write all the time, there is always something that came since, and the lo
 somebody has to keep the others from writing while the rest is copied.
 """
 
+import contextlib
 import os
 import sqlite3
 from typing import Final
@@ -36,22 +37,20 @@ class Log:
     def hold_back(self, db: sqlite3.Connection) -> None:
         """Have the next commit copy nothing: meanwhile another would take the lock, that `shorten` needs at once.
 
-        Both are called in the connection's thread.
+        Both are called in the connection's thread, and neither raises: the log is a matter of room alone.
         """
-        db.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
 
     def shorten(self, db: sqlite3.Connection) -> None:
-        """Copy it whole and cut it off; where a reader needs it still, when it is twice as long.
-
-        Never raises: what was committed is committed.
-        """
+        """Copy it whole and cut it off; where a reader needs it still, when it is twice as long."""
         try:
             # Another may have done it while this one waited for the lock.
             if self.is_long:
                 self._limit = LONG_BYTES if _cut_off(db) else 2 * self._limit
         except sqlite3.Error:
             self._limit *= 2
-        finally:
+        with contextlib.suppress(sqlite3.Error):
             db.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // PAGE_BYTES}").fetchall()
 
 

@@ -13,6 +13,7 @@ from typing import cast
 import pytest
 
 import embedq_worker.admission
+from embedq_core.cancelling import cancel
 from embedq_core.counts import Counts
 from embedq_core.digests import content_hash
 from embedq_core.errors import RedisUnreachable
@@ -21,7 +22,6 @@ from embedq_core.settings import Settings
 from embedq_jobs import Queue
 from embedq_jobs.claims import Block, Published, SharedClaims
 from embedq_store import Store
-from embedq_worker.cancelling import cancel
 from embedq_worker.claims import ContentKey, Stored
 from embedq_worker.elsewhere import SharedElsewhere, database_identity
 from embedq_worker.service import ServiceOptions

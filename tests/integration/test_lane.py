@@ -17,6 +17,7 @@ import pytest
 import redis.exceptions
 from arq.constants import job_key_prefix, result_key_prefix, retry_key_prefix
 
+import embedq_worker.chunk_jobs
 import embedq_worker.picking
 import embedq_worker.service
 from embedq_core.counts import Counts
@@ -171,10 +172,10 @@ async def test_whatever_goes_wrong_the_payload_stays_and_the_job_comes_again(
     error: BaseException,
     where: str,
 ) -> None:
-    monkeypatch.setattr(embedq_worker.lane, "BUG_SECONDS", 0.01)
+    monkeypatch.setattr(embedq_worker.chunk_jobs, "BUG_SECONDS", 0.01)
     install(monkeypatch, RecordingModel())
     await submit(queue, chunk(items(5)))
-    working, payloads = getattr(embedq_worker.lane, where), list[int]()
+    working, payloads = getattr(embedq_worker.chunk_jobs, where), list[int]()
 
     def fails_once(*arguments: object, **options: object) -> object:
         if not payloads:
@@ -182,7 +183,7 @@ async def test_whatever_goes_wrong_the_payload_stays_and_the_job_comes_again(
             raise error
         return working(*arguments, **options)
 
-    monkeypatch.setattr(embedq_worker.lane, where, fails_once)
+    monkeypatch.setattr(embedq_worker.chunk_jobs, where, fails_once)
     await burst(settings, queue, store)
     assert payloads == [1]
     assert (await queue.runs.summary(RUN)).counts.embedded == 5
@@ -258,7 +259,7 @@ async def test_a_chunk_that_is_put_off_twice_since_an_answer_was_lost_is_due_as_
 async def test_burying_that_fails_is_tried_again(
     settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedq_worker.lane, "BUG_SECONDS", 0.01)
+    monkeypatch.setattr(embedq_worker.chunk_jobs, "BUG_SECONDS", 0.01)
     install(monkeypatch, RecordingModel())
     await submit(queue, chunk(items(5)))
     await queue.redis.set(payload_key(job_id(RUN, 0)), b"noise")
@@ -270,7 +271,7 @@ async def test_burying_that_fails_is_tried_again(
             raise ZeroDivisionError
         return DeadLetter(*arguments, **fields)  # type: ignore[arg-type]  # handed on as they came
 
-    monkeypatch.setattr(embedq_worker.lane, "DeadLetter", fails_once)
+    monkeypatch.setattr(embedq_worker.chunk_jobs, "DeadLetter", fails_once)
     await burst(settings, queue, store)
     assert [letter.content for letter in await store.dead.letters()] == [b"noise"]
 
@@ -413,7 +414,7 @@ async def test_a_database_that_can_t_be_read_for_a_moment_costs_a_retry_and_no_j
     eventually: Eventually,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(embedq_worker.lane, "STORE_SECONDS", 0.02)
+    monkeypatch.setattr(embedq_worker.chunk_jobs, "STORE_SECONDS", 0.02)
     install(monkeypatch, RecordingModel())
     await submit(queue, chunk(items(10)))
 
@@ -444,12 +445,12 @@ async def test_a_database_that_is_broken_ends_the_worker_and_the_job_stays(
     async def broken(*_: object, **__: object) -> Counts:
         raise DatabaseUnusable("is corrupt")
 
-    monkeypatch.setattr(embedq_worker.lane, "process", broken)
+    monkeypatch.setattr(embedq_worker.chunk_jobs, "process", broken)
     async with asyncio.timeout(BOUND_SECONDS):
         with pytest.raises(DatabaseUnusable):
             await serve(settings, ServiceOptions(), queue, store, asyncio.Event())
     assert [(load.jobs, load.in_progress) for load in await queue.loads()] == [(1, 0)]
-    monkeypatch.setattr(embedq_worker.lane, "process", process)
+    monkeypatch.setattr(embedq_worker.chunk_jobs, "process", process)
     await queue.redis.zadd(queue.names.queue("recording"), {job_id(RUN, 0): 1})
     await burst(settings, queue, store)
     assert await stored(store) == expected(items(10))

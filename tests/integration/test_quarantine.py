@@ -255,7 +255,7 @@ async def test_attempts_that_ended_are_no_losses_however_they_ended(
     settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
     monkeypatch.setattr("embedq_worker.failures.PATIENCE", 1)
-    monkeypatch.setattr("embedq_worker.lane.BUG_SECONDS", 0.01)
+    monkeypatch.setattr("embedq_worker.chunk_jobs.BUG_SECONDS", 0.01)
     monkeypatch.setattr("embedq_worker.failures.FIRST_DELAY_SECONDS", 0.01)
     ways = iter([ConnectionError("away"), TimeoutError(), ConnectionError("away")])
 

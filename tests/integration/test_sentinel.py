@@ -41,7 +41,7 @@ def url_of(servers: Watched, password: str = ENCODED, service: str = "main") -> 
 async def test_when_the_master_is_killed_producer_and_worker_go_on_with_the_next_one(
     servers: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr("embedq_worker.lane.STORE_SECONDS", 0.05)
+    monkeypatch.setattr("embedq_worker.chunk_jobs.STORE_SECONDS", 0.05)
     monkeypatch.setattr("embedq_worker.lane.RECONNECT_SECONDS", (0.05,))
     model = RecordingModel(batch_size=10)
     install(monkeypatch, model)

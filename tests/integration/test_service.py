@@ -12,6 +12,7 @@ from arq.constants import retry_key_prefix
 
 import embedq_store.rows
 import embedq_worker.admission
+import embedq_worker.chunk_jobs
 import embedq_worker.picking
 import embedq_worker.service
 from embedq_core.counts import Counts
@@ -384,7 +385,7 @@ async def test_a_model_that_fails_does_not_hold_up_another(
 async def test_of_versions_of_an_item_in_several_chunks_the_last_wins_whatever_the_order(
     settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch, order: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(embedq_worker.lane, "AFTER_SECONDS", 0.02)
+    monkeypatch.setattr(embedq_worker.chunk_jobs, "AFTER_SECONDS", 0.02)
     install(monkeypatch, RecordingModel())
     versions = [chunk([Item("a", f"version {number}")], number, after=range(number)) for number in range(3)]
     await submit(queue, *(versions[number] for number in order))
@@ -396,8 +397,8 @@ async def test_of_versions_of_an_item_in_several_chunks_the_last_wins_whatever_t
 async def test_a_chunk_that_waits_for_another_looks_less_and_less_often(
     settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr(embedq_worker.lane, "AFTER_SECONDS", 0.01)
-    monkeypatch.setattr(embedq_worker.lane, "LONGEST_AFTER_SECONDS", 3600)
+    monkeypatch.setattr(embedq_worker.chunk_jobs, "AFTER_SECONDS", 0.01)
+    monkeypatch.setattr(embedq_worker.chunk_jobs, "LONGEST_AFTER_SECONDS", 3600)
     install(monkeypatch, RecordingModel())
     await submit(queue, chunk([Item("a", "new")], 1, after=[0]))
     await queue.redis.set(retry_key_prefix + job_id(RUN, 1), 10_000)
@@ -415,7 +416,7 @@ async def test_a_chunk_that_waits_for_another_looks_less_and_less_often(
 async def test_chunks_of_one_run_go_on_while_another_waits(
     settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedq_worker.lane, "AFTER_SECONDS", 0.02)
+    monkeypatch.setattr(embedq_worker.chunk_jobs, "AFTER_SECONDS", 0.02)
     install(monkeypatch, RecordingModel())
     waiting: list[Chunk] = [chunk([Item("a", "new")], 1, after=[0]), chunk([Item("a", "old")], 0)]
     await submit(queue, *waiting, *(chunk(items(5, first=5 * number), number) for number in range(2, 8)))

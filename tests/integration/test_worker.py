@@ -191,7 +191,7 @@ async def test_when_redis_is_killed_and_comes_back_the_work_goes_on_by_itself(
     monkeypatch: pytest.MonkeyPatch,
     eventually: Eventually,
 ) -> None:
-    monkeypatch.setattr("embedq_worker.lane.STORE_SECONDS", 0.05)
+    monkeypatch.setattr("embedq_worker.chunk_jobs.STORE_SECONDS", 0.05)
     model = ServingModel()
     install(monkeypatch, model)
     settings = load_settings(database=tmp_path / "embeddings.db", redis_url=mortal_redis.url)
@@ -317,7 +317,7 @@ async def test_when_the_memory_of_redis_is_full_it_is_said_and_the_work_goes_on_
 async def test_a_burst_outlives_a_redis_that_goes_and_comes(
     mortal_redis: MortalRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr("embedq_worker.lane.STORE_SECONDS", 0.05)
+    monkeypatch.setattr("embedq_worker.chunk_jobs.STORE_SECONDS", 0.05)
     model = ServingModel()
     install(monkeypatch, model)
     settings = load_settings(database=tmp_path / "embeddings.db", redis_url=mortal_redis.url)

@@ -16,9 +16,9 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+from embedq_core.cancelling import cancel
 from embedq_core.errors import QueueError, RedisUnreachable
 from embedq_jobs.claims import Block, Published, SharedClaims
-from embedq_worker.cancelling import cancel
 from embedq_worker.claims import ENDED, ClaimElsewhere, ContentKey, Stored
 
 # How late it may be noticed that another process has ended what is waited for.

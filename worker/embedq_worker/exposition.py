@@ -9,11 +9,11 @@ from typing import Final
 
 from prometheus_client import start_http_server
 
+from embedq_core.cancelling import cancel
 from embedq_core.errors import UsageError
 from embedq_core.settings import Settings
 from embedq_jobs import Queue, QueueLoad
 from embedq_store import DeadLetterSummary, Store
-from embedq_worker.cancelling import cancel
 from embedq_worker.heartbeat import HEARTBEAT_SECONDS
 from embedq_worker.metrics import Seen, WorkerMetrics
 

@@ -1,4 +1,4 @@
-"""Picking jobs up: arq's worker, taught what fits in hand. With the lane, the only place that knows arq's insides."""
+"""Picking jobs up: arq's worker, taught what fits in hand. With `lane` and `chunk_jobs`, all that knows arq."""
 
 import asyncio
 import contextlib

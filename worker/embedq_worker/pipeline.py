@@ -9,14 +9,13 @@ from typing import Final
 
 import msgspec
 
+from embedq_core.cancelling import cancel, to_its_end
 from embedq_core.configuration import Configuration, check_writing
 from embedq_core.counts import Counts
 from embedq_core.errors import BadVectors, ConfigurationMismatch, ModelMismatch, StoreError, UnsupportedContent
 from embedq_core.vectors import STORED_DTYPE
-from embedq_core.wholly import to_its_end
 from embedq_jobs import Chunk, job_id
 from embedq_store import Incoming, Known, Plan, Row, Standing, Store, decide
-from embedq_worker.cancelling import cancel
 from embedq_worker.claims import Claims, ContentKey
 from embedq_worker.outbox import Ended, Outbox, Progress
 from embedq_worker.runner import Fault, ModelRunner, Piece, Stopping

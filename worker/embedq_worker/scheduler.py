@@ -5,12 +5,12 @@ import logging
 from collections.abc import Collection
 from typing import Final
 
+from embedq_core.cancelling import cancel
 from embedq_core.errors import QueueError, RunMissing, StoreError, UsageError
 from embedq_core.settings import Settings
 from embedq_core.text import plural, shown
 from embedq_jobs import Queue
 from embedq_store import Schedule, Store
-from embedq_worker.cancelling import cancel
 from embedq_worker.scheduled import Clock, Place, Stopping, attempt, command_line, settle_lost
 from embedq_worker.timetable import Due, Owed, Skipped, ending_words, missed_words, owed
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from signal import SIGINT, SIGTERM
 from typing import Final
 
+from embedq_core.cancelling import cancel, unless
 from embedq_core.errors import MissingLibrary, ModelMisconfigured, QueueError, SettingsError, UnknownModel
 from embedq_core.settings import Settings
 from embedq_jobs import Queue
@@ -21,7 +22,6 @@ from embedq_plugins import get_embedding_model, require_library
 from embedq_store import Store
 from embedq_worker.background import kept_up
 from embedq_worker.burst import Burst, unmended
-from embedq_worker.cancelling import cancel, unless
 from embedq_worker.claims import Claims
 from embedq_worker.elsewhere import SharedElsewhere, database_identity
 from embedq_worker.heartbeat import Heartbeat

@@ -5,9 +5,9 @@ import logging
 
 import pytest
 
+from embedq_core.cancelling import cancel
 from embedq_worker import background
 from embedq_worker.background import kept_up
-from embedq_worker.cancelling import cancel
 from support.waiting import BOUND_SECONDS
 
 

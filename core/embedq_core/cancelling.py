@@ -1,8 +1,10 @@
-"""Cancelling that can't be missed."""
+"""Cancelling that can't be missed, and work that is not to be broken off by it."""
 
 import asyncio
 from collections.abc import Coroutine, Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+_T = TypeVar("_T")
 
 _AGAIN_SECONDS: Final = 0.2
 
@@ -29,3 +31,19 @@ async def unless(stop: asyncio.Event, work: Coroutine[object, object, None]) -> 
             await doing
     finally:
         await cancel([doing, stopping])
+
+
+async def to_its_end(work: Coroutine[object, object, _T]) -> _T:
+    """Do `work` whole, and only then be cancelled, however often that is asked meanwhile. Raises what it raises."""
+    doing, cancelled = asyncio.create_task(work), False
+    while not doing.done():
+        try:
+            await asyncio.wait([doing])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        if not doing.cancelled():
+            # Looked at, or asyncio would print it.
+            doing.exception()
+        raise asyncio.CancelledError
+    return doing.result()

@@ -1,11 +1,48 @@
-"""Work that is not to be broken off in the middle."""
+"""Cancelling that can't be missed, and work that is not broken off by it."""
 
 import asyncio
 import gc
 
 import pytest
 
-from embedq_core.wholly import to_its_end
+from embedq_core.cancelling import cancel, to_its_end
+
+
+async def test_a_task_that_misses_a_cancellation_is_cancelled_again() -> None:
+    missed = 0
+
+    async def deaf() -> None:
+        nonlocal missed
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                missed += 1
+                if missed == 2:
+                    raise
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    await cancel([task])
+    assert task.cancelled()
+    assert missed == 2
+
+
+async def test_it_returns_when_all_have_ended_whatever_they_ended_with() -> None:
+    async def failing() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise ValueError
+
+    async def done() -> None:
+        return
+
+    tasks = [asyncio.create_task(failing()), asyncio.create_task(done())]
+    await asyncio.sleep(0)
+    await cancel(tasks)
+    assert isinstance(tasks[0].exception(), ValueError)
+    assert not tasks[1].cancelled()
 
 
 async def test_it_gives_what_the_work_gives_and_raises_what_it_raises() -> None:
