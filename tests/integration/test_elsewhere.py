@@ -431,6 +431,26 @@ async def test_whoever_waits_for_another_worker_stops_without_it(
     assert (await queue.loads())[0].jobs == 1
 
 
+@pytest.mark.usefixtures("_one_chunk_each")
+async def test_whoever_waits_for_another_worker_does_what_else_there_is(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    model = RecordingModel()
+    install(monkeypatch, model)
+    await submit(queue, chunk(items(10)), chunk(items(10, 10), 1))
+
+    async def the_rest_is_done() -> bool:
+        return model.inputs >= 10
+
+    async with process(queue, "other", database_identity(store.path)) as other, worker(settings):
+        with other.claiming("pets") as claim:
+            await claim([(False, digest) for digest in digests(items(10))], nothing)
+            await eventually(the_rest_is_done)
+        await until_complete(queue, eventually)
+    assert model.inputs == 20
+    assert await stored(store) == expected(items(20))
+
+
 async def test_texts_of_a_worker_that_was_killed_are_embedded_when_its_claims_are_over(
     settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

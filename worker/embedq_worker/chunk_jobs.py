@@ -129,7 +129,8 @@ class ChunkJobs:
             with self._runner.telemetry.in_hand(len(chunk.items)):
                 async with self._place(job, lost) as runner:
                     report = partial(self._report, chunk.run, chunk.number)
-                    counts = await process(chunk, runner, self._store, self._claims, report, high=high)
+                    waiting = partial(self.worker.waiting, job)
+                    counts = await process(chunk, runner, self._store, self._claims, report, high=high, waiting=waiting)
         except WantsModel as wanted:
             await self._hand_on(chunk, wanted)
             return
