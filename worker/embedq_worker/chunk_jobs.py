@@ -1,5 +1,6 @@
 """What is done with a job that was picked up: a chunk is embedded, handed on, or buried, and the job ends well."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
@@ -41,6 +42,9 @@ AFTER_SECONDS: Final = 0.2
 LONGEST_AFTER_SECONDS: Final = 5.0
 STORE_SECONDS: Final = 5.0
 BUG_SECONDS: Final = 30.0
+
+# How long Redis may take to hear how far a chunk has come: what the model returns meanwhile is not committed.
+REPORT_SECONDS: Final = 2.0
 
 
 class ChunkJobs:
@@ -195,8 +199,9 @@ class ChunkJobs:
 
     async def _report(self, run: str, number: int, counts: Counts) -> None:
         """Say how far a chunk has come. That it can't be said just now is no reason to stop."""
-        with suppress(QueueError):
-            await self._queue.runs.progress(run, number, counts)
+        with suppress(QueueError, TimeoutError):
+            async with asyncio.timeout(REPORT_SECONDS):
+                await self._queue.runs.progress(run, number, counts)
 
     async def lost(self, job: str) -> None:
         """A payload is gone that nobody has worked off: Redis has evicted it, or somebody has deleted it."""
