@@ -225,6 +225,15 @@ async def test_a_process_stays_on_the_list_for_as_long_as_it_claims(queue: Queue
     assert await claimants(queue) == {}
 
 
+async def test_nothing_that_is_kept_is_kept_for_ever(queue: Queue) -> None:
+    shared = queue.claims("one", LONG)
+    for ends in (shared.free(["block"]), shared.leave()):
+        await queue.redis.delete(queue.names.claimants)
+        await ends
+        assert list(await claimants(queue)) != []
+        assert await queue.redis.ttl(queue.names.claimants) > 0
+
+
 async def test_blocks_that_come_together_are_one_request(queue: Queue) -> None:
     class Counting(SharedClaims):
         requests = 0
