@@ -10,16 +10,23 @@ _AGAIN_SECONDS: Final = 0.2
 
 
 async def cancel(tasks: Iterable["asyncio.Task[Any]"]) -> None:
-    """Cancel `tasks` and wait until they have ended, whatever they end with.
+    """Cancel `tasks` and wait until they have ended, whatever they end with, and only then be cancelled.
 
     Up to Python 3.11 `asyncio.wait_for`, which redis-py and arq call at every turn, forgets a cancellation that
-    arrives together with its result: so it is sent again until it has been obeyed.
+    arrives together with its result: so it is sent again until it has been obeyed. Whoever sends it may well be told
+    so again himself meanwhile, in the midst of tidying up; nobody would send it on to `tasks` any more.
     """
-    left = {task for task in tasks if not task.done()}
+    left, cancelled = {task for task in tasks if not task.done()}, False
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=_AGAIN_SECONDS)
+        try:
+            _, left = await asyncio.wait(left, timeout=_AGAIN_SECONDS)
+        except asyncio.CancelledError:
+            cancelled = True
+            left = {task for task in left if not task.done()}
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[object, object, None]) -> None:

@@ -54,12 +54,14 @@ return {ended, others}
 """
 
 _FREE: Final = """
-local list, mine, worker = KEYS[1], KEYS[2], ARGV[1]
-for place = 2, #ARGV do
+local list, mine = KEYS[1], KEYS[2]
+local worker, keep = unpack(ARGV, 1, 2)
+for place = 3, #ARGV do
     redis.call('HDEL', mine, ARGV[place])
 end
-redis.call('HINCRBY', list, 'ended', #ARGV - 1)
-redis.call('HINCRBY', list, worker, #ARGV - 1)
+redis.call('HINCRBY', list, 'ended', #ARGV - 2)
+redis.call('HINCRBY', list, worker, #ARGV - 2)
+redis.call('PEXPIRE', list, keep)
 """
 
 # What is not held any more is there where Redis took long over a request that was given up, and freed it before.
@@ -75,6 +77,7 @@ for _, block in ipairs(redis.call('HKEYS', mine)) do
         redis.call('HDEL', mine, block)
         redis.call('HINCRBY', list, 'ended', 1)
         redis.call('HINCRBY', list, worker, 1)
+        redis.call('PEXPIRE', list, keep)
     end
 end
 if redis.call('PEXPIRE', mine, lease) == 1 then
@@ -146,7 +149,7 @@ class SharedClaims:
     async def free(self, ended: Iterable[str]) -> None:
         """Free the own blocks that have `ended`. Doing it again does no harm."""
         with translated(self._where):
-            await self._free(keys=self._keys, args=[self.worker, *ended])
+            await self._free(keys=self._keys, args=[self.worker, _KEEP_MS, *ended])
 
     async def renew(self, held: Iterable[str]) -> None:
         """Let the own blocks live on that are `held`, and free all others."""
@@ -160,6 +163,7 @@ class SharedClaims:
                 pipe.delete(self._names.claims(self.worker))
                 pipe.hdel(self._names.claimants, self.worker)
                 pipe.hincrby(self._names.claimants, _ENDED, 1)
+                pipe.pexpire(self._names.claimants, _KEEP_MS)
                 await pipe.execute()
 
     @property

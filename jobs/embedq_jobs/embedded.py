@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 import redis
 
-from embedq_core.cancelling import cancel
+from embedq_core.cancelling import cancel, to_its_end
 from embedq_core.errors import NoRedisServer
 from embedq_jobs.names import lease_key
 
@@ -69,10 +69,7 @@ class EmbeddedRedis:
         try:
             await asyncio.shield(joining)
         except asyncio.CancelledError:
-            # The thread can't be stopped, and what it starts must not be left behind.
-            await asyncio.wait([joining])
-            if joining.exception() is None:
-                await asyncio.to_thread(self._leave)
+            await to_its_end(self._leave_when_joined(joining))
             raise
         self._watching = asyncio.create_task(self._watch(), name="embedq-private-redis")
         return self.url
@@ -84,18 +81,21 @@ class EmbeddedRedis:
             await cancel([self._watching])
         await asyncio.to_thread(self._leave)
 
+    async def _leave_when_joined(self, joining: "asyncio.Task[None]") -> None:
+        """The thread can't be stopped, and what it starts must not be left behind."""
+        await asyncio.wait([joining])
+        if joining.exception() is None:
+            await asyncio.to_thread(self._leave)
+
     async def _watch(self) -> None:
         """Start the server again when it has died: whoever waits for it to come back waits for us."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if await self._listens():
                 continue
-            reviving = asyncio.create_task(asyncio.to_thread(self._revive))
             try:
-                await asyncio.shield(reviving)
-            except asyncio.CancelledError:
-                await asyncio.wait([reviving])
-                raise
+                # Whole, however often this is cancelled: what it starts must not be left behind.
+                await to_its_end(asyncio.to_thread(self._revive))
             except (NoRedisServer, OSError) as error:
                 _log.warning("%s; trying again", error)
 

@@ -18,6 +18,8 @@ from embedq_jobs.errors import translated
 TURN_SECONDS: Final = 15.0
 # Each is a sign of life, too: who waits for one sees it within a second.
 RENEWALS: Final = 15
+# For a Redis to hear that one is over. Nothing ends before, and a worker that is told to stop has vectors to commit.
+GIVE_BACK_SECONDS: Final = 2.0
 
 # A turn's value is the token of who has it, and how often it was renewed.
 _OURS: Final = "string.sub(redis.call('GET', KEYS[1]) or '', 1, #ARGV[1]) == ARGV[1]"
@@ -68,7 +70,8 @@ async def _give_back(redis: ArqRedis, key: str, where: str, token: str, renewing
     if renewing is not None:
         await cancel([renewing])
     with contextlib.suppress(QueueError), translated(where):
-        await redis.register_script(_END)(keys=[key], args=[token])
+        async with asyncio.timeout(GIVE_BACK_SECONDS):
+            await redis.register_script(_END)(keys=[key], args=[token])
 
 
 async def _renew_forever(redis: ArqRedis, key: str, where: str, token: str, milliseconds: int, held: Turn) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from signal import SIGINT, SIGTERM
 
+from embedq_core.cancelling import cancel
 from embedq_core.errors import QueueError
 from embedq_core.settings import Settings, load_settings
 from embedq_core.text import shown
@@ -119,13 +120,16 @@ def stop_on_interrupt() -> asyncio.Event:
 
 
 async def watch(task: "asyncio.Task[object]", shown_on: Display, figures: Callable[[], Figures]) -> None:
-    """Show figures while `task` runs, and once at its end. Raises what it raises."""
-    while True:
-        done, _ = await asyncio.wait([task], timeout=WATCH_SECONDS)
-        shown_on.show(figures())
-        if done:
-            await task
-            return
+    """Show figures while `task` runs, and once at its end. Raises what it raises. However this ends, so has `task`."""
+    try:
+        while True:
+            done, _ = await asyncio.wait([task], timeout=WATCH_SECONDS)
+            shown_on.show(figures())
+            if done:
+                await task
+                return
+    finally:
+        await cancel([task])
 
 
 def read_share(reader: Reader, *, sent: bool) -> float | None:

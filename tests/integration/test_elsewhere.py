@@ -225,6 +225,15 @@ async def test_a_process_stays_on_the_list_for_as_long_as_it_claims(queue: Queue
     assert await claimants(queue) == {}
 
 
+async def test_nothing_that_is_kept_is_kept_for_ever(queue: Queue) -> None:
+    shared = queue.claims("one", LONG)
+    for ends in (shared.free(["block"]), shared.leave()):
+        await queue.redis.delete(queue.names.claimants)
+        await ends
+        assert list(await claimants(queue)) != []
+        assert await queue.redis.ttl(queue.names.claimants) > 0
+
+
 async def test_blocks_that_come_together_are_one_request(queue: Queue) -> None:
     class Counting(SharedClaims):
         requests = 0
@@ -429,6 +438,26 @@ async def test_whoever_waits_for_another_worker_stops_without_it(
         model.gate.set()
     assert model.inputs == 10
     assert (await queue.loads())[0].jobs == 1
+
+
+@pytest.mark.usefixtures("_one_chunk_each")
+async def test_whoever_waits_for_another_worker_does_what_else_there_is(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    model = RecordingModel()
+    install(monkeypatch, model)
+    await submit(queue, chunk(items(10)), chunk(items(10, 10), 1))
+
+    async def the_rest_is_done() -> bool:
+        return model.inputs >= 10
+
+    async with process(queue, "other", database_identity(store.path)) as other, worker(settings):
+        with other.claiming("pets") as claim:
+            await claim([(False, digest) for digest in digests(items(10))], nothing)
+            await eventually(the_rest_is_done)
+        await until_complete(queue, eventually)
+    assert model.inputs == 20
+    assert await stored(store) == expected(items(20))
 
 
 async def test_texts_of_a_worker_that_was_killed_are_embedded_when_its_claims_are_over(

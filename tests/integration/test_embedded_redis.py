@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -205,6 +206,35 @@ async def test_a_server_that_dies_under_its_users_is_started_again_with_all_it_h
     assert not alive(pid), "and it is stopped in the end"
 
 
+async def test_who_leaves_while_it_is_started_again_waits_for_that_and_leaves_no_server_behind(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    begun, gate, revive = threading.Event(), threading.Event(), EmbeddedRedis._revive
+
+    def slowly(user: EmbeddedRedis) -> None:
+        begun.set()
+        assert gate.wait(BOUND_SECONDS)
+        revive(user)
+
+    monkeypatch.setattr(EmbeddedRedis, "_revive", slowly)
+    monkeypatch.setattr("embedq_core.cancelling._AGAIN_SECONDS", 0.001)
+    user = EmbeddedRedis(directory)
+    os.kill(server_pid(await user.__aenter__()), signal.SIGKILL)
+    assert await asyncio.to_thread(begun.wait, BOUND_SECONDS)
+    (watching,) = (task for task in asyncio.all_tasks() if task.get_name() == "embedq-private-redis")
+    leaving = asyncio.create_task(user.__aexit__(None, None, None))
+
+    async def was_told_again() -> bool:
+        return leaving.done() or watching.cancelling() > 2
+
+    await eventually(was_told_again)
+    left_before = leaving.done()
+    gate.set()
+    await leaving
+    assert not left_before
+    assert not user.socket.exists()
+
+
 async def test_ctrl_c_in_the_terminal_does_not_reach_it(directory: Path) -> None:
     with another_user(directory) as other:
         pid = server_pid(other.url)
@@ -214,11 +244,13 @@ async def test_ctrl_c_in_the_terminal_does_not_reach_it(directory: Path) -> None
     assert not alive(pid), "its user has stopped it on the way out"
 
 
-async def test_who_gives_up_while_it_starts_leaves_no_server_behind(directory: Path) -> None:
+@pytest.mark.parametrize("times", [1, 3])
+async def test_who_gives_up_while_it_starts_leaves_no_server_behind(directory: Path, times: int) -> None:
     user = EmbeddedRedis(directory)
     entering = asyncio.create_task(user.__aenter__())
-    await asyncio.sleep(0)
-    entering.cancel()
+    for _ in range(times):
+        await asyncio.sleep(0)
+        entering.cancel()
     with pytest.raises(asyncio.CancelledError):
         await entering
     assert not user.socket.exists()

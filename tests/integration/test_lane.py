@@ -19,6 +19,7 @@ from arq.constants import job_key_prefix, result_key_prefix, retry_key_prefix
 
 import embedq_worker.chunk_jobs
 import embedq_worker.picking
+import embedq_worker.pipeline
 import embedq_worker.service
 from embedq_core.counts import Counts
 from embedq_core.errors import DatabaseUnusable
@@ -375,6 +376,30 @@ async def test_no_log_line_shows_any_content(
     await burst(settings, queue, store)
     assert "1 embedded" in caplog.text
     assert "diary" not in caplog.text
+
+
+async def test_a_redis_that_says_nothing_of_how_far_a_chunk_has_come_keeps_no_vectors_from_the_store(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, gate = 0, asyncio.Event()
+
+    async def silent(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+        await gate.wait()
+
+    install(monkeypatch, RecordingModel())
+    monkeypatch.setattr(embedq_worker.pipeline, "FLUSH_SECONDS", -1.0)
+    monkeypatch.setattr(embedq_worker.chunk_jobs, "REPORT_SECONDS", 0.05)
+    monkeypatch.setattr(queue.runs, "progress", silent)
+    await submit(queue, chunk(items(30)))
+    working = asyncio.create_task(burst(settings, queue, store))
+    ended, _ = await asyncio.wait([working], timeout=BOUND_SECONDS)
+    gate.set()
+    await working
+    assert ended
+    assert asked
+    assert await stored(store) == expected(items(30))
 
 
 # --- a database in trouble

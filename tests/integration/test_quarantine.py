@@ -13,6 +13,7 @@ from typing import cast
 
 import pytest
 
+from embedq_core.errors import ModelMisconfigured
 from embedq_core.items import Item
 from embedq_core.priority import Priority
 from embedq_core.settings import Settings
@@ -32,6 +33,7 @@ from support.deadly_plugin import DeadlyModel
 from support.models import FaultyModel, RecordingModel, vector_of
 from support.serving import start_worker
 from support.waiting import BOUND_SECONDS, Eventually
+from support.working import burst
 
 PLUGIN = str(TESTS / "support" / "deadly_plugin.py")
 
@@ -180,6 +182,23 @@ async def test_other_chunks_and_other_models_go_on_beside_a_chunk_in_quarantine(
         assert str(os.getpid()) in processes(inputs)
     assert (await queue.runs.summary(RUN)).counts.embedded == 4096 + 18
     assert await queue.redis.exists(queue.names.starts(RUN)) == 0
+
+
+async def test_a_burst_leaves_a_suspect_chunk_too_whose_model_has_to_be_mended(
+    settings: Settings, queue: Queue, store: Store, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedq_worker.lane.UNMENDED_SECONDS", 0.05)
+    monkeypatch.setattr("embedq_worker.failures.MEND_SECONDS", 0.3)
+    install(monkeypatch, DeadlyModel())
+    key = tmp_path / "key"
+    await submit(queue, chunk([Item("a", f"key {key}")], model_id="deadly"))
+    await lose(queue, 0)
+    with pytest.raises(ModelMisconfigured, match="deadly: the key is wrong; 1 chunk stays queued until"):
+        await burst(settings, queue, store)
+    assert str(os.getpid()) not in processes(inputs)
+    key.touch()
+    await burst(settings, queue, store)
+    assert (await queue.runs.summary(RUN)).counts.embedded == 1
 
 
 async def test_a_chunk_that_two_workers_died_with_is_not_suspect(

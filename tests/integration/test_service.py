@@ -152,6 +152,26 @@ async def test_a_worker_does_not_wait_longer_than_the_grace_for_a_model_that_han
     model.gate.set()
 
 
+async def test_a_worker_ends_when_it_is_told_to_though_redis_says_nothing(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, asked, gate = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def silent() -> list[str]:
+        asked.set()
+        await gate.wait()
+        return []
+
+    monkeypatch.setattr(queue, "model_ids", silent)
+    serving = asyncio.create_task(serve(settings, ServiceOptions(), queue, store, stop))
+    await asked.wait()
+    stop.set()
+    ended, _ = await asyncio.wait([serving], timeout=BOUND_SECONDS)
+    gate.set()
+    await serving
+    assert ended
+
+
 async def test_a_call_that_waits_for_its_turn_ends_with_the_worker_and_nothing_is_said(
     settings: Settings,
     queue: Queue,

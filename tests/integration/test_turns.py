@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+import embedq_jobs.turns
 from embedq_jobs import Queue
 from embedq_jobs.turns import sign_of_life, turn
-from support.waiting import Eventually
+from support.waiting import BOUND_SECONDS, Eventually
 
 KEY = "embedq:turn:pets"
 
@@ -116,3 +117,29 @@ async def test_one_that_is_cancelled_while_it_gives_its_turn_back_gives_it_back(
     with pytest.raises(asyncio.CancelledError):
         await taking
     assert await queue.redis.exists(KEY) == 0
+
+
+async def test_a_redis_that_says_nothing_keeps_nobody_from_ending(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, register = asyncio.Event(), queue.redis.register_script
+
+    def silent(script: str) -> Callable[..., Awaitable[Any]]:
+        async def call(**given: Any) -> Any:
+            await gate.wait()
+            return await register(script)(**given)
+
+        return call
+
+    async def take() -> None:
+        async with turn(queue.redis, KEY, queue.where, 15):
+            monkeypatch.setattr(queue.redis, "register_script", silent)
+
+    monkeypatch.setattr(embedq_jobs.turns, "GIVE_BACK_SECONDS", 0.05)
+    taking = asyncio.create_task(take())
+    ended, _ = await asyncio.wait([taking], timeout=BOUND_SECONDS)
+    still_its = await queue.redis.pttl(KEY)
+    gate.set()
+    await taking
+    assert ended
+    assert 0 < still_its <= 15_000, "it is over some time in any case"

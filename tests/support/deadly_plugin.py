@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import embedq
+from embedq_core.errors import ModelMisconfigured
 from embedq_plugins import EmbeddingModel
 from embedq_plugins.hookspecs import Register
 from support.models import vector_of
@@ -57,6 +58,8 @@ class DeadlyModel(EmbeddingModel):
             case ["unreachable", path] if not Path(path).exists():
                 Path(path).touch()
                 raise ConnectionError("the line went dead")
+            case ["key", path] if not Path(path).exists():
+                raise ModelMisconfigured("the key is wrong")
             case ["leave", *_]:
                 sys.exit("no more")
             case ["print", *_]:

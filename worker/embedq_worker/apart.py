@@ -16,7 +16,7 @@ from typing import IO, Any, Final, TypeAlias
 
 import msgspec
 
-from embedq_core.errors import UnknownModel
+from embedq_core.errors import ModelMisconfigured, UnknownModel
 from embedq_core.model import Model
 from embedq_core.vectors import STORED_DTYPE, CheckedRows
 from embedq_worker.failures import GiveBack, TryAgain, after_failure, concerns_all
@@ -40,13 +40,14 @@ class Rows(msgspec.Struct, tag=True):
 
 class Raised(msgspec.Struct, tag=True):
     """What the model raised: the class and the message, whether the same call may succeed after `again`
-    seconds, whether it is the fault of no item.
+    seconds, whether it is the fault of no item, whether somebody has to mend the model.
     """
 
     name: str
     message: str
     again: float | None
     concerns_all: bool
+    to_mend: bool
 
 
 Answer: TypeAlias = Ready | Rows | Raised
@@ -99,7 +100,8 @@ def raised(error: BaseException) -> Raised:
     """An error, as far as the worker has to know it."""
     decision = after_failure(error, 1, 1, jitter=0.0)
     again = decision.seconds if isinstance(decision, TryAgain | GiveBack) else None
-    return Raised(type(error).__name__, str(error).encode(errors="replace").decode(), again, concerns_all(error))
+    message = str(error).encode(errors="replace").decode()
+    return Raised(type(error).__name__, message, again, concerns_all(error), isinstance(error, ModelMisconfigured))
 
 
 def _be_the_first_to_go() -> None:

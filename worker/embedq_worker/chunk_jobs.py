@@ -1,5 +1,6 @@
 """What is done with a job that was picked up: a chunk is embedded, handed on, or buried, and the job ends well."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
@@ -41,6 +42,9 @@ AFTER_SECONDS: Final = 0.2
 LONGEST_AFTER_SECONDS: Final = 5.0
 STORE_SECONDS: Final = 5.0
 BUG_SECONDS: Final = 30.0
+
+# How long Redis may take to hear how far a chunk has come: what the model returns meanwhile is not committed.
+REPORT_SECONDS: Final = 2.0
 
 
 class ChunkJobs:
@@ -129,7 +133,8 @@ class ChunkJobs:
             with self._runner.telemetry.in_hand(len(chunk.items)):
                 async with self._place(job, lost) as runner:
                     report = partial(self._report, chunk.run, chunk.number)
-                    counts = await process(chunk, runner, self._store, self._claims, report, high=high)
+                    waiting = partial(self.worker.waiting, job)
+                    counts = await process(chunk, runner, self._store, self._claims, report, high=high, waiting=waiting)
         except WantsModel as wanted:
             await self._hand_on(chunk, wanted)
             return
@@ -194,8 +199,9 @@ class ChunkJobs:
 
     async def _report(self, run: str, number: int, counts: Counts) -> None:
         """Say how far a chunk has come. That it can't be said just now is no reason to stop."""
-        with suppress(QueueError):
-            await self._queue.runs.progress(run, number, counts)
+        with suppress(QueueError, TimeoutError):
+            async with asyncio.timeout(REPORT_SECONDS):
+                await self._queue.runs.progress(run, number, counts)
 
     async def lost(self, job: str) -> None:
         """A payload is gone that nobody has worked off: Redis has evicted it, or somebody has deleted it."""

@@ -92,7 +92,9 @@ class Lane:
     @property
     def unmended(self) -> str | None:
         """What somebody has to mend before anything can be done here, where that has been so for a while."""
-        return None if self.jobs_in_hand else self.runner.unmended(UNMENDED_SECONDS)
+        if self.jobs_in_hand:
+            return None
+        return self.runner.unmended(UNMENDED_SECONDS) or self._jobs.quarantine.unmended(UNMENDED_SECONDS)
 
     def start(self, worker_id: str) -> None:
         """Begin to serve."""

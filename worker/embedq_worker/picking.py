@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypedDict
@@ -169,6 +169,17 @@ class ChunkWorker(Worker):
         if job in self._sizes:
             self._sizes[job] = replace(self._sizes[job], items=0)
 
+    @contextlib.contextmanager
+    def waiting(self, job: str) -> Iterator[None]:
+        """While the block runs, a job in hand waits for another chunk: beside it, too, others are taken in hand."""
+        size = self._sizes.get(job)
+        self.set_aside(job)
+        try:
+            yield
+        finally:
+            if size is not None and job in self._sizes:
+                self._sizes[job] = size
+
     def is_high(self, job: str) -> bool:
         """Whether a job in hand goes ahead of others."""
         return job in self._high
@@ -213,7 +224,7 @@ class ChunkWorker(Worker):
 
     @property
     def items_in_hand(self) -> int:
-        """Items of the jobs that are running, but for those that were set aside."""
+        """Items of the jobs that are running, but for those that were set aside, and those that wait for another."""
         return sum(self._sizes[job].items for job, task in self.tasks.items() if job in self._sizes and not task.done())
 
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -23,6 +23,8 @@ from embedq_worker.runner import Fault, ModelRunner, Piece, Stopping
 # Vectors of a slow model are committed at least this often: a worker that is killed loses no more of them.
 FLUSH_SECONDS: Final = 1.0
 
+Waiting: TypeAlias = Callable[[], contextlib.AbstractContextManager[object]]
+
 
 async def process(
     chunk: Chunk,
@@ -32,17 +34,19 @@ async def process(
     progress: Progress | None = None,
     *,
     high: bool = False,
+    waiting: Waiting = contextlib.nullcontext,
 ) -> Counts:
     """Bring every item of `chunk` into the store or among the dead letters; return what became of them.
 
     When it returns, all is committed; `progress` hears of what is committed before. Doing it again changes
-    nothing and costs nothing: what was committed is found. The contents of a `high` chunk go ahead of others'. While
-    the database can't be written to, vectors that were paid for are kept in memory. Raises TransientFailure and
+    nothing and costs nothing: what was committed is found. The contents of a `high` chunk go ahead of others'. It is
+    `waiting` for as long as there is nothing to do but for another chunk, which has a text of it embedded. While the
+    database can't be written to, vectors that were paid for are kept in memory. Raises TransientFailure and
     Stopping, and StoreError where the database can't be read, or not be written when the worker stops; then the chunk
     has to be processed again. Raises WantsModel where the collection has another model since it was embedded anew,
     before any of it is written with this one.
     """
-    return await _Processing(chunk, runner, store, claims, progress, high=high).run()
+    return await _Processing(chunk, runner, store, claims, progress, high=high, waiting=waiting).run()
 
 
 class _Processing:
@@ -57,12 +61,14 @@ class _Processing:
         progress: Progress | None,
         *,
         high: bool,
+        waiting: Waiting,
     ) -> None:
         self._out = Outbox(chunk, runner, store, progress)
         self._runner = runner
         self._store = store
         self._claims = claims
         self._high = high
+        self._waiting = waiting
         # Items that an earlier attempt at this chunk has stored, and counted.
         self._stored_before = 0
 
@@ -155,8 +161,10 @@ class _Processing:
                 await to_its_end(self._out.flush(finished=False))
                 raise
             await to_its_end(self._out.flush(finished=not theirs))
-        for event in theirs.values():
-            await self._wait_for(event)
+        if theirs:
+            with self._waiting():
+                for event in theirs.values():
+                    await self._wait_for(event)
         return [incoming[index] for key in theirs for index in plan.inputs[key]]
 
     async def _stored(self, firsts: Mapping[ContentKey, Incoming], keys: Collection[ContentKey]) -> list[ContentKey]:

@@ -20,7 +20,7 @@ from typing import IO, Final, cast
 
 import msgspec
 
-from embedq_core.errors import KilledWorker
+from embedq_core.errors import KilledWorker, ModelMisconfigured
 from embedq_core.model import Model
 from embedq_core.text import plural
 from embedq_core.vectors import STORED_DTYPE, CheckedRows
@@ -54,6 +54,10 @@ class Quarantine:
         self._stopped = False
         # A model may allow several calls at once; here they would make several processes.
         self._turn = threading.Lock()
+
+    def unmended(self, seconds: float) -> str | None:
+        """As the runner's."""
+        return self._runner.unmended(seconds)
 
     @asynccontextmanager
     async def entered(self) -> AsyncIterator[ModelRunner]:
@@ -225,6 +229,8 @@ def _outcome(answer: Rows | Raised) -> CheckedRows | BaseException:
     if isinstance(answer, Rows):
         matrix = np.frombuffer(answer.vectors, STORED_DTYPE).reshape(answer.rows, answer.dimension)
         return CheckedRows(matrix.astype(np.float32, copy=False), answer.faults)
+    if answer.to_mend:
+        return ModelMisconfigured(answer.message)
     # A class of its name, and of a kind that the decision about failures knows.
     kind = ConnectionError if answer.again is not None else ImportError if answer.concerns_all else Exception
     attributes: dict[str, object] = {}

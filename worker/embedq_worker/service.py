@@ -158,7 +158,8 @@ class _Service:
         )
         self._finishing = _background("reembeddings", self._reembeddings.run_forever)
         try:
-            await self._serve(wanted, stop)
+            # It asks Redis, which may take its time, or say nothing at all.
+            await unless(stop, self._serve(wanted, stop))
             if self._store.copies_due:
                 await unless(stop, self._store.refresh_copies(lambda: True))
         finally:

@@ -45,6 +45,29 @@ async def test_it_returns_when_all_have_ended_whatever_they_ended_with() -> None
     assert not tasks[1].cancelled()
 
 
+async def test_whoever_is_cancelled_while_cancelling_others_has_seen_them_end() -> None:
+    go_on = asyncio.Event()
+
+    async def tidying_up() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await to_its_end(go_on.wait())
+
+    task = asyncio.create_task(tidying_up())
+    await asyncio.sleep(0)
+    cancelling = asyncio.create_task(cancel([task]))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        cancelling.cancel()
+    await asyncio.sleep(0)
+    assert not cancelling.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelling
+    assert task.cancelled()
+
+
 async def test_it_gives_what_the_work_gives_and_raises_what_it_raises() -> None:
     async def seven() -> int:
         return 7
