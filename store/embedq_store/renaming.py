@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from embedq_core.collection_names import COPYING, NEXT, PREVIOUS, check_collection_name
+from embedq_core.collection_names import COPYING, NEXT, PREVIOUS, check_collection_name, is_being_removed
 from embedq_core.errors import CollectionExists, StoreError
 from embedq_core.text import shown
 from embedq_store import removing
@@ -27,6 +27,7 @@ def rename(db: sqlite3.Connection, old: str, new: str) -> None:
     is found by its name, and for what stands beside another.
     """
     check_collection_name(new)
+    _check_stays(old)
     _check_free(db, new)
     present = roles(db)
     if old in present:
@@ -72,6 +73,7 @@ async def copy(
     StoreError where source or copy go meanwhile.
     """
     check_collection_name(name)
+    _check_stays(source.name)
     beside = name + COPYING
     key = await writer.transact(lambda db: in_thread(db, partial(_begin, source=source, name=name, beside=beside)))
     try:
@@ -138,6 +140,11 @@ def _delete(db: sqlite3.Connection, name: str) -> None:
     found = find_collection(db, name)
     if found is not None:
         removing.begin(db, found.id)
+
+
+def _check_stays(name: str) -> None:
+    if is_being_removed(name):
+        raise StoreError(f"{shown(name)!r} is being removed: nothing can be done with it any more")
 
 
 def _check_free(db: sqlite3.Connection, name: str) -> None:

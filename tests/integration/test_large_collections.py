@@ -17,7 +17,7 @@ import embedq_store.deadletters
 import embedq_store.log
 import embedq_store.renaming
 from embedq.inspecting import collection_list, delete_collection
-from embedq_core.errors import StoreError
+from embedq_core.errors import StoreError, UsageError
 from embedq_core.items import Item
 from embedq_store import DeadLetter, Incoming, Row, Selection, Store, Target, Write, removing
 from embedq_store.auditing import usual_dimension
@@ -125,6 +125,24 @@ async def test_who_comes_late_to_remove_rows_leaves_the_collection_that_was_give
         assert await put(fast, "others", items(5)) == key, "SQLite gives out the last key again"
         assert await slow._access.change(partial(removing.remove_some, key=seen)) == 0
         assert await fast.count(key) == 5
+
+
+@pytest.mark.usefixtures("few_at_once")
+async def test_nothing_is_begun_with_what_is_being_removed(tmp_path: Path) -> None:
+    async with await Store.open(tmp_path / "x.db") as store:
+        key = await put(store, "pets", items(5))
+        await store.part_with(key)
+        going = await store.collection(f"pets@removing-{key}")
+        with pytest.raises(UsageError, match="'pets' was deleted"):
+            await store.reembeddings.begin(going.name, "another")
+        with pytest.raises(StoreError, match="being removed"):
+            await store.transfer.rename(going.name, "saved")
+        with pytest.raises(StoreError, match="being removed"):
+            await store.transfer.copy(going, "saved", lambda _: None)
+        assert await names(store) == [going.name]
+        assert await store.reembeddings.all() == []
+        await put(store, "others", items(5))
+        assert (await store.transfer.copy(await store.collection("others"), "more", lambda _: None))[1] == 5
 
 
 @pytest.mark.usefixtures("few_at_once")
