@@ -183,6 +183,47 @@ async def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
         assert rows_left(path) == 7
 
 
+async def test_who_copies_to_a_name_that_another_copies_to_gives_up_and_leaves_the_other_s(tmp_path: Path) -> None:
+    async with await Store.open(tmp_path / "x.db") as store:
+        await put(store, "pets", items(7))
+        source, writer = await store.collection("pets"), store._access.writer
+        begun, overtaken, given_up = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def wait_for_the_second() -> None:
+            begun.set()
+            await overtaken.wait()
+
+        async def wait_for_the_first() -> None:
+            overtaken.set()
+            await given_up.wait()
+
+        async def second() -> int:
+            await begun.wait()
+            return (await embedq_store.renaming.copy(writer, source, "copy", lambda _: None, wait_for_the_first))[1]
+
+        copying = asyncio.create_task(second())
+        async with asyncio.timeout(BOUND_SECONDS):
+            with pytest.raises(StoreError, match="while it was copied"):
+                await embedq_store.renaming.copy(writer, source, "copy", lambda _: None, wait_for_the_second)
+            given_up.set()
+            assert await copying == 7
+        assert await names(store) == ["copy", "pets"]
+        assert await store.count((await store.collection("copy")).id) == 7
+
+
+async def test_a_copy_that_another_has_begun_anew_is_not_taken_for_a_whole_one(store: Store) -> None:
+    await put(store, "pets", items(7))
+    source = await store.collection("pets")
+    begin = partial(embedq_store.renaming._begin, source=source, name="copy", beside="copy@copying")
+    first, second = [await store._access.change(begin) for _ in range(2)]
+    end = partial(embedq_store.renaming._end, source=source, name="copy", beside="copy@copying")
+    with pytest.raises(StoreError, match="while it was copied"):
+        await store._access.change(partial(end, key=first))
+    assert await names(store) == ["copy@copying", "pets"]
+    await store._access.change(partial(end, key=second))
+    assert await names(store) == ["copy", "pets"]
+
+
 @pytest.mark.usefixtures("few_at_once")
 def test_a_deletion_that_is_interrupted_says_that_it_is_done_and_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
