@@ -16,9 +16,11 @@ import embedq_store.auditing
 import embedq_store.deadletters
 import embedq_store.log
 import embedq_store.renaming
+from embedq.doctor.doctoring import gather
 from embedq.inspecting import collection_list, delete_collection
 from embedq_core.errors import StoreError, UsageError
 from embedq_core.items import Item
+from embedq_core.settings import load_settings
 from embedq_store import DeadLetter, Incoming, Row, Selection, Store, Target, Write, removing
 from embedq_store.auditing import usual_dimension
 from embedq_store.log import Log
@@ -106,6 +108,20 @@ async def test_a_deleted_collection_is_gone_at_once_and_its_rows_a_few_in_each_t
         assert (told, left) == ([2, 3], [2, 1])
         assert await names(store) == ["pets"]
         assert await store.reembeddings.roles() == {}
+
+
+@pytest.mark.usefixtures("few_at_once")
+async def test_what_is_being_removed_needs_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    async with await Store.open(path) as store:
+        rows = [Row(*entry, VECTOR) for entry in Incoming.of(items(5))]
+        await store.write(Write(Target("pets", "no-such-model"), rows))
+        facts = await gather(load_settings(database=path), named=True, full=False)
+        assert facts.missing == (("no-such-model", "the collection 'pets'"),)
+        await store.part_with((await store.collection("pets")).id)
+        assert len(await names(store)) == 1
+        facts = await gather(load_settings(database=path), named=True, full=False)
+        assert facts.missing == ()
 
 
 async def test_a_small_collection_is_deleted_in_one_transaction(store: Store) -> None:
