@@ -28,12 +28,17 @@ def base_name(collection: str) -> str | None:
     return None
 
 
+def is_being_removed(collection: str) -> bool:
+    """Whether one of this name is there only until its last row is removed."""
+    return collection.rstrip(digits).endswith(REMOVING)
+
+
 def check_collection_name(name: str) -> None:
     """Raise UsageError where no collection may be made under `name`."""
     if not name.strip():
         raise UsageError("the collection needs a name")
     if problem := unstorable(name):
         raise UsageError(f"the name of the collection {problem}: choose another")
-    kept = REMOVING if name.rstrip(digits).endswith(REMOVING) else next(filter(name.endswith, RESERVED), None)
+    kept = REMOVING if is_being_removed(name) else next(filter(name.endswith, RESERVED), None)
     if kept is not None:
         raise UsageError(f"{shown(name)!r} can't be the name of a collection: embedq keeps {kept!r} for itself")

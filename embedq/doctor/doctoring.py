@@ -12,6 +12,7 @@ from typing import Final
 
 from embedq.doctor.finding import Finding, Verdict
 from embedq.doctor.findings import Facts, RedisFacts, SettingsFacts, findings
+from embedq_core.collection_names import is_being_removed
 from embedq_core.configuration import Configuration, differences
 from embedq_core.errors import QueueError, SettingsError, StoreError, UnknownModel
 from embedq_core.settings import Settings, load_settings, settings_file
@@ -109,7 +110,8 @@ async def _contents(settings: Settings, *, usable: bool) -> _Contents:
         return _Contents()
     try:
         async with await Store.open(settings.database, read_only=True) as store:
-            collections = await store.collections()
+            # Of those whose rows are being removed nothing is wanted any more.
+            collections = [info for info in await store.collections() if not is_being_removed(info.name)]
             recorded = {info.id: await store.configuration(info.id) for info in collections}
             return _Contents(
                 collections,

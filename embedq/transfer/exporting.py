@@ -63,15 +63,16 @@ def export(request: ExportRequest) -> Exported:
         return _run(request, form, sys.stdout.buffer)
     if request.shape.base64 and form != JSONL:
         raise UsageError("--base64 is for --format jsonl: the others hold the bytes of vectors as they are")
-    # What a link leads to is written, and the link stays.
-    path = Path(os.path.realpath(request.file))
+    path = Path(request.file)
     mode = _mode(path)
     if mode is not None and not stat.S_ISREG(mode):
+        # By the name that was given: /dev/stdout leads to a pipe, which has no path.
         with _explained(path), path.open("wb") as file:
             return _run(request, form, file)
     if mode is not None and not request.overwrite:
         raise UsageError(f"{shown(request.file)} is there already: name another file, or say --overwrite")
-    with written_whole(path, mode) as file:
+    # What a link leads to is written, and the link stays.
+    with written_whole(Path(os.path.realpath(path)), mode) as file:
         return _run(request, form, file)
 
 

@@ -44,12 +44,14 @@ class Verdict(Enum):
 @dataclass(frozen=True, slots=True)
 class Compared:
     """A collection beside its source: its `entries` (under the prefix), how many of them the source lacks, and how many
-    of these stay for now (`moved`), since the source has their content under ids that are not stored.
+    of these stay for now (`moved`), since the source has their content under ids that are not stored. `letters` are
+    ids of dead letters that it lacks, too.
     """
 
     entries: int = 0
     gone: int = 0
     moved: int = 0
+    letters: int = 0
 
     @property
     def going(self) -> int:
@@ -101,9 +103,7 @@ def verdict(compared: Compared, items: int, *, yes: bool = False, allow_empty: b
 
     A yes is given beforehand, for whatever may go; that nothing is left of a source has to be said by itself.
     """
-    if not compared.gone:
-        return Verdict.PRUNE
-    if not items and not allow_empty:
+    if not items and not allow_empty and (compared.gone or compared.letters):
         return Verdict.EMPTY
     return Verdict.ASK if compared.gone > SHARE * compared.entries and not yes else Verdict.PRUNE
 
@@ -111,6 +111,8 @@ def verdict(compared: Compared, items: int, *, yes: bool = False, allow_empty: b
 def refusal(compared: Compared, reason: Verdict) -> str | None:
     """Why nothing goes where nobody has said so; None where nothing needs to be said."""
     share = f"{compared.gone:,} of {plural(compared.entries, 'entry', 'entries')} would go"
+    if not compared.gone:
+        share = f"{plural(compared.letters, 'dead letter')} would go"
     match reason:
         case Verdict.PRUNE:
             return None
@@ -179,9 +181,10 @@ class Pruning:
             held = await prunable.ids_with(digests)
             going = ids.going(id_ for _, id_ in held)
             moved += ids.let_stay({*digests} - {digest for digest, id_ in held if id_ not in going})
+        letters = 0
         async for page in prunable.letters():
-            await asyncio.to_thread(ids.set_aside_lacking, page)
-        return Compared(entries, gone, moved), prunable
+            letters += await asyncio.to_thread(ids.set_aside_lacking, page)
+        return Compared(entries, gone, moved, letters), prunable
 
     async def run(self, submission: Submission, confirm: Callable[[str], bool], stop: Callable[[], bool]) -> Pruned:
         """Compare, and remove what is to go: `confirm` is asked where that is much.

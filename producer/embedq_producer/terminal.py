@@ -12,7 +12,7 @@ from typing import Final, Protocol, TextIO, TypeVar
 
 from embedq_core.cancelling import cancel
 from embedq_core.errors import RowError
-from embedq_core.text import shown
+from embedq_core.text import cut_text, shown
 
 PLAIN_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 1.0
@@ -125,7 +125,7 @@ def _bar(title: str, stream: TextIO) -> Iterator[Display]:
         transient=True,
         expand=True,
     )
-    task = progress.add_task(_fitting(title, console.width // 4), total=None, words="")
+    task = progress.add_task(cut_text(shown(title), max(console.width // 4, 8)), total=None, words="")
     pace = Pace()
 
     class Bar:
@@ -196,11 +196,6 @@ def short_duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02}m"
     return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
-
-
-def _fitting(title: str, width: int) -> str:
-    title = shown(title)
-    return title if len(title) <= max(width, 8) else title[: max(width, 8) - 1] + "…"
 
 
 class RowReport:

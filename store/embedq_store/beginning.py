@@ -6,7 +6,7 @@ Everything but the checks runs in the thread of the connection that writes; erro
 import sqlite3
 import time
 
-from embedq_core.collection_names import base_name
+from embedq_core.collection_names import REMOVING, base_name, is_being_removed
 from embedq_core.errors import CollectionMissing, ReembeddingMissing, UsageError
 from embedq_store import reembedding_records as records
 from embedq_store.reembedding import Reembedding, next_name, previous_name
@@ -22,6 +22,9 @@ def check_asked(found: CollectionInfo, model_id: str, *, force: bool) -> None:
         raise UsageError(
             f"{found.name!r} has the name of vectors that stand beside {base!r}: embed that anew, or rename this one"
         )
+    if is_being_removed(found.name):
+        # It would be paid for, and be nobody's when the last row is gone.
+        raise UsageError(f"{found.name.rpartition(REMOVING)[0]!r} was deleted, and the rows in {found.name!r} go, too")
     if found.model_id == model_id and not force:
         raise UsageError(
             f"{found.name!r} is embedded with {model_id} already: name another model, or use --force to pay for all of"

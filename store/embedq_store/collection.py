@@ -280,8 +280,11 @@ class AsyncCollection(OpenCollection):
         await self._open_store().search.build_index((await self._current()).id)
 
     async def delete(self) -> None:
-        """Delete the collection and all its entries."""
-        await self._open_store().delete_collection((await self._current()).id)
+        """Delete the collection and all its entries. Nothing happens where there is none of this name any more."""
+        # Another program may have deleted it, and the next collection may have been given its key.
+        store, current = self._open_store(), await self._current()
+        if await store.find_collection(self.name) == current:
+            await store.delete_collection(current.id)
 
     @classmethod
     async def exists(cls, database: object, name: str) -> bool:

@@ -5,7 +5,7 @@ import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from embedq_core.errors import CollectionMissing, EntryMissing, ModelMismatch, NoModel, UnknownModel, UsageError
 from embedq_core.model import Model
@@ -14,6 +14,9 @@ from embedq_store.connection import MEMORY
 from embedq_store.standing import CollectionInfo
 from embedq_store.steady import steadily
 from embedq_store.store import Store
+
+# No collection has this key.
+_NOBODY: Final = -1
 
 _T = TypeVar("_T")
 
@@ -115,9 +118,12 @@ class OpenCollection:
 
         Raises ModelMismatch where this object was told its model, and that is another.
         """
-        found = await self._open_store().find_collection(self.name)
+        store = self._open_store()
+        found = await store.find_collection(self.name)
         if found is None:  # deleted, by another program perhaps: what is written next makes it anew
-            return CollectionInfo(self.id, self.name, self.model_id)
+            # Or it has another name now. Rows that are left of what was deleted are nobody's.
+            going = await store.is_being_removed(self.id)
+            return CollectionInfo(_NOBODY if going else self.id, self.name, self.model_id)
         if (found.id, found.model_id) != (self.id, self.model_id):
             self._adopt(found)
         return found

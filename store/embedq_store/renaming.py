@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from embedq_core.collection_names import COPYING, NEXT, PREVIOUS, check_collection_name
+from embedq_core.collection_names import COPYING, NEXT, PREVIOUS, check_collection_name, is_being_removed
 from embedq_core.errors import CollectionExists, StoreError
 from embedq_core.text import shown
 from embedq_store import removing
@@ -27,6 +27,7 @@ def rename(db: sqlite3.Connection, old: str, new: str) -> None:
     is found by its name, and for what stands beside another.
     """
     check_collection_name(new)
+    _check_stays(old)
     _check_free(db, new)
     present = roles(db)
     if old in present:
@@ -72,6 +73,7 @@ async def copy(
     StoreError where source or copy go meanwhile.
     """
     check_collection_name(name)
+    _check_stays(source.name)
     beside = name + COPYING
     key = await writer.transact(lambda db: in_thread(db, partial(_begin, source=source, name=name, beside=beside)))
     try:
@@ -87,9 +89,10 @@ async def copy(
                 break
             done += count
             progress(done)
-        await writer.transact(lambda db: in_thread(db, partial(_end, name=name, beside=beside)))
+        ending = partial(_end, source=source, key=key, name=name, beside=beside)
+        await writer.transact(lambda db: in_thread(db, ending))
     except BaseException as error:
-        await writer.transact(lambda db: in_thread(db, partial(_delete, name=beside)))
+        await writer.transact(lambda db: in_thread(db, partial(_give_up, key=key, beside=beside)))
         if isinstance(error, Exception):
             await sweep()
         raise
@@ -98,23 +101,25 @@ async def copy(
 
 def _begin(db: sqlite3.Connection, source: CollectionInfo, name: str, beside: str) -> int:
     _check_free(db, name)
-    _delete(db, beside)
-    key = db.execute("INSERT INTO collections (name, model) VALUES (?, ?)", (beside, source.model_id)).lastrowid
+    # Another than that of a copy which is there: whoever may be making that one still is to see that it is gone.
+    key = int(db.execute("SELECT max(id) + 1 FROM collections").fetchone()[0] or 1)
+    found = find_collection(db, beside)
+    if found is not None:
+        removing.begin(db, found.id)
+    db.execute("INSERT INTO collections (id, name, model) VALUES (?, ?, ?)", (key, beside, source.model_id))
     db.execute(
         "INSERT OR REPLACE INTO embedq_configurations (collection_id, configuration)"
         " SELECT ?, configuration FROM embedq_configurations WHERE collection_id = ?",
         (key, source.id),
     )
-    return int(key or 0)
+    return key
 
 
 def _copy_page(
     db: sqlite3.Connection, source: CollectionInfo, key: int, beside: str, last: str | None
 ) -> tuple[int, str | None]:
     """Copy the next entries after the id `last`; how many, and the last of them."""
-    for collection_id, name in ((source.id, source.name), (key, beside)):
-        if db.execute("SELECT 1 FROM collections WHERE id = ? AND name = ?", (collection_id, name)).fetchone() is None:
-            raise StoreError(f"{shown(name)!r} was deleted or renamed while it was copied: copy again")
+    _check_there(db, source, key, beside)
     condition, bounds = with_prefix("", last)
     page = f"SELECT id FROM embeddings WHERE collection_id = ? AND {condition} ORDER BY id LIMIT ?"  # noqa: S608
     end = db.execute(f"SELECT max(id) FROM ({page})", (source.id, *bounds, _AT_ONCE)).fetchone()[0]  # noqa: S608
@@ -129,15 +134,31 @@ def _copy_page(
     return copied.rowcount, str(end)
 
 
-def _end(db: sqlite3.Connection, name: str, beside: str) -> None:
+def _end(db: sqlite3.Connection, source: CollectionInfo, key: int, name: str, beside: str) -> None:
     _check_free(db, name)
-    db.execute("UPDATE collections SET name = ? WHERE name = ?", (name, beside))
+    _check_there(db, source, key, beside)
+    db.execute("UPDATE collections SET name = ? WHERE id = ?", (name, key))
 
 
-def _delete(db: sqlite3.Connection, name: str) -> None:
-    found = find_collection(db, name)
-    if found is not None:
-        removing.begin(db, found.id)
+def _give_up(db: sqlite3.Connection, key: int, beside: str) -> None:
+    """Delete a copy, unless it is another's by now."""
+    if _is_called(db, key, beside):
+        removing.begin(db, key)
+
+
+def _check_there(db: sqlite3.Connection, source: CollectionInfo, key: int, beside: str) -> None:
+    for collection_id, name in ((source.id, source.name), (key, beside)):
+        if not _is_called(db, collection_id, name):
+            raise StoreError(f"{shown(name)!r} was deleted or renamed while it was copied: copy again")
+
+
+def _is_called(db: sqlite3.Connection, key: int, name: str) -> bool:
+    return db.execute("SELECT 1 FROM collections WHERE id = ? AND name = ?", (key, name)).fetchone() is not None
+
+
+def _check_stays(name: str) -> None:
+    if is_being_removed(name):
+        raise StoreError(f"{shown(name)!r} is being removed: nothing can be done with it any more")
 
 
 def _check_free(db: sqlite3.Connection, name: str) -> None:

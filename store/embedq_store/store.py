@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import aiosqlite
 
+from embedq_core.collection_names import is_being_removed
 from embedq_core.configuration import Configuration
 from embedq_core.counts import Counts
 from embedq_core.errors import CollectionMissing, EntryMissing, StoreError
@@ -133,6 +134,11 @@ class Store:
     async def find_collection(self, name: str) -> CollectionInfo | None:
         """The collection called `name`, or None."""
         return await self._access.read(lambda db: find_collection(db, name))
+
+    async def is_being_removed(self, collection_id: int) -> bool:
+        """Whether a collection was deleted, and rows of it are left."""
+        rows = await self._access.rows("SELECT name FROM collections WHERE id = ?", collection_id)
+        return bool(rows) and is_being_removed(rows[0][0])
 
     async def collections(self) -> list[CollectionInfo]:
         """All collections, by name."""

@@ -293,7 +293,7 @@ class Collection:
         _loop_thread.run(self._collection.build_index())
 
     def delete(self) -> None:
-        """Delete the collection and all its entries."""
+        """Delete the collection and all its entries. Nothing happens where there is none of this name any more."""
         _loop_thread.run(self._collection.delete())
 
     @classmethod

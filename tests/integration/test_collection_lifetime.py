@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import embedq
-from embedq_store import sync
+from embedq_store import Store, removing, sync
 from support.command_line import python_path
 from support.models import RecordingModel
 from support.waiting import BOUND_SECONDS
@@ -243,3 +243,42 @@ def test_a_program_that_has_other_things_to_finalise_ends_cleanly(tmp_path: Path
     # What is finalised at exit is so in the reverse order of its making.
     before = "import sys, weakref\nweakref.finalize(sys, int)\n"
     run_to_the_end(before + PROGRAM, tmp_path / "embeddings.db")
+
+
+async def test_what_another_program_has_deleted_answers_no_more_though_rows_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removing, "_REMOVED_ROWS", 1)
+    monkeypatch.setattr(removing, "_REMOVING_SECONDS", 0.0)
+    path = tmp_path / "embeddings.db"
+    async with (
+        embedq.AsyncCollection("pets", path, model=RecordingModel()) as pets,
+        await Store.open(path) as other,
+    ):
+        await pets.embed_multi([("a", "hound"), ("b", "cat"), ("c", "bird")])
+        assert await pets.count() == 3
+        await other.part_with((await other.collection("pets")).id)
+        assert count(path) == 2
+        assert await pets.count() == 0
+        assert await pets.similar("cat") == []
+        with pytest.raises(pets.DoesNotExist):
+            await pets.vector("b")
+        await pets.embed("d", "fish")
+        assert [entry.id for entry in await pets.similar("cat")] == ["d"]
+
+
+async def test_who_deletes_what_is_deleted_leaves_the_collection_that_was_given_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "embeddings.db"
+    async with (
+        embedq.AsyncCollection("pets", path, model=RecordingModel()) as pets,
+        await Store.open(path) as other,
+    ):
+        await pets.embed("a", "hound")
+        key = (await other.collection("pets")).id
+        await other.delete_collection(key)
+        async with embedq.AsyncCollection("plants", path, model=RecordingModel()) as plants:
+            await plants.embed("b", "oak")
+            assert (await other.collection("plants")).id == key, "SQLite gives out the last key again"
+            await pets.delete()
+            assert await plants.count() == 1
+            assert await other.find_collection("plants") is not None

@@ -16,9 +16,11 @@ import embedq_store.auditing
 import embedq_store.deadletters
 import embedq_store.log
 import embedq_store.renaming
+from embedq.doctor.doctoring import gather
 from embedq.inspecting import collection_list, delete_collection
-from embedq_core.errors import StoreError
+from embedq_core.errors import StoreError, UsageError
 from embedq_core.items import Item
+from embedq_core.settings import load_settings
 from embedq_store import DeadLetter, Incoming, Row, Selection, Store, Target, Write, removing
 from embedq_store.auditing import usual_dimension
 from embedq_store.log import Log
@@ -108,6 +110,20 @@ async def test_a_deleted_collection_is_gone_at_once_and_its_rows_a_few_in_each_t
         assert await store.reembeddings.roles() == {}
 
 
+@pytest.mark.usefixtures("few_at_once")
+async def test_what_is_being_removed_needs_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    async with await Store.open(path) as store:
+        rows = [Row(*entry, VECTOR) for entry in Incoming.of(items(5))]
+        await store.write(Write(Target("pets", "no-such-model"), rows))
+        facts = await gather(load_settings(database=path), named=True, full=False)
+        assert facts.missing == (("no-such-model", "the collection 'pets'"),)
+        await store.part_with((await store.collection("pets")).id)
+        assert len(await names(store)) == 1
+        facts = await gather(load_settings(database=path), named=True, full=False)
+        assert facts.missing == ()
+
+
 async def test_a_small_collection_is_deleted_in_one_transaction(store: Store) -> None:
     key = await put(store, "pets", items(5))
     await store.part_with(key)
@@ -125,6 +141,24 @@ async def test_who_comes_late_to_remove_rows_leaves_the_collection_that_was_give
         assert await put(fast, "others", items(5)) == key, "SQLite gives out the last key again"
         assert await slow._access.change(partial(removing.remove_some, key=seen)) == 0
         assert await fast.count(key) == 5
+
+
+@pytest.mark.usefixtures("few_at_once")
+async def test_nothing_is_begun_with_what_is_being_removed(tmp_path: Path) -> None:
+    async with await Store.open(tmp_path / "x.db") as store:
+        key = await put(store, "pets", items(5))
+        await store.part_with(key)
+        going = await store.collection(f"pets@removing-{key}")
+        with pytest.raises(UsageError, match="'pets' was deleted"):
+            await store.reembeddings.begin(going.name, "another")
+        with pytest.raises(StoreError, match="being removed"):
+            await store.transfer.rename(going.name, "saved")
+        with pytest.raises(StoreError, match="being removed"):
+            await store.transfer.copy(going, "saved", lambda _: None)
+        assert await names(store) == [going.name]
+        assert await store.reembeddings.all() == []
+        await put(store, "others", items(5))
+        assert (await store.transfer.copy(await store.collection("others"), "more", lambda _: None))[1] == 5
 
 
 @pytest.mark.usefixtures("few_at_once")
@@ -163,6 +197,47 @@ async def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
             await store.transfer.copy(await store.collection("pets"), "copy", fail)
         assert await names(store) == ["pets"]
         assert rows_left(path) == 7
+
+
+async def test_who_copies_to_a_name_that_another_copies_to_gives_up_and_leaves_the_other_s(tmp_path: Path) -> None:
+    async with await Store.open(tmp_path / "x.db") as store:
+        await put(store, "pets", items(7))
+        source, writer = await store.collection("pets"), store._access.writer
+        begun, overtaken, given_up = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def wait_for_the_second() -> None:
+            begun.set()
+            await overtaken.wait()
+
+        async def wait_for_the_first() -> None:
+            overtaken.set()
+            await given_up.wait()
+
+        async def second() -> int:
+            await begun.wait()
+            return (await embedq_store.renaming.copy(writer, source, "copy", lambda _: None, wait_for_the_first))[1]
+
+        copying = asyncio.create_task(second())
+        async with asyncio.timeout(BOUND_SECONDS):
+            with pytest.raises(StoreError, match="while it was copied"):
+                await embedq_store.renaming.copy(writer, source, "copy", lambda _: None, wait_for_the_second)
+            given_up.set()
+            assert await copying == 7
+        assert await names(store) == ["copy", "pets"]
+        assert await store.count((await store.collection("copy")).id) == 7
+
+
+async def test_a_copy_that_another_has_begun_anew_is_not_taken_for_a_whole_one(store: Store) -> None:
+    await put(store, "pets", items(7))
+    source = await store.collection("pets")
+    begin = partial(embedq_store.renaming._begin, source=source, name="copy", beside="copy@copying")
+    first, second = [await store._access.change(begin) for _ in range(2)]
+    end = partial(embedq_store.renaming._end, source=source, name="copy", beside="copy@copying")
+    with pytest.raises(StoreError, match="while it was copied"):
+        await store._access.change(partial(end, key=first))
+    assert await names(store) == ["copy@copying", "pets"]
+    await store._access.change(partial(end, key=second))
+    assert await names(store) == ["copy", "pets"]
 
 
 @pytest.mark.usefixtures("few_at_once")

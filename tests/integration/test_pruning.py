@@ -184,6 +184,19 @@ async def test_a_source_without_anything_empties_nothing_whoever_says_yes(store:
     assert await prune(settings, yes=True) == Pruned(0), "where there is nothing, nothing has to be said"
 
 
+async def test_nor_does_it_take_the_dead_letters_where_these_are_all_that_there_is(
+    store: Store, settings: Settings
+) -> None:
+    await put(store, *items("another"))
+    await bury(store, "p/dead", "another/dead")
+    refused = (await prune(settings, prefix="p/", yes=True)).refused
+    assert refused is not None
+    assert refused.startswith("the source is empty, so 1 dead letter would go: is it mounted?")
+    assert len(await store.dead.letters()) == 2
+    assert await prune(settings, prefix="p/", allow_empty=True) == Pruned()
+    assert [letter.id for letter in await store.dead.letters()] == ["another/dead"]
+
+
 async def test_a_source_that_is_not_known_whole_removes_nothing(store: Store, settings: Settings) -> None:
     await put(store, *items("a", "gone"))
     bad = {"id": "a", "content": None}

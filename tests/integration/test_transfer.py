@@ -234,6 +234,13 @@ def test_what_is_no_file_is_written_to_as_it_is(here: Path, tmp_path: Path) -> N
     out(here, "c.jsonl")
     assert os.read(descriptor, len(whole) + 1) == whole
     os.close(descriptor)
+    # As a shell names the end of a pipe, such as /dev/stdout: what such a link says is no path.
+    reading, writing = os.pipe()
+    (tmp_path / "p.jsonl").symlink_to(f"/dev/fd/{writing}")
+    out(here, "p.jsonl")
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert pipe.read() == whole
     (tmp_path / "e.jsonl").mkdir()
     with pytest.raises(SourceError, match="can't be written: is a directory"):
         out(here, "e.jsonl", overwrite=True)

@@ -1,11 +1,13 @@
 import asyncio
 import io
+import re
 import threading
 
 import pytest
 
 import embedq_producer.terminal
 from embedq_core.errors import RowError
+from embedq_core.text import columns_of
 from embedq_producer.terminal import MAX_ROW_LINES, Figures, Pace, RowReport, display, duration, patiently
 from support.waiting import BOUND_SECONDS
 
@@ -102,6 +104,18 @@ def test_without_a_terminal_lines_are_plain_and_few(monkeypatch: pytest.MonkeyPa
         "do\\x1bcs: 10%, 100 items, 10/s, 1 min 30 s left",
         "a line that stays",
     ]
+
+
+def test_a_title_leaves_room_for_the_bar_in_whatever_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    for title in ("a name of a collection that is long", "日本語の長い長い長い名前のコレクション"):
+        stream = Terminal()
+        with display(title, stream) as shows:
+            shows.show(Figures(5, 0.5))
+        drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+        cut = {line.partition("…")[0] for line in re.split(r"[\r\n]+", drawn) if "…" in line}
+        assert [columns_of(text) <= 14 for text in cut] == [True], cut
 
 
 def test_rows_are_reported_as_they_come_and_of_very_many_only_the_first(capsys: pytest.CaptureFixture[str]) -> None:
