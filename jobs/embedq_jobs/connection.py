@@ -163,7 +163,8 @@ async def open_queue(settings: Settings) -> AsyncIterator[Queue]:
         if settings.redis_url is not None:
             url = str.__str__(settings.redis_url)
         else:
-            url = await stack.enter_async_context(EmbeddedRedis(queue_directory(settings.database)))
+            private = EmbeddedRedis(queue_directory(settings.database), settings.queue)
+            url = await stack.enter_async_context(private)
         pool, where = connect(url), shown_url(url)
         stack.push_async_callback(pool.aclose, close_connection_pool=True)
         with translated(where):

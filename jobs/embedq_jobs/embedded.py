@@ -28,7 +28,8 @@ import redis
 
 from embedq_core.cancelling import cancel, to_its_end
 from embedq_core.errors import NoRedisServer
-from embedq_jobs.names import lease_key
+from embedq_core.settings import APP_NAME
+from embedq_jobs.names import Names, lease_key
 
 START_SECONDS: Final = 20.0
 WATCH_SECONDS: Final = 0.5
@@ -37,6 +38,9 @@ WATCH_SECONDS: Final = 0.5
 START_LOCK: Final = "start.lock"
 # What its server keeps its data in, before version 7 and since: a folder that was restored may hold nothing else.
 _DATA: Final = ("appendonly.aof", "appendonlydir")
+
+# What means more than itself in a pattern of keys.
+_GLOB: Final = re.compile(r"[*?^\[\]\\-]")
 
 _log = logging.getLogger("embedq.redis")
 
@@ -53,10 +57,11 @@ def is_used(directory: Path) -> bool:
 
 
 class EmbeddedRedis:
-    """A private Redis with its files in `directory`; entering it gives the URL."""
+    """A private Redis with its files in `directory`, where keys begin with `prefix`; entering it gives the URL."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, prefix: str = APP_NAME) -> None:
         self.directory = directory.absolute()
+        self._prefix = prefix
         self.socket = _socket_path(self.directory)
         self.url = f"unix://{quote(str(self.socket))}"
         self._presence: IO[bytes] | None = None
@@ -134,7 +139,7 @@ class EmbeddedRedis:
                 self._presence = _private_file(self.directory / "users.lock", "wb")
                 if _locked(self._presence):
                     # Nobody else is here: whoever had jobs in hand is dead, and nobody need wait for their leases.
-                    self._drop_leases()
+                    self._free_all()
                 fcntl.flock(self._presence, fcntl.LOCK_SH)
         except OSError as error:
             raise NoRedisServer(f"{self.directory}: can't be used for the queue: {error.strerror}") from error
@@ -150,11 +155,14 @@ class EmbeddedRedis:
             elif self._process is not None:
                 self._process.returncode = 0  # others are there: its end is not ours to wait for
 
-    def _drop_leases(self) -> None:
+    def _free_all(self) -> None:
+        """Drop the leases of jobs, the turns and the claims."""
+        names = Names(_GLOB.sub(r"\\\g<0>", self._prefix))
         # A server that takes nothing just now keeps them until they run out.
         with self._client() as client, contextlib.suppress(redis.exceptions.ResponseError):
-            for key in client.scan_iter(lease_key("*"), count=1000):
-                client.delete(key)
+            for pattern in (lease_key("*"), names.turn("*"), names.claims("*")):
+                for key in client.scan_iter(pattern, count=1000):
+                    client.delete(key)
 
     def _answers(self) -> bool:
         if not self.socket.exists():

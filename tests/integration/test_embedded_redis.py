@@ -406,14 +406,19 @@ def test_the_server_that_was_found_says_its_version() -> None:
     assert shutil.which(find_server()) or Path(find_server()).exists()
 
 
-async def test_the_leases_of_the_dead_end_when_the_next_one_comes(short: Path) -> None:
-    settings = load_settings(database=short / "a.db")
+@pytest.mark.parametrize("prefix", ["embedq", "b[a]*:claims:"])
+async def test_what_the_dead_had_in_hand_is_free_when_the_next_one_comes(short: Path, prefix: str) -> None:
+    settings = load_settings(database=short / "a.db", queue=prefix)
     async with open_queue(settings) as queue:
-        await queue.redis.psetex(lease_key("a:1"), 60_000, b"1")
+        names = queue.names
+        temporary = {lease_key("a:1"), names.turn("pets"), names.claims("a worker")}
+        lasting = {names.load("claims:model"), names.limit("turn:model"), names.run("a:claims:b"), names.claimants}
+        for key in temporary | lasting:
+            await queue.redis.set(key, b"1")
         async with open_queue(settings) as other:
-            assert await other.redis.exists(lease_key("a:1"))
+            assert await other.redis.exists(*temporary, *lasting) == len(temporary | lasting)
     async with open_queue(settings) as queue:
-        assert not await queue.redis.exists(lease_key("a:1"))
+        assert {key.decode() for key in await queue.redis.keys()} == lasting
 
 
 async def test_a_server_that_takes_nothing_since_the_disk_is_full_answers_still_and_is_joined(

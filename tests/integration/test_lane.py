@@ -211,7 +211,7 @@ async def test_several_jobs_that_can_t_be_handed_back_at_once_are_done_again_and
 
     monkeypatch.setattr(embedq_worker.picking.ChunkWorker, "finish_job", refuse_two)
     await submit(queue, chunk(items(5)), chunk(items(5, first=5), 1))
-    async with worker(settings):
+    async with worker(settings, ServiceOptions(lease_seconds=0.5)):
 
         async def all_is_handed_back() -> bool:
             return len(refused) == 2 and [load.jobs for load in await queue.loads()] == [0]
