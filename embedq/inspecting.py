@@ -230,7 +230,7 @@ def delete_collection(name: str, database: Path | None) -> int:
             with terminal.display(f"deleting {name}") as shows:
 
                 def told(done: int) -> None:
-                    shows.show(terminal.Figures(done, min(1.0, done / max(entries, 1))))
+                    shows.show(terminal.Figures.of(done, entries))
 
                 await store.reembeddings.sweep(told)
         return entries

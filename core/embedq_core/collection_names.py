@@ -28,6 +28,11 @@ def base_name(collection: str) -> str | None:
     return None
 
 
+def removing_name(collection: str, key: int) -> str:
+    """What a collection with this key is called until its last row is removed; '' for `collection` gives the end."""
+    return f"{collection}{REMOVING}{key}"
+
+
 def is_being_removed(collection: str) -> bool:
     """Whether one of this name is there only until its last row is removed."""
     return collection.rstrip(digits).endswith(REMOVING)

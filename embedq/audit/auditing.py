@@ -106,7 +106,7 @@ async def examine(store: Store, collection: str, size: int, seed: int | None) ->
     with display(f"audit of {info.name}") as shows:
 
         def told(done: int) -> None:
-            shows.show(Figures(done, min(1.0, done / max(entries, 1))))
+            shows.show(Figures.of(done, entries))
 
         findings = await store.audits.findings(info.id, sample=0 if tried is None else size, seed=seed, told=told)
     trial = None

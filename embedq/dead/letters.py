@@ -167,7 +167,7 @@ def purge(selection: Selection, groups: Sequence[DeadGroup], database: Path | No
                 def told(done: int) -> None:
                     nonlocal deleted
                     deleted = done
-                    shows.show(Figures(done, min(1.0, done / max(many, 1))))
+                    shows.show(Figures.of(done, many))
 
                 return await store.dead.delete(selection, max(group.last_key for group in groups), told)
 

@@ -1,6 +1,5 @@
 """What all files of entries have in common: what they say of their collection, and how their bytes become entries."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Final, Self, TypeAlias
 import msgspec
 
 from embedq_core.errors import SourceError, UsageError
-from embedq_core.items import finite, metadata_object
+from embedq_core.items import json_text, metadata_object
 from embedq_core.text import shown
 from embedq_store import StoredEntry
 
@@ -97,7 +96,7 @@ def strict_metadata(text: str | None) -> str | None:
     try:
         msgspec.json.decode(text)
     except msgspec.MsgspecError:
-        return json.dumps(finite(found))
+        return json_text(found)
     return text
 
 

@@ -68,7 +68,7 @@ def copy(source: str, name: str, database: Path | None) -> int:
             with display(f"copy of {source}") as shows:
 
                 def progress(done: int) -> None:
-                    shows.show(Figures(done, min(1.0, done / max(many, 1))))
+                    shows.show(Figures.of(done, many))
 
                 _, done = await store.transfer.copy(info, name, progress)
             return done

@@ -120,8 +120,7 @@ async def dry_run(request: CorpusRequest, settings: Settings, pruning: Pruning |
                         known = Known() if store is None else await store.known(request.collection, incoming)
                         # A tokenizer takes its time.
                         await asyncio.to_thread(forecaster.add, piece, incoming, known)
-                        share = min(reader.position / reader.total, 1.0) if reader.total else None
-                        report.display.show(Figures(forecaster.forecast.items, share))
+                        report.display.show(Figures(forecaster.forecast.items, reader.share))
             report.display = None
             if pruning is not None and store is not None and not reader.rejected:
                 compared, _ = await pruning.compare(store, lambda: False)

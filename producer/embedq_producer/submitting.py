@@ -134,9 +134,7 @@ async def watch(task: "asyncio.Task[object]", shown_on: Display, figures: Callab
 
 def read_share(reader: Reader, *, sent: bool) -> float | None:
     """How much of the corpus has been read, in [0, 1]; None where its size is not known."""
-    if sent:
-        return 1.0
-    return None if not reader.total else min(reader.position / reader.total, 1.0)
+    return 1.0 if sent else reader.share
 
 
 def _figures(submission: Submission, reader: Reader) -> Figures:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol, TextIO, TypeVar
+from typing import Final, Protocol, Self, TextIO, TypeVar
 
 from embedq_core.cancelling import cancel
 from embedq_core.errors import RowError
@@ -29,6 +29,11 @@ class Figures:
     done: int
     share: float | None
     note: str = ""
+
+    @classmethod
+    def of(cls, done: int, total: int) -> Self:
+        """`done` of so many, which may have become more since they were counted."""
+        return cls(done, min(1.0, done / max(total, 1)))
 
 
 class Display(Protocol):

@@ -3,7 +3,7 @@
 import sqlite3
 from typing import Any, Final
 
-from embedq_core.collection_names import REMOVING, base_name
+from embedq_core.collection_names import base_name, removing_name
 from embedq_store.reembedding import Moved, Reembedding, Role, State, next_name, previous_name
 
 _COLUMNS: Final = (
@@ -134,7 +134,7 @@ def roles(db: sqlite3.Connection) -> dict[str, Role]:
                 found[name] = Role(record.collection, "next", record.state, since)
             elif name == record.previous_name and record.state == "switched":
                 found[name] = Role(record.collection, "previous", record.state, since)
-            elif name == f"{record.collection}{REMOVING}{key}":
+            elif name == removing_name(record.collection, key):
                 found[name] = Role(record.collection, "removing", record.state, since)
     return found | _removed(db, names)
 
@@ -144,9 +144,9 @@ def _removed(db: sqlite3.Connection, names: dict[int, str]) -> dict[str, Role]:
     if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'embedq_removals'").fetchone() is None:
         return {}
     return {
-        name: Role(name.removesuffix(f"{REMOVING}{key}"), "removing", "dropped", began)
+        name: Role(name.removesuffix(removing_name("", key)), "removing", "dropped", began)
         for key, began in db.execute("SELECT collection_id, began FROM embedq_removals")
-        if (name := names.get(key, "")).endswith(f"{REMOVING}{key}")
+        if (name := names.get(key, "")).endswith(removing_name("", key))
     }
 
 

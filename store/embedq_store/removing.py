@@ -8,7 +8,7 @@ import sqlite3
 import time
 from typing import Final
 
-from embedq_core.collection_names import REMOVING
+from embedq_core.collection_names import removing_name
 
 # Rows that are removed in one statement, and for how long this goes on in one transaction: where ids are in no order, a
 # row more is some pages more, and thousands took seconds.
@@ -27,7 +27,7 @@ def begin(db: sqlite3.Connection, key: int) -> None:
     name, model = found
     db.execute("DELETE FROM collections WHERE id = ?", (key,))
     # The key stays taken until the last row is gone: another collection would have the rows, too.
-    db.execute("INSERT INTO collections (id, name, model) VALUES (?, ?, ?)", (key, f"{name}{REMOVING}{key}", model))
+    db.execute("INSERT INTO collections (id, name, model) VALUES (?, ?, ?)", (key, removing_name(name, key), model))
     db.execute("INSERT OR REPLACE INTO embedq_removals (collection_id, began) VALUES (?, ?)", (key, time.time()))
     remove_some(db, key)
 
@@ -38,7 +38,7 @@ def remove_some(db: sqlite3.Connection, key: int) -> int:
     0 where nothing is left to do: others may have done it, and the key may be another collection's by now.
     """
     name = db.execute("SELECT name FROM collections WHERE id = ?", (key,)).fetchone()
-    if name is None or not name[0].endswith(f"{REMOVING}{key}"):
+    if name is None or not name[0].endswith(removing_name("", key)):
         _forget(db, key)
         return 0
     sql = "DELETE FROM embeddings WHERE rowid IN (SELECT rowid FROM embeddings WHERE collection_id = ? LIMIT ?)"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from embedq_core.collection_names import REMOVING
+from embedq_core.collection_names import removing_name
 from embedq_core.errors import NotCovered, ReembeddingMissing, UsageError
 from embedq_core.text import plural
 from embedq_store import reembedding_records as records
@@ -242,7 +242,7 @@ def absorb_letters(db: sqlite3.Connection, kept: str, collection: str) -> None:
 
 def begin_removal(db: sqlite3.Connection, record: Reembedding, key: int, state: State) -> Reembedding:
     """Take its name from a collection whose rows are to be removed: from now on it is nobody's."""
-    rename(db, key, f"{record.collection}{REMOVING}{key}")
+    rename(db, key, removing_name(record.collection, key))
     return records.change(db, record.key, state=state, removing=key)
 
 

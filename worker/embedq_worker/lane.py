@@ -10,10 +10,7 @@ import redis.exceptions
 from arq.worker import Worker
 
 from embedq_core.cancelling import cancel
-from embedq_core.errors import (
-    EmbedqError,
-    QueueError,
-)
+from embedq_core.errors import EmbedqError, QueueError
 from embedq_core.settings import Settings
 from embedq_jobs import Queue
 from embedq_store import Store

@@ -39,6 +39,11 @@ class Reader:
         return self._progress.position
 
     @property
+    def share(self) -> float | None:
+        """`position` as a share of `total`, in [0, 1]; None where that isn't known."""
+        return min(self.position / self.total, 1.0) if self.total else None
+
+    @property
     def rejected(self) -> int:
         """Rows reported so far."""
         return self._rejects.count
